@@ -1,1 +1,70 @@
-//! 
+//! Account data of Matrix users: what an entry is, who may write it, and what a store must promise.
+//!
+//! Everything that a Matrix account carries with it is an [`Entry`]: `(user, scope, type) ->
+//! content`, the scope being the account itself, a room, or (MSC4331) a device. The service
+//! [`AccountData`] is the door to them, [`WritePolicy`] the one place that says who may write, and
+//! the traits [`EntryStore`] and [`AccountStore`] what lies below. [`MemoryStore`] implements them
+//! for tests.
+//!
+//! The crate reads no clock, no environment and no randomness, and knows neither HTTP nor a
+//! database: bytes and `&str` come in, plain data goes out.
+//!
+//! ```
+//! use kitbag_domain::{Content, EventType, Key, Limits, Scope, WritePolicy};
+//!
+//! let key = Key::new(Scope::Global, EventType::parse("m.push_rules")?);
+//! assert_eq!(WritePolicy::of(&key), WritePolicy::ServerManaged);
+//!
+//! // Content is kept byte for byte, without the white space around it.
+//! let content = Content::parse(" {\"a\": 1.0} ".into(), &Limits::default())?;
+//! assert_eq!(content.as_str(), "{\"a\": 1.0}");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![warn(missing_docs)]
+
+mod clock;
+mod content;
+mod entry;
+mod id;
+mod ignored_users;
+mod json;
+mod limits;
+mod local_notifications;
+mod memory;
+mod policy;
+mod push_rules;
+mod revision;
+mod scope;
+mod service;
+mod store;
+mod sync_token;
+mod token;
+mod wakeups;
+mod write;
+
+pub use clock::{Clock, UnixMs};
+pub use content::{Content, ContentError};
+pub use entry::{Entry, Incarnation, Position, Writer};
+pub use id::{
+    DeviceId, EventType, IdError, LocalpartError, RoomId, ServerName, UserId, validate_localpart,
+};
+pub use limits::{Limits, Quota, QuotaExceeded, Usage, limit};
+pub use local_notifications::local_notification_keys;
+pub use memory::MemoryStore;
+pub use policy::WritePolicy;
+pub use push_rules::{PushRules, SpecDefaults};
+pub use revision::{Expectation, RevisionNames, conflicts};
+pub use scope::{Key, Scope, Selector};
+pub use service::{
+    AccountData, GetError, PermitError, Requester, Snapshot, WriteError, WritePermit,
+};
+pub use store::{
+    Account, AccountStore, Applied, ApplyError, BoxFuture, Change, Changes, Device,
+    DeviceSelection, EntryStore, FilterError, Guard, Login, LoginError, NewAccount, Op, Profile,
+    ProfileField, RefreshError, Refusal, RegisterError, Seen, Session, SessionTokens, Store,
+    StoreError, StoreInfo, UpdateFn, Write,
+};
+pub use sync_token::{SyncToken, SyncTokenError};
+pub use token::{Token, TokenError, TokenHash, TokenKind};
+pub use wakeups::{Subscription, Wakeups};
+pub use write::{Allowance, Before, Decision, decide};

@@ -1,0 +1,87 @@
+//! The service that every door to account data uses.
+
+mod read;
+mod write;
+
+use std::sync::Arc;
+
+use crate::{Clock, DeviceId, Guard, Incarnation, Limits, PushRules, Store, UserId, Writer};
+
+pub use read::{GetError, Snapshot};
+pub use write::{PermitError, WriteError, WritePermit};
+
+/// On whose behalf a request is made.
+///
+/// Every operation of [`AccountData`] works on the account of its requester: there is no way to name
+/// another user's (law 5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requester {
+    /// The user.
+    pub user: UserId,
+    /// The device of the session; a session without one never owns a device's entries.
+    pub device: Option<(DeviceId, Incarnation)>,
+    /// What the client calls itself.
+    pub user_agent: Option<Arc<str>>,
+}
+
+impl Requester {
+    /// Returns the condition under which this requester's writes are made.
+    #[must_use]
+    pub fn guard(&self) -> Guard {
+        match &self.device {
+            Some((id, incarnation)) => Guard::Device(id.clone(), *incarnation),
+            None => Guard::Account,
+        }
+    }
+
+    /// Returns whom to record as the writer.
+    #[must_use]
+    pub fn writer(&self) -> Writer {
+        match &self.device {
+            Some((id, _)) => Writer::Device {
+                id: id.clone(),
+                user_agent: self.user_agent.clone(),
+            },
+            None => Writer::Server,
+        }
+    }
+
+    /// Tells whether the session's device is `device`.
+    #[must_use]
+    pub fn is_device(&self, device: &DeviceId) -> bool {
+        self.device.as_ref().is_some_and(|(id, _)| id == device)
+    }
+}
+
+/// Account data by the rules: policy, limits, compare-and-swap, push rules laid over.
+#[derive(Clone)]
+pub struct AccountData {
+    store: Arc<dyn Store>,
+    rules: Arc<dyn PushRules>,
+    clock: Arc<dyn Clock>,
+    limits: Arc<Limits>,
+}
+
+impl AccountData {
+    /// Returns the service over a store.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn Store>,
+        rules: Arc<dyn PushRules>,
+        clock: Arc<dyn Clock>,
+        limits: Arc<Limits>,
+    ) -> Self {
+        Self {
+            store,
+            rules,
+            clock,
+            limits,
+        }
+    }
+
+    /// Returns the limits in force.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+}

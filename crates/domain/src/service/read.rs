@@ -1,0 +1,133 @@
+use std::sync::LazyLock;
+
+use thiserror::Error;
+
+use super::{AccountData, Requester};
+use crate::{Content, Entry, EventType, Key, Scope, Selector, StoreError, Subscription, SyncToken};
+
+static PUSH_RULES: LazyLock<Key> = LazyLock::new(|| {
+    Key::new(
+        Scope::Global,
+        EventType::parse("m.push_rules").expect("the type is well-formed"),
+    )
+});
+
+/// Why an entry was not returned.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum GetError {
+    /// There is no such entry, or the device that it would belong to does not exist.
+    #[error("no such account data")]
+    NotFound,
+    /// The store failed, which is never a "not found".
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What a sync has to tell of account data, and the token for the next one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Changed entries of all scopes, or all live ones where `is_full`; never `m.push_rules`.
+    pub entries: Vec<Entry>,
+    /// Whether the answer is that to an initial sync.
+    pub is_full: bool,
+    /// `m.push_rules` as it is served, where it changed or `is_full`.
+    pub push_rules: Option<Content>,
+    /// The token that stands behind all of this.
+    pub next: SyncToken,
+}
+
+impl AccountData {
+    /// Returns the content of one entry of the requester.
+    ///
+    /// Global `m.push_rules` always exists: the defaults with the user's changes laid over. In
+    /// other scopes the type holds nothing.
+    /// # Errors
+    /// [`GetError::NotFound`] where there is none.
+    pub async fn get(&self, requester: &Requester, key: &Key) -> Result<Content, GetError> {
+        if *key == *PUSH_RULES {
+            return Ok(self.push_rules(requester).await?);
+        }
+        let entry = match self.store.peek(&requester.user, key) {
+            Some(known) => known,
+            None => self.store.get(&requester.user, key).await?,
+        };
+        entry
+            .and_then(|entry| entry.content)
+            .ok_or(GetError::NotFound)
+    }
+
+    /// Returns the requester's push rules: the one value behind every door.
+    /// # Errors
+    /// [`StoreError`] where the store failed.
+    pub async fn push_rules(&self, requester: &Requester) -> Result<Content, StoreError> {
+        let stored = self.store.get(&requester.user, &PUSH_RULES).await?;
+        Ok(self.rules.served(&requester.user, stored.as_ref()))
+    }
+
+    /// Returns live entries of all the requester's devices, or of one of them.
+    /// # Errors
+    /// [`StoreError`] where the store failed.
+    pub async fn list(
+        &self,
+        requester: &Requester,
+        selector: Selector,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.store.list(&requester.user, selector).await
+    }
+
+    /// Starts to listen for changes of the requester's data: before reading, so that none is missed.
+    #[must_use]
+    pub fn subscribe(&self, requester: &Requester) -> Subscription {
+        self.store.subscribe(&requester.user)
+    }
+
+    /// Returns what changed behind `since`, or everything without one.
+    ///
+    /// A token of another store, user or epoch, from the future, or older than the horizon is
+    /// answered as an initial sync, so that no client is ever stuck.
+    /// # Errors
+    /// [`StoreError`] where the store failed.
+    pub async fn since(
+        &self,
+        requester: &Requester,
+        since: Option<SyncToken>,
+    ) -> Result<Snapshot, StoreError> {
+        let (epoch, user) = (
+            self.store.info().epoch,
+            SyncToken::user_mark(&requester.user),
+        );
+        let ours = since.filter(|token| token.epoch == epoch && token.user == user);
+        let after = ours.map(|token| token.position);
+        let changes = self.store.changes(&requester.user, after).await?;
+
+        let fingerprint = self.rules.fingerprint();
+        let mut entries = changes.entries;
+        let is_rules = |entry: &Entry| entry.key == *PUSH_RULES;
+        let rules_changed = changes.is_full
+            || ours.is_some_and(|token| token.rules != fingerprint)
+            || entries.iter().any(is_rules);
+        let push_rules = if rules_changed {
+            // Unchanged changes of the user are not among the entries, and may be newer than the
+            // snapshot: the next sync then tells them again, which the laws allow.
+            Some(match entries.iter().find(|entry| is_rules(entry)) {
+                Some(stored) => self.rules.served(&requester.user, Some(stored)),
+                None => self.push_rules(requester).await?,
+            })
+        } else {
+            None
+        };
+        entries.retain(|entry| !is_rules(entry));
+        let next = SyncToken {
+            epoch,
+            user,
+            position: changes.head,
+            rules: fingerprint,
+        };
+        Ok(Snapshot {
+            entries,
+            is_full: changes.is_full,
+            push_rules,
+            next,
+        })
+    }
+}
