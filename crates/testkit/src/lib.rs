@@ -1,1 +1,31 @@
-//! 
+//! Test helpers of Kitbag: the suite that every store passes, the generator of histories, the oracle.
+//!
+//! A store calls both suites from its integration tests. What the closure returns next to the store
+//! (a temporary directory, say) lives as long as the store is used:
+//!
+//! ```ignore
+//! kitbag_testkit::store_suite!(|limits: Limits| async move { open_fresh(limits).await });
+//! kitbag_testkit::law_suite!(|limits: Limits| async move { open_fresh(limits).await });
+//! ```
+//!
+//! `open_fresh` returns an `Arc<impl Store>`, or a pair of one and of what must be kept alive. Give
+//! each suite a file of its own under `tests/`; the calling crate needs `tokio` with `macros` and
+//! `rt-multi-thread`.
+#![warn(missing_docs)]
+#![expect(
+    clippy::unwrap_used,
+    reason = "test code that clippy does not know as such: a failed unwrap is a failed test"
+)]
+
+mod actor;
+pub mod clock;
+mod fixture;
+mod macros;
+#[doc(hidden)]
+pub mod suite;
+
+pub use actor::{
+    Actor, content, device_id, device_key, event_type, fresh_hash, fresh_tokens, global, room_key,
+    user_id,
+};
+pub use fixture::{Fixture, Opener};
