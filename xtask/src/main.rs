@@ -1,1 +1,79 @@
-fn main() {}
+//! Tasks of the Kitbag repository: `cargo xtask --help` lists them.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "telling people what happens is what this program is for"
+)]
+
+mod ci;
+mod conformance;
+mod e2e;
+mod parts;
+mod process;
+mod readme;
+mod server;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::ci::CiArguments;
+use crate::conformance::ConformanceArguments;
+use crate::e2e::E2eArguments;
+use crate::readme::ReadmeArguments;
+use crate::test::TestArguments;
+use crate::workspace::Workspace;
+
+/// Tasks of the Kitbag repository. `cargo xtask ci` is what decides whether a change is good.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Runs every part, from the fastest failure to the slowest, and prints a table of them.
+    ///
+    /// A part that cannot run here (no Python, no Node) says what it lacks and fails the run.
+    Ci(CiArguments),
+    /// Runs the conformance scenarios against a server of our own, or against --base-url.
+    Conformance(ConformanceArguments),
+    /// Drives real SDKs (matrix-nio, mautrix, matrix-js-sdk) against a server of our own.
+    ///
+    /// Installs them, at the versions locked in `e2e/`, below the target directory.
+    E2e(E2eArguments),
+    /// Runs the marked shell blocks of README.md and compares what they print.
+    Readme(ReadmeArguments),
+    /// Runs the tests of all crates, by cargo-nextest where it is installed.
+    Test(TestArguments),
+    /// Checks what no compiler checks: dependency walls, documents against code, links.
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> anyhow::Result<()> {
+    let workspace = Workspace::load()?;
+    match task {
+        Task::Ci(arguments) => ci::run(&workspace, &arguments),
+        Task::Conformance(arguments) => conformance::task(&workspace, &arguments),
+        Task::E2e(arguments) => e2e::task(&workspace, &arguments),
+        Task::Readme(arguments) => readme::task(&workspace, &arguments),
+        Task::Test(arguments) => test::task(&workspace, &arguments),
+        Task::Tidy => tidy::task(&workspace),
+    }
+}

@@ -1,0 +1,320 @@
+//! Real SDKs against a server of our own, installed at locked versions below the target directory.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+use clap::{Args, ValueEnum};
+
+use crate::parts::{Outcome, PartResult};
+use crate::process;
+use crate::server::{CANARY, CANARY_VARIABLE, Server};
+use crate::workspace::Workspace;
+
+const URL_VARIABLE: &str = "KITBAG_URL";
+
+/// The versions in `e2e/python/requirements.txt` are for this one; the later ones work too.
+const PYTHONS: [&str; 5] = [
+    "python3.11",
+    "python3",
+    "python3.12",
+    "python3.13",
+    "python3.14",
+];
+
+/// Says the version if it is one that the locked packages have wheels for.
+const PYTHON_QUESTION: &str = "import sys, venv, ensurepip
+assert (3, 11) <= sys.version_info < (3, 15)
+print(sys.version)";
+
+const PYTHON_MISSING: &str = "needs Python 3.11 to 3.14 with venv: on Debian `apt-get install python3-venv`, \
+     else https://www.python.org/downloads/";
+
+const NODE_MISSING: &str = "needs Node 20.14 or newer with npm: https://nodejs.org/en/download";
+
+/// `--test-force-exit` came with it, and matrix-js-sdk leaves timers behind.
+const NODE_VERSION_MIN: (u32, u32) = (20, 14);
+
+/// An SDK family with its own language and folder.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Sdk {
+    /// matrix-js-sdk.
+    Js,
+    /// matrix-nio and mautrix.
+    Python,
+}
+
+/// Which SDKs, against which server.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct E2eArguments {
+    /// Only these.
+    #[arg(value_enum)]
+    sdks: Vec<Sdk>,
+    /// Run against this server instead of starting one.
+    #[arg(long)]
+    base_url: Option<String>,
+}
+
+/// `cargo xtask e2e`.
+pub(crate) fn task(workspace: &Workspace, arguments: &E2eArguments) -> anyhow::Result<()> {
+    let all = [Sdk::Python, Sdk::Js];
+    let sdks = if arguments.sdks.is_empty() {
+        &all[..]
+    } else {
+        &arguments.sdks
+    };
+    for &sdk in sdks {
+        let outcome = match &arguments.base_url {
+            Some(base_url) => match Tool::find(sdk) {
+                Ok(tool) => tool.run(workspace, base_url)?,
+                Err(why) => Outcome::NotRun(why.to_owned()),
+            },
+            None => part(workspace, sdk)?,
+        };
+        ensure!(
+            matches!(outcome, Outcome::Passed(_)),
+            "{sdk:?}: {outcome:?}"
+        );
+    }
+    Ok(())
+}
+
+/// The flows of one SDK family, against a fresh server.
+pub(crate) fn part(workspace: &Workspace, sdk: Sdk) -> PartResult {
+    let tool = match Tool::find(sdk) {
+        Ok(tool) => tool,
+        Err(why) => return Ok(Outcome::NotRun(why.to_owned())),
+    };
+    let server = Server::start(workspace, tool.log_name())?;
+    let outcome = tool.run(workspace, server.base_url())?;
+    server.stop()?;
+    Ok(outcome)
+}
+
+/// The interpreter that a part runs on.
+#[derive(Debug)]
+enum Tool {
+    Node,
+    Python {
+        program: &'static str,
+        version: String,
+    },
+}
+
+impl Tool {
+    fn find(sdk: Sdk) -> Result<Self, &'static str> {
+        match sdk {
+            Sdk::Js => {
+                let version = process::ask(Command::new("node").arg("--version"));
+                let npm = process::ask(Command::new("npm").arg("--version"));
+                let new = version.is_some_and(|version| is_new_enough(&version));
+                if new && npm.is_some() {
+                    Ok(Self::Node)
+                } else {
+                    Err(NODE_MISSING)
+                }
+            }
+            Sdk::Python => PYTHONS
+                .into_iter()
+                .find_map(|program| {
+                    let version =
+                        process::ask(Command::new(program).args(["-c", PYTHON_QUESTION]))?;
+                    Some(Self::Python { program, version })
+                })
+                .ok_or(PYTHON_MISSING),
+        }
+    }
+
+    fn log_name(&self) -> &'static str {
+        match self {
+            Self::Node => "e2e-js",
+            Self::Python { .. } => "e2e-python",
+        }
+    }
+
+    fn run(&self, workspace: &Workspace, base_url: &str) -> PartResult {
+        let mut command = match self {
+            Self::Node => node_tests(workspace)?,
+            Self::Python { program, version } => python_tests(workspace, program, version)?,
+        };
+        command
+            .env(URL_VARIABLE, base_url)
+            .env(CANARY_VARIABLE, CANARY);
+        let count = count(&process::run(command)?);
+        ensure!(count > 0, "no test ran");
+        Ok(Outcome::Passed(Some(count)))
+    }
+}
+
+/// Makes the environment unless one of the same packages is there, and returns the test command.
+fn python_tests(workspace: &Workspace, program: &str, version: &str) -> anyhow::Result<Command> {
+    let source = workspace.path("e2e/python");
+    let requirements = source.join("requirements.txt");
+    let folder = workspace.target.join("e2e/python");
+    let python = folder.join("bin/python");
+    let wanted = format!("{version}\n{}", read(&requirements)?);
+    install(&folder, &wanted, || {
+        let mut venv = Command::new(program);
+        venv.args(["-m", "venv", "--clear"]).arg(&folder);
+        process::run(venv)?;
+        let mut pip = Command::new(&python);
+        // Wheels only and no resolving: what is installed is what the file says, or nothing.
+        pip.args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+        ])
+        .args([
+            "--no-input",
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+            "--requirement",
+        ])
+        .arg(&requirements);
+        process::run(pip).map(drop)
+    })?;
+    let mut pytest = Command::new(&python);
+    pytest
+        .args(["-m", "pytest", "--verbose"])
+        .current_dir(source)
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    Ok(pytest)
+}
+
+/// Copies the tests beside their packages (Node looks for packages from the file on upwards),
+/// installs those unless they are there, and returns the test command.
+fn node_tests(workspace: &Workspace) -> anyhow::Result<Command> {
+    let source = workspace.path("e2e/js");
+    let folder = workspace.target.join("e2e/js");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    for file in files(&folder)? {
+        if file.extension().is_some_and(|extension| extension == "mjs") {
+            fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
+        }
+    }
+    for file in files(&source)? {
+        let name = file.file_name().context("a listed file has a name")?;
+        let copy = folder.join(name);
+        fs::copy(&file, &copy).with_context(|| format!("cannot write {}", copy.display()))?;
+    }
+    install(&folder, &read(&source.join("package-lock.json"))?, || {
+        let mut npm = Command::new("npm");
+        npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
+            .current_dir(&folder);
+        process::run(npm).map(drop)
+    })?;
+    let mut node = Command::new("node");
+    node.args(["--test", "--test-force-exit", "--test-reporter=spec"])
+        .current_dir(&folder);
+    Ok(node)
+}
+
+/// Installs unless `folder` holds an installation of just what is `wanted`.
+///
+/// The stamp is written last, so that a broken installation is done again.
+fn install(
+    folder: &Path,
+    wanted: &str,
+    work: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let stamp = folder.join("installed.txt");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(());
+    }
+    if stamp.try_exists()? {
+        fs::remove_file(&stamp).with_context(|| format!("cannot remove {}", stamp.display()))?;
+    }
+    work().context("cannot install the SDKs (the registries of Python or npm are needed once)")?;
+    fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let entries =
+        fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_file() {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
+fn is_new_enough(version: &str) -> bool {
+    let mut numbers = version.trim_start_matches('v').split('.').map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= NODE_VERSION_MIN,
+        _ => false,
+    }
+}
+
+/// Reads how many tests passed from the last lines of pytest or of Node's reporter.
+fn count(output: &str) -> u64 {
+    let number = |line: &str| {
+        let words: Vec<_> = line
+            .split_whitespace()
+            .map(|word| word.trim_end_matches(','))
+            .collect();
+        words.windows(2).find_map(|pair| match pair {
+            ["pass", number] | [number, "passed"] => number.parse().ok(),
+            _ => None,
+        })
+    };
+    output.lines().rev().find_map(number).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn count_reads_the_summary_of_pytest() {
+        assert_eq!(
+            count("test_nio.py::a PASSED\n===== 33 passed in 1.60s =====\n"),
+            33
+        );
+        assert_eq!(count("=== 1 failed, 32 passed in 1.60s ===\n"), 32);
+    }
+
+    #[test]
+    fn count_reads_the_summary_of_node() {
+        assert_eq!(count("ℹ tests 26\nℹ suites 0\nℹ pass 25\nℹ fail 1\n"), 25);
+    }
+
+    #[test]
+    fn count_of_no_summary_is_zero() {
+        assert_eq!(count("collected 0 items\n"), 0);
+    }
+
+    #[test]
+    fn node_before_the_needed_option_is_too_old() {
+        assert!(!is_new_enough("v18.20.0") && !is_new_enough("v20.13.1"));
+        assert!(is_new_enough("v20.14.0") && is_new_enough("v22.1.0"));
+        assert!(!is_new_enough("nonsense"));
+    }
+
+    #[test]
+    fn install_is_done_once_for_the_same_packages() {
+        let folder = std::env::temp_dir().join(format!("xtask-install-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let mut runs = 0;
+        for wanted in ["a", "a", "b"] {
+            install(&folder, wanted, || {
+                runs += 1;
+                Ok(())
+            })
+            .unwrap();
+        }
+        assert_eq!(runs, 2);
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}

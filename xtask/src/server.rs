@@ -1,0 +1,240 @@
+//! A Kitbag of our own for the parts that need one: started fresh, stopped cleanly, log searched.
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+
+use crate::process;
+use crate::workspace::Workspace;
+
+/// The content that test programs store, so that a server which logs contents is found out.
+pub(crate) const CANARY: &str = "canary-content-7f3a9d20c4e85b16";
+
+/// The variable that hands [`CANARY`] to test programs.
+pub(crate) const CANARY_VARIABLE: &str = "KITBAG_CANARY";
+
+/// What every access token begins with: no line of a log may have it.
+const TOKEN_PREFIX: &str = "kt_";
+
+/// An empty server answers within milliseconds; this is for a machine that is busy building.
+const START_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The server promises to end its waiting requests on SIGTERM; longer than this is a hang.
+const STOP_DEADLINE: Duration = Duration::from_secs(15);
+
+const FIRST_LINE: &str = "kitbag listening on ";
+
+/// A running server. Killed when dropped; [`Server::stop`] is the checked end.
+#[derive(Debug)]
+pub(crate) struct Server {
+    base_url: String,
+    log: PathBuf,
+    process: u32,
+    ended: Receiver<std::io::Result<ExitStatus>>,
+    stopped: bool,
+}
+
+impl Server {
+    /// Builds and starts a fresh server on a free port. `part` names its log.
+    pub(crate) fn start(workspace: &Workspace, part: &str) -> anyhow::Result<Self> {
+        process::run(process::cargo(
+            &workspace.root,
+            ["build", "--package", "kitbag-server"],
+        ))?;
+        let folder = workspace.target.join("xtask");
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let log = folder.join(format!("{part}.log"));
+        let file = File::create(&log).with_context(|| format!("cannot make {}", log.display()))?;
+        let mut command = Command::new(workspace.program("kitbag"));
+        command
+            .args(["serve", "--ephemeral", "--listen", "127.0.0.1:0"])
+            .args(["--set", "rate_limits.enabled=false"])
+            .args(["--set", "log.level=debug"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(file);
+        Self::of(command, log)
+    }
+
+    /// Starts `command` and waits for the line that tells its address.
+    fn of(mut command: Command, log: PathBuf) -> anyhow::Result<Self> {
+        let mut child = command.spawn().context("cannot start the server")?;
+        let first = first_line(&mut child)?;
+        let process = child.id();
+        let (sender, ended) = mpsc::channel();
+        thread::spawn(move || sender.send(child.wait()));
+        let mut server = Self {
+            base_url: String::new(),
+            log,
+            process,
+            ended,
+            stopped: false,
+        };
+        let line = match first.recv_timeout(START_DEADLINE) {
+            Ok(line) => line,
+            Err(error) => bail!(
+                "the server did not tell its address: {error}\n{}",
+                server.log()?
+            ),
+        };
+        server.base_url = line
+            .strip_prefix(FIRST_LINE)
+            .with_context(|| format!("the server's first line is `{line}`"))?
+            .trim()
+            .to_owned();
+        Ok(server)
+    }
+
+    /// The address, without a final slash.
+    pub(crate) fn base_url(&self) -> &str {
+        &self.base_url
+    }
+
+    /// Stops the server by SIGTERM and checks that it ends with 0 and has logged no secret.
+    pub(crate) fn stop(mut self) -> anyhow::Result<()> {
+        self.signal("TERM")?;
+        let status = self
+            .ended
+            .recv_timeout(STOP_DEADLINE)
+            .context("the server did not end after SIGTERM")?
+            .context("cannot wait for the server")?;
+        self.stopped = true;
+        ensure!(
+            status.success(),
+            "the server ended with {status}\n{}",
+            self.log()?
+        );
+        check_log(&self.log()?).with_context(|| format!("in {}", self.log.display()))
+    }
+
+    fn log(&self) -> anyhow::Result<String> {
+        let bytes =
+            fs::read(&self.log).with_context(|| format!("cannot read {}", self.log.display()))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    fn signal(&self, name: &str) -> anyhow::Result<()> {
+        let status = Command::new("kill")
+            .args([format!("-{name}"), self.process.to_string()])
+            .stderr(Stdio::null())
+            .status()
+            .context("cannot run `kill`")?;
+        ensure!(
+            status.success(),
+            "the server is gone already\n{}",
+            self.log()?
+        );
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if !self.stopped && self.ended.try_recv().is_err() {
+            // Best effort: whatever went wrong is already on its way to the user.
+            drop(self.signal("KILL"));
+        }
+    }
+}
+
+/// Reads on for ever, so that the server never blocks on a full pipe, and sends the first line.
+fn first_line(child: &mut Child) -> anyhow::Result<Receiver<String>> {
+    let stdout = child.stdout.take().context("stdout is piped")?;
+    let (sender, first) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            // Nobody listens after the first line.
+            drop(sender.send(line));
+        }
+    });
+    Ok(first)
+}
+
+/// Refuses a log with a token or a content in it, and an empty one, which would show nothing.
+fn check_log(log: &str) -> anyhow::Result<()> {
+    ensure!(
+        !log.trim().is_empty(),
+        "the server logged nothing, so nothing was checked"
+    );
+    for secret in [CANARY, TOKEN_PREFIX] {
+        if let Some((index, line)) = log
+            .lines()
+            .enumerate()
+            .find(|(_, line)| line.contains(secret))
+        {
+            bail!("line {} of the log holds `{secret}`: {line}", index + 1);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fake(name: &str, script: &str) -> anyhow::Result<Server> {
+        let log = std::env::temp_dir().join(format!("xtask-{}-{name}.log", std::process::id()));
+        let mut command = Command::new("bash");
+        command
+            .args(["-c", script])
+            .stdout(Stdio::piped())
+            .stderr(File::create(&log)?);
+        Server::of(command, log)
+    }
+
+    const LOOP: &str = "while :; do read -t 0.05 <> <(:); done";
+
+    #[test]
+    fn server_that_ends_cleanly_passes() {
+        let script = format!(
+            "trap 'exit 0' TERM; echo started >&2; echo kitbag listening on http://h:1; {LOOP}"
+        );
+        let server = fake("clean", &script).unwrap();
+        assert_eq!(server.base_url(), "http://h:1");
+        server.stop().unwrap();
+    }
+
+    #[test]
+    fn server_that_ends_with_an_error_fails() {
+        let script = format!(
+            "trap 'exit 9' TERM; echo started >&2; echo kitbag listening on http://h:1; {LOOP}"
+        );
+        let error = fake("unclean", &script).unwrap().stop().unwrap_err();
+        assert!(error.to_string().contains("exit status: 9"), "{error}");
+    }
+
+    #[test]
+    fn server_with_another_first_line_fails() {
+        let error = fake("line", "echo hello; sleep 5").unwrap_err();
+        assert!(error.to_string().contains("`hello`"), "{error}");
+    }
+
+    #[test]
+    fn server_that_dies_at_once_fails() {
+        let error = fake("dead", "echo why >&2; exit 1").unwrap_err();
+        assert!(error.to_string().contains("why"), "{error}");
+    }
+
+    #[test]
+    fn log_with_a_token_fails() {
+        let error = check_log("fine\nuser kt_QGE6Yg_x logged in\n").unwrap_err();
+        assert!(error.to_string().contains("line 2"), "{error}");
+    }
+
+    #[test]
+    fn log_with_a_content_fails() {
+        let log = format!("stored {{\"canary\":\"{CANARY}\"}}");
+        assert!(check_log(&log).is_err());
+    }
+
+    #[test]
+    fn empty_log_fails() {
+        assert!(check_log("\n").is_err());
+    }
+}
