@@ -1,1 +1,34 @@
-//! 
+//! The Matrix client-server API of Kitbag.
+//!
+//! `routes.rs` is the route table, one line an endpoint; each endpoint is a file of its own in
+//! `endpoints`. `error.rs` is the one place where a failure becomes a status and an errcode.
+//! [`serve`] runs the whole on a listener. The crate knows the traits of `kitbag-domain` and no
+//! store; it holds no account data.
+
+mod edge;
+mod endpoints;
+mod error;
+mod extract;
+mod filter;
+mod json;
+mod passwords;
+mod random;
+mod rate_limit;
+mod routes;
+mod serve;
+mod settings;
+mod state;
+mod sync;
+mod tokens;
+mod uia;
+
+pub use edge::{Edge, REQUEST_ID_HEADER};
+pub use passwords::{PasswordError, Passwords};
+pub use random::Random;
+pub use serve::serve;
+pub use settings::{
+    CompatSettings, Features, ListenerSettings, Msc3391Settings, Msc4331Settings,
+    RateLimitSettings, RegistrationMode, RegistrationSettings, SessionSettings, Settings,
+    SyncSettings,
+};
+pub use state::Parts;

@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use thiserror::Error;
@@ -129,5 +130,29 @@ impl AccountData {
             push_rules,
             next,
         })
+    }
+
+    /// Returns everything live, and the deletions behind `since`.
+    ///
+    /// For `full_state=true`: without the deletions the client's new token would pass them over.
+    /// # Errors
+    /// [`StoreError`] where the store failed.
+    pub async fn everything(
+        &self,
+        requester: &Requester,
+        since: Option<SyncToken>,
+    ) -> Result<Snapshot, StoreError> {
+        let changed = self.since(requester, since).await?;
+        if changed.is_full {
+            return Ok(changed);
+        }
+        let mut all = self.since(requester, None).await?;
+        let live: HashSet<Key> = all.entries.iter().map(|entry| entry.key.clone()).collect();
+        let is_deleted = |entry: &Entry| entry.content.is_none() && !live.contains(&entry.key);
+        all.entries
+            .extend(changed.entries.into_iter().filter(is_deleted));
+        // The earlier snapshot's token: what changed between the two is told again.
+        all.next = changed.next;
+        Ok(all)
     }
 }

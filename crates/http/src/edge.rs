@@ -1,0 +1,122 @@
+//! The edge: what happens to every request before the route table, and to every answer after it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS,
+};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use axum::response::Response;
+use tower::ServiceExt as _;
+use tracing::{Instrument as _, debug, error};
+
+use crate::error::Unrendered;
+use crate::extract::Peer;
+use crate::routes;
+use crate::state::{App, Parts};
+
+/// The header that carries the request's ID in every answer.
+pub const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The whole API as one function from a request to an answer.
+#[derive(Clone)]
+pub struct Edge {
+    app: App,
+    router: Router,
+    /// Tells processes apart in the IDs of requests.
+    run: Arc<str>,
+    requests: Arc<AtomicU64>,
+}
+
+impl Edge {
+    /// Puts the API together.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let app = App::new(parts);
+        let run = app.random.id(6).into();
+        Self {
+            router: routes::router(app.clone()),
+            app,
+            run,
+            requests: Arc::default(),
+        }
+    }
+
+    pub(crate) fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// Answers one request that came from `peer`.
+    ///
+    /// A preflight of CORS is answered here, without looking at anything.
+    pub async fn answer(self, peer: IpAddr, mut request: Request<Body>) -> Response {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        let request_id = format!("{}-{number}", self.run);
+        if request.method() == Method::OPTIONS {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            finish(&mut response, &request_id);
+            return response;
+        }
+        request.extensions_mut().insert(Peer(peer));
+        // The path only: a query can hold a token, and paths hold no secrets.
+        let (method, path) = (request.method(), request.uri().path());
+        let span = tracing::info_span!("request", id = %request_id, %method, path);
+        self.answer_in_span(request, request_id)
+            .instrument(span)
+            .await
+    }
+
+    async fn answer_in_span(self, request: Request<Body>, request_id: String) -> Response {
+        let started = Instant::now();
+        let Ok(mut response) = self.router.oneshot(request).await;
+        if let Some(Unrendered(error)) = response.extensions_mut().remove() {
+            let status = error.row().0;
+            if status.is_server_error() {
+                error!(status = status.as_u16(), cause = ?error, "request failed");
+            }
+            response = error.render(&request_id, self.app.info_uri());
+        }
+        finish(&mut response, &request_id);
+        let duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        debug!(status = response.status().as_u16(), duration_us, "answered");
+        response
+    }
+}
+
+impl App {
+    fn info_uri(&self) -> Option<&str> {
+        self.settings
+            .limits_info_uri
+            .as_deref()
+            .or(self.settings.public_base_url.as_deref())
+    }
+}
+
+/// Puts the headers on that every answer carries [spec, "Web Browser Clients"].
+fn finish(response: &mut Response, request_id: &str) {
+    const ALLOWED_METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
+    const ALLOWED_HEADERS: &str = "X-Requested-With, Content-Type, Authorization, Date";
+    let headers: &mut HeaderMap = response.headers_mut();
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(
+        ACCESS_CONTROL_ALLOW_METHODS,
+        HeaderValue::from_static(ALLOWED_METHODS),
+    );
+    headers.insert(
+        ACCESS_CONTROL_ALLOW_HEADERS,
+        HeaderValue::from_static(ALLOWED_HEADERS),
+    );
+    headers.insert(
+        ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static("X-Request-Id"),
+    );
+    let request_id = HeaderValue::from_str(request_id).expect("IDs are made of letters and digits");
+    headers.insert(REQUEST_ID_HEADER, request_id);
+}

@@ -1,0 +1,92 @@
+//! `GET`, `PUT` and `DELETE` of one entry, in every scope:
+//! `/user/{userId}/account_data/{type}`, `/user/{userId}/rooms/{roomId}/account_data/{type}` and
+//! `/user/{userId}/devices/{deviceId}/account_data/{type}`.
+//!
+//! Spec: CS API, Client Config. MSC4331: device scope. MSC3391: deletion. MSC4547:
+//! compare-and-swap.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::routing::{MethodRouter, get as get_method};
+use kitbag_domain::{Content, Expectation, Key, PermitError, Scope};
+use serde::Deserialize;
+
+use crate::error::ApiError;
+use crate::extract::{MatrixQuery, Target, read_body};
+use crate::json::{EmptyObject, Verbatim};
+use crate::state::App;
+
+/// Returns the methods of a stable path.
+pub(crate) fn entry() -> MethodRouter<App> {
+    get_method(get).put(put).delete(delete_on_stable_path)
+}
+
+#[derive(Deserialize)]
+pub(crate) struct PutQuery {
+    expect_revision_id: Option<String>,
+    #[serde(rename = "com.beeper.expect_revision_id")]
+    unstable_expect_revision_id: Option<String>,
+}
+
+async fn get(State(app): State<App>, target: Target) -> Result<Verbatim, ApiError> {
+    Ok(Verbatim(
+        app.data.get(&target.auth.requester, &target.key).await?,
+    ))
+}
+
+async fn put(
+    State(app): State<App>,
+    Target { auth, key }: Target,
+    MatrixQuery(query): MatrixQuery<PutQuery>,
+    body: Body,
+) -> Result<EmptyObject, ApiError> {
+    let limits = app.data.limits();
+    let limit_bytes = match key.scope {
+        Scope::Global | Scope::Room(_) => limits.content_bytes_max,
+        Scope::Device(_) => limits.device_content_bytes_max,
+    };
+    let empty_deletes = app.settings.features.msc3391.put_empty_deletes && !is_device(&key);
+    let permit = app.data.permit(&auth.requester, key).await?;
+    let content = Content::parse(read_body(&app, body, limit_bytes).await?, limits)?;
+    let expectation = Expectation {
+        stable: query.expect_revision_id,
+        unstable: query.unstable_expect_revision_id,
+    };
+    if empty_deletes && content.is_empty_object() {
+        permit.delete().await?;
+    } else {
+        permit.put(content, expectation).await?;
+    }
+    Ok(EmptyObject)
+}
+
+/// `DELETE` below `/_matrix/client/unstable/org.matrix.msc3391`: also of what is not there.
+pub(crate) async fn delete(
+    State(app): State<App>,
+    Target { auth, key }: Target,
+) -> Result<EmptyObject, ApiError> {
+    let is_enabled = app.settings.features.msc3391.enabled;
+    match app.data.permit(&auth.requester, key).await {
+        Err(error @ PermitError::ServerManaged(_)) => Err(error.into()),
+        _ if !is_enabled => Err(ApiError::Unrecognized),
+        permit => {
+            permit?.delete().await?;
+            Ok(EmptyObject)
+        }
+    }
+}
+
+/// No specification has a `DELETE` here; protected types are refused as such on every path.
+async fn delete_on_stable_path(
+    State(app): State<App>,
+    Target { auth, key }: Target,
+) -> Result<EmptyObject, ApiError> {
+    match app.data.permit(&auth.requester, key).await {
+        Err(error @ PermitError::ServerManaged(_)) => Err(error.into()),
+        _ => Err(ApiError::MethodNotAllowed),
+    }
+}
+
+fn is_device(key: &Key) -> bool {
+    matches!(key.scope, Scope::Device(_))
+}

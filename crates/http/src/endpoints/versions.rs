@@ -1,0 +1,36 @@
+//! `GET /_matrix/client/versions`
+//!
+//! Spec: CS API, API versions. Clients gate features on these, so all are listed whose account data
+//! we serve; what is missing of them stands in docs/spec.md.
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use serde::Serialize;
+
+use crate::json::MatrixJson;
+use crate::state::App;
+
+/// The newest `v1.x`: those from v1.17 on have no legacy mention rules (MSC4210).
+const MINOR_MAX: u32 = 18;
+
+#[derive(Serialize)]
+pub(crate) struct Versions {
+    versions: Vec<String>,
+    unstable_features: BTreeMap<&'static str, bool>,
+}
+
+pub(crate) async fn get(State(app): State<App>) -> MatrixJson<Versions> {
+    let mut versions = vec!["r0.6.1".to_owned()];
+    versions.extend((1..=MINOR_MAX).map(|minor| format!("v1.{minor}")));
+    let mut unstable_features = BTreeMap::from([("org.matrix.msc4331", true)]);
+    // With the flag, clients expect that `PUT {}` deletes.
+    let msc3391 = app.settings.features.msc3391;
+    if msc3391.enabled && msc3391.put_empty_deletes {
+        unstable_features.insert("org.matrix.msc3391", true);
+    }
+    MatrixJson(Versions {
+        versions,
+        unstable_features,
+    })
+}

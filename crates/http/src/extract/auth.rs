@@ -1,0 +1,86 @@
+use std::borrow::Cow;
+
+use axum::extract::FromRequestParts;
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+use kitbag_domain::{Requester, Session, Token, TokenHash, TokenKind};
+
+use super::Client;
+use crate::error::ApiError;
+use crate::state::App;
+
+/// How often it is noted that a device is in use: a write each time.
+const SEEN_INTERVAL_MS: u64 = 60 * 60 * 1_000;
+const UNKNOWN: ApiError = ApiError::UnknownToken { soft_logout: false };
+
+/// A request whose access token is valid.
+#[derive(Clone, Debug)]
+pub(crate) struct Authenticated {
+    /// On whose behalf it is made.
+    pub(crate) requester: Requester,
+    /// The token, to look later whether its session still lives.
+    pub(crate) token: TokenHash,
+}
+
+impl Authenticated {
+    /// Checks that a user ID in the path is the requester's own, byte for byte.
+    pub(crate) fn check_owner(&self, user: &str) -> Result<(), ApiError> {
+        if self.requester.user.as_str() == user {
+            Ok(())
+        } else {
+            Err(ApiError::NotOwnAccount)
+        }
+    }
+}
+
+impl FromRequestParts<App> for Authenticated {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let text = bearer(parts, app)?;
+        let token = Token::parse(TokenKind::Access, &text).map_err(|_| UNKNOWN)?;
+        let (user, hash) = (token.user(), token.hash());
+        let session = app.store.session(user, hash).await?.ok_or(UNKNOWN)?;
+        let now = app.clock.now_ms();
+        if session.expires_at.is_some_and(|end| end <= now) {
+            return Err(ApiError::UnknownToken { soft_logout: true });
+        }
+        let Ok(client) = Client::from_request_parts(parts, app).await;
+        if needs_note(&session, now) {
+            app.store.touch(user, hash, app.seen(&client)).await?;
+        }
+        let device = Some((session.device, session.incarnation));
+        let requester = Requester {
+            user: user.clone(),
+            device,
+            user_agent: client.user_agent,
+        };
+        Ok(Self {
+            requester,
+            token: hash,
+        })
+    }
+}
+
+fn needs_note(session: &Session, now: u64) -> bool {
+    session.replaces_others || now.saturating_sub(session.last_seen_at) >= SEEN_INTERVAL_MS
+}
+
+fn bearer<'a>(parts: &'a Parts, app: &App) -> Result<Cow<'a, str>, ApiError> {
+    if let Some(header) = parts.headers.get(AUTHORIZATION) {
+        let text = header.to_str().map_err(|_| UNKNOWN)?;
+        let (scheme, token) = text.split_once(' ').ok_or(ApiError::MissingToken)?;
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(ApiError::MissingToken);
+        }
+        return Ok(token.trim().into());
+    }
+    if app.settings.compat.query_access_token
+        && let Some(query) = parts.uri.query()
+        && let Ok(pairs) = serde_urlencoded::from_str::<Vec<(String, String)>>(query)
+        && let Some((_, token)) = pairs.into_iter().find(|(name, _)| name == "access_token")
+    {
+        return Ok(token.into());
+    }
+    Err(ApiError::MissingToken)
+}

@@ -1,0 +1,261 @@
+//! Filters of /sync: read in full, so that a wrong one is refused; applied to account data.
+//!
+//! Spec: CS API, Filtering.
+
+use kitbag_domain::{RoomId, UserId};
+use serde::{Deserialize, Deserializer};
+
+use crate::error::ApiError;
+
+/// A filter; absent parts let everything pass.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[expect(
+    dead_code,
+    reason = "parts that nothing is filtered by yet are read to refuse wrong ones"
+)]
+pub(crate) struct Filter {
+    event_fields: Option<Vec<String>>,
+    event_format: Option<EventFormat>,
+    account_data: Option<EventFilter>,
+    presence: Option<EventFilter>,
+    room: Option<RoomFilter>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum EventFormat {
+    Client,
+    Federation,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[expect(
+    dead_code,
+    reason = "`limit` is read to be checked: dropping data would lose it (D26)"
+)]
+struct EventFilter {
+    limit: Option<u64>,
+    types: Option<Vec<String>>,
+    not_types: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "user_ids")]
+    senders: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "user_ids")]
+    not_senders: Option<Vec<String>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[expect(dead_code, reason = "read to refuse wrong ones")]
+struct RoomFilter {
+    #[serde(default, deserialize_with = "room_ids")]
+    rooms: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "room_ids")]
+    not_rooms: Option<Vec<String>>,
+    include_leave: Option<bool>,
+    account_data: Option<RoomEventFilter>,
+    ephemeral: Option<RoomEventFilter>,
+    state: Option<RoomEventFilter>,
+    timeline: Option<RoomEventFilter>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[expect(dead_code, reason = "read to refuse wrong ones")]
+struct RoomEventFilter {
+    #[serde(flatten)]
+    events: EventFilter,
+    #[serde(default, deserialize_with = "room_ids")]
+    rooms: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "room_ids")]
+    not_rooms: Option<Vec<String>>,
+    contains_url: Option<bool>,
+    include_redundant_members: Option<bool>,
+    lazy_load_members: Option<bool>,
+    unread_thread_notifications: Option<bool>,
+}
+
+impl Filter {
+    /// Reads a filter.
+    /// # Errors
+    /// [`ApiError::BadJson`] says what is wrong.
+    pub(crate) fn parse(text: &str) -> Result<Self, ApiError> {
+        let wrong = |error: serde_json::Error| ApiError::BadJson(format!("the filter: {error}"));
+        serde_json::from_str(text).map_err(wrong)
+    }
+
+    /// Tells whether global or device account data of this type passes.
+    pub(crate) fn passes_account_data(&self, event_type: &str) -> bool {
+        self.account_data
+            .as_ref()
+            .is_none_or(|filter| filter.passes(event_type))
+    }
+}
+
+impl EventFilter {
+    /// Account data has no sender: an allow-list of senders lets none pass (D26). `limit` is not
+    /// applied, since what it dropped would never come again.
+    fn passes(&self, event_type: &str) -> bool {
+        let any = |patterns: &[String]| {
+            patterns
+                .iter()
+                .any(|pattern| matches_glob(pattern, event_type))
+        };
+        let excludes_all = |senders: &[String]| senders.iter().any(|sender| sender == "*");
+        self.senders.is_none()
+            && !self.not_senders.as_deref().is_some_and(excludes_all)
+            && self.types.as_deref().is_none_or(any)
+            && !self.not_types.as_deref().is_some_and(any)
+    }
+}
+
+/// Matches the whole of `text`; `*` stands for any run of characters.
+///
+/// In time proportional to the product of the lengths, whatever the pattern: on a mismatch only the
+/// last `*` is tried further on.
+fn matches_glob(pattern: &str, text: &str) -> bool {
+    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+    let (mut p, mut t) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        if pattern.get(p) == Some(&b'*') {
+            star = Some((p, t));
+            p += 1;
+        } else if pattern.get(p) == Some(&text[t]) {
+            p += 1;
+            t += 1;
+        } else if let Some((star_p, star_t)) = star {
+            star = Some((star_p, star_t + 1));
+            p = star_p + 1;
+            t = star_t + 1;
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|byte| *byte == b'*')
+}
+
+fn user_ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    checked(
+        deserializer,
+        |id| id == "*" || UserId::parse(id).is_ok(),
+        "a user ID",
+    )
+}
+
+fn room_ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    checked(deserializer, |id| RoomId::parse(id).is_ok(), "a room ID")
+}
+
+fn checked<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    is_valid: impl Fn(&str) -> bool,
+    expected: &'static str,
+) -> Result<Option<Vec<String>>, D::Error> {
+    let ids = Option::<Vec<String>>::deserialize(deserializer)?;
+    match ids.iter().flatten().find(|id| !is_valid(id)) {
+        Some(id) => Err(serde::de::Error::invalid_value(
+            serde::de::Unexpected::Str(id),
+            &expected,
+        )),
+        None => Ok(ids),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passes(filter: &str, event_type: &str) -> bool {
+        Filter::parse(filter)
+            .unwrap()
+            .passes_account_data(event_type)
+    }
+
+    #[test]
+    fn globs_match_anywhere() {
+        let rows = [
+            ("m.*", "m.direct", true),
+            ("m.*", "im.vector", false),
+            ("*.direct", "m.direct", true),
+            ("m*d*t", "m.direct", true),
+            ("m*x*t", "m.direct", false),
+            ("*", "", true),
+            ("", "", true),
+            ("", "a", false),
+            ("**a**", "a", true),
+            ("a*a", "a", false),
+            ("m.direct", "m.direct", true),
+            ("m.?irect", "m.direct", false),
+        ];
+        for (pattern, text, matches) in rows {
+            assert_eq!(matches_glob(pattern, text), matches, "{pattern} {text}");
+        }
+        let (pattern, text) = (format!("{}b", "*a".repeat(60)), "a".repeat(250));
+        assert!(!matches_glob(&pattern, &text), "ends at all");
+    }
+
+    #[test]
+    fn exclusion_wins_and_an_empty_list_lets_nothing_pass() {
+        assert!(passes(r#"{"account_data":{"types":["m.*"]}}"#, "m.direct"));
+        let both = r#"{"account_data":{"types":["m.*"],"not_types":["*.direct"]}}"#;
+        assert!(!passes(both, "m.direct"));
+        assert!(!passes(r#"{"account_data":{"types":[]}}"#, "m.direct"));
+        assert!(passes(
+            r#"{"account_data":{"not_types":[],"limit":0,"types":null}}"#,
+            "m.direct"
+        ));
+        let room = r#"{"room":{"account_data":{"types":[]}}}"#;
+        assert!(
+            passes(room, "m.direct"),
+            "the room's part is not the account's"
+        );
+    }
+
+    #[test]
+    fn account_data_has_no_sender() {
+        assert!(!passes(
+            r#"{"account_data":{"senders":["@a:x"]}}"#,
+            "m.direct"
+        ));
+        assert!(!passes(
+            r#"{"account_data":{"not_senders":["*"]}}"#,
+            "m.direct"
+        ));
+        assert!(passes(
+            r#"{"account_data":{"not_senders":["@a:x"]}}"#,
+            "m.direct"
+        ));
+    }
+
+    #[test]
+    fn wrong_filters_are_refused() {
+        let mut wrong = vec![
+            r#"{"presence":"x"}"#.to_owned(),
+            r#"{"room":"x"}"#.to_owned(),
+            r#"{"event_format":"x"}"#.to_owned(),
+            r#"{"account_data":{"types":"x"}}"#.to_owned(),
+        ];
+        for part in ["timeline", "state", "ephemeral", "account_data"] {
+            wrong.push(format!(r#"{{"room":{{"{part}":"x"}}}}"#));
+        }
+        for field in [
+            "rooms",
+            "not_rooms",
+            "senders",
+            "not_senders",
+            "types",
+            "not_types",
+        ] {
+            wrong.push(format!(r#"{{"room":{{"timeline":{{"{field}":"x"}}}}}}"#));
+        }
+        for field in ["rooms", "not_rooms", "senders", "not_senders"] {
+            wrong.push(format!(r#"{{"room":{{"timeline":{{"{field}":["x"]}}}}}}"#));
+        }
+        for filter in wrong {
+            assert!(
+                matches!(Filter::parse(&filter), Err(ApiError::BadJson(_))),
+                "{filter}"
+            );
+        }
+        let fine = r#"{"room":{"timeline":{"limit":8,"rooms":["!a"],"x":1},"state":null},"y":2}"#;
+        assert!(Filter::parse(fine).is_ok());
+    }
+}

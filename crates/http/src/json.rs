@@ -1,0 +1,114 @@
+//! JSON answers.
+
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use kitbag_domain::Content;
+use serde::Serialize;
+
+/// An answer of 200 with a JSON body.
+pub(crate) struct MatrixJson<T>(pub(crate) T);
+
+impl<T: Serialize> IntoResponse for MatrixJson<T> {
+    fn into_response(self) -> Response {
+        let body = serde_json::to_vec(&self.0).expect("answers are made of serialisable values");
+        json_response(StatusCode::OK, body.into())
+    }
+}
+
+/// The answer `{}`.
+pub(crate) struct EmptyObject;
+
+impl IntoResponse for EmptyObject {
+    fn into_response(self) -> Response {
+        json_response(StatusCode::OK, Bytes::from_static(b"{}"))
+    }
+}
+
+/// An answer of 200 with a stored content: the bytes go straight into the body.
+pub(crate) struct Verbatim(pub(crate) Content);
+
+impl IntoResponse for Verbatim {
+    fn into_response(self) -> Response {
+        json_response(StatusCode::OK, self.0.bytes().clone())
+    }
+}
+
+pub(crate) fn json_response(status: StatusCode, body: Bytes) -> Response {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}
+
+/// Writes an answer that holds stored contents, which no serialiser may touch.
+pub(crate) struct JsonObject(Vec<u8>);
+
+impl JsonObject {
+    pub(crate) fn new() -> Self {
+        Self(vec![b'{'])
+    }
+
+    /// Adds a member whose value is a string.
+    pub(crate) fn string(&mut self, name: &str, value: &str) {
+        self.name(name);
+        self.text(value);
+    }
+
+    /// Adds a member whose value is JSON already.
+    pub(crate) fn raw(&mut self, name: &str, json: &str) {
+        self.name(name);
+        self.0.extend_from_slice(json.as_bytes());
+    }
+
+    /// Adds a member whose value is an object that `write` fills.
+    pub(crate) fn object(&mut self, name: &str, write: impl FnOnce(&mut Self)) {
+        self.name(name);
+        self.0.push(b'{');
+        write(self);
+        self.0.push(b'}');
+    }
+
+    /// Adds a member whose value is an array of objects, each filled by `write`.
+    pub(crate) fn array<T>(
+        &mut self,
+        name: &str,
+        items: impl IntoIterator<Item = T>,
+        mut write: impl FnMut(&mut Self, T),
+    ) {
+        self.name(name);
+        self.0.push(b'[');
+        for item in items {
+            self.comma();
+            self.0.push(b'{');
+            write(self, item);
+            self.0.push(b'}');
+        }
+        self.0.push(b']');
+    }
+
+    /// Ends the object.
+    pub(crate) fn finish(mut self) -> Bytes {
+        self.0.push(b'}');
+        self.0.into()
+    }
+
+    fn name(&mut self, name: &str) {
+        self.comma();
+        self.text(name);
+        self.0.push(b':');
+    }
+
+    /// What was written last tells whether a comma is due.
+    fn comma(&mut self) {
+        if !matches!(self.0.last(), Some(b'{' | b'[')) {
+            self.0.push(b',');
+        }
+    }
+
+    fn text(&mut self, text: &str) {
+        serde_json::to_writer(&mut self.0, text).expect("a string can be written to memory");
+    }
+}

@@ -1,0 +1,171 @@
+//! Argon2id, off the async threads and bounded in parallel.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use argon2::Argon2;
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
+use thiserror::Error;
+use tokio::sync::Semaphore;
+use tokio::task;
+
+use crate::random::Random;
+
+/// Checks that may wait for a turn: each takes some 20 ms of a core and 19 MiB while it runs.
+const WAITING_MAX: usize = 256;
+/// Random bytes of a salt, as RFC 9106 recommends.
+const SALT_BYTES: usize = 16;
+
+/// Hashes and checks passwords with Argon2id (19 MiB, two passes: the OWASP parameters).
+#[derive(Clone)]
+pub struct Passwords {
+    turns: Arc<Semaphore>,
+    waiting: Arc<AtomicUsize>,
+    random: Arc<dyn Random>,
+    /// Checked where there is no account, so that the time does not tell.
+    decoy: Arc<str>,
+}
+
+/// Why a password was not hashed or checked.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum PasswordError {
+    /// A hash could not be computed or read.
+    #[error("hashing failed: {0}")]
+    Hash(String),
+    /// Too many are waiting already.
+    #[error("too many password checks are waiting")]
+    Overloaded,
+}
+
+impl Passwords {
+    /// Returns a hasher that runs at most `parallel` checks at once.
+    /// # Errors
+    /// [`PasswordError::Hash`] where Argon2 itself does not work.
+    pub fn new(parallel: usize, random: Arc<dyn Random>) -> Result<Self, PasswordError> {
+        let decoy = hash(b"", &[0; SALT_BYTES])?.into();
+        let turns = Arc::new(Semaphore::new(parallel));
+        Ok(Self {
+            turns,
+            waiting: Arc::default(),
+            random,
+            decoy,
+        })
+    }
+
+    /// Returns the hash of a new password in PHC form.
+    /// # Errors
+    /// [`PasswordError`].
+    pub async fn hash(&self, password: &str) -> Result<String, PasswordError> {
+        let mut salt = [0; SALT_BYTES];
+        self.random.fill(&mut salt);
+        let password = password.to_owned();
+        self.in_turn(move || hash(password.as_bytes(), &salt)).await
+    }
+
+    /// Tells whether `password` is the one of `hash`; with no hash it takes as long and is false.
+    /// # Errors
+    /// [`PasswordError`].
+    pub async fn verify(&self, hash: Option<&str>, password: &str) -> Result<bool, PasswordError> {
+        let exists = hash.is_some();
+        let hash = hash.map_or_else(|| Arc::clone(&self.decoy), Arc::from);
+        let password = password.to_owned();
+        let matches = self.in_turn(move || {
+            let hash = PasswordHash::new(&hash).map_err(|e| PasswordError::Hash(e.to_string()))?;
+            Ok(Argon2::default()
+                .verify_password(password.as_bytes(), &hash)
+                .is_ok())
+        });
+        Ok(matches.await? && exists)
+    }
+
+    async fn in_turn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, PasswordError> + Send + 'static,
+    ) -> Result<T, PasswordError> {
+        let waiting = Waiting::enter(&self.waiting)?;
+        let turns = Arc::clone(&self.turns);
+        let turn = turns
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
+        drop(waiting);
+        // The turn goes along: where the client leaves, the thread is busy all the same.
+        let result = task::spawn_blocking(move || {
+            let result = work();
+            drop(turn);
+            result
+        });
+        result
+            .await
+            .map_err(|error| PasswordError::Hash(error.to_string()))?
+    }
+}
+
+/// Counts who waits for a turn, also where the waiting is given up.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn enter(waiting: &'a AtomicUsize) -> Result<Self, PasswordError> {
+        let entered = Self(waiting);
+        if waiting.fetch_add(1, Ordering::Relaxed) >= WAITING_MAX {
+            return Err(PasswordError::Overloaded);
+        }
+        Ok(entered)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn hash(password: &[u8], salt: &[u8]) -> Result<String, PasswordError> {
+    let hash = Argon2::default().hash_password_with_salt(password, salt);
+    hash.map(|hash| hash.to_string())
+        .map_err(|error| PasswordError::Hash(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Counting;
+
+    impl Random for Counting {
+        fn fill(&self, bytes: &mut [u8]) {
+            bytes.fill(5);
+        }
+    }
+
+    #[tokio::test]
+    async fn tells_the_right_password_from_others() {
+        let passwords = Passwords::new(2, Arc::new(Counting)).unwrap();
+        let hash = passwords.hash("wordpass").await.unwrap();
+        assert!(
+            hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
+            "{hash}"
+        );
+        assert_eq!(passwords.verify(Some(&hash), "wordpass").await, Ok(true));
+        assert_eq!(passwords.verify(Some(&hash), "wordpas").await, Ok(false));
+        assert_eq!(
+            passwords.verify(None, "").await,
+            Ok(false),
+            "the decoy's own password"
+        );
+        let garbage = passwords.verify(Some("garbage"), "x").await;
+        assert!(matches!(garbage, Err(PasswordError::Hash(_))));
+    }
+
+    #[tokio::test]
+    async fn too_many_waiting_are_refused_at_once() {
+        let passwords = Passwords::new(1, Arc::new(Counting)).unwrap();
+        passwords.waiting.store(WAITING_MAX, Ordering::Relaxed);
+        assert_eq!(
+            passwords.verify(None, "x").await,
+            Err(PasswordError::Overloaded)
+        );
+        assert_eq!(passwords.waiting.load(Ordering::Relaxed), WAITING_MAX);
+    }
+}

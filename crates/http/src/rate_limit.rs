@@ -1,0 +1,152 @@
+//! How often logins, registrations and password checks may be tried.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use governor::clock::Clock as GovernorClock;
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::DashMapStateStore;
+use governor::{Quota, RateLimiter};
+use kitbag_domain::{Clock, UserId};
+
+use crate::settings::RateLimitSettings;
+
+/// Keys above which those that are full again are dropped.
+const KEYS_MAX: usize = 10_000;
+
+/// What is counted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Key {
+    Account(UserId),
+    Address(IpAddr),
+}
+
+type Limiter = RateLimiter<Key, DashMapStateStore<Key>, WallClock, NoOpMiddleware<Duration>>;
+
+/// The limits in force.
+pub(crate) struct RateLimits {
+    login: Option<Limiter>,
+    registration: Option<Limiter>,
+    clock: WallClock,
+}
+
+/// Too many tries; the next one is allowed after so long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RateLimited {
+    /// How long to wait.
+    pub(crate) retry_after: Duration,
+}
+
+impl RateLimits {
+    pub(crate) fn new(settings: RateLimitSettings, clock: Arc<dyn Clock>) -> Self {
+        let clock = WallClock(clock);
+        let limiter = |per_minute, burst| {
+            let per_minute = NonZeroU32::new(per_minute).filter(|_| settings.enabled)?;
+            let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
+            let quota = Quota::per_minute(per_minute).allow_burst(burst);
+            Some(Limiter::new(
+                quota,
+                DashMapStateStore::default(),
+                clock.clone(),
+            ))
+        };
+        Self {
+            login: limiter(settings.login_per_minute, settings.login_burst),
+            registration: limiter(
+                settings.registration_per_minute,
+                settings.registration_burst,
+            ),
+            clock,
+        }
+    }
+
+    /// Counts a check of `account`'s password asked for from `address`.
+    pub(crate) fn login(&self, address: IpAddr, account: &UserId) -> Result<(), RateLimited> {
+        self.check(self.login.as_ref(), &Key::Address(address))?;
+        self.check(self.login.as_ref(), &Key::Account(account.clone()))
+    }
+
+    /// Counts a registration from `address`.
+    pub(crate) fn registration(&self, address: IpAddr) -> Result<(), RateLimited> {
+        self.check(self.registration.as_ref(), &Key::Address(address))
+    }
+
+    fn check(&self, limiter: Option<&Limiter>, key: &Key) -> Result<(), RateLimited> {
+        let Some(limiter) = limiter else {
+            return Ok(());
+        };
+        if limiter.len() > KEYS_MAX {
+            limiter.retain_recent();
+        }
+        limiter.check_key(key).map_err(|not_until| RateLimited {
+            retry_after: not_until.wait_time_from(self.clock.now()),
+        })
+    }
+}
+
+/// Our clock for governor: the time since the epoch.
+#[derive(Clone)]
+struct WallClock(Arc<dyn Clock>);
+
+impl GovernorClock for WallClock {
+    type Instant = Duration;
+
+    fn now(&self) -> Duration {
+        Duration::from_millis(self.0.now_ms())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    struct Set(AtomicU64);
+
+    impl Clock for Set {
+        fn now_ms(&self) -> u64 {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn counts_by_address_and_by_account() {
+        let clock = Arc::new(Set(AtomicU64::new(1_000_000)));
+        let settings = RateLimitSettings {
+            login_burst: 2,
+            login_per_minute: 1,
+            ..RateLimitSettings::default()
+        };
+        let limits = RateLimits::new(settings, clock.clone());
+        let (here, there): (IpAddr, IpAddr) = ([127, 0, 0, 1].into(), [127, 0, 0, 2].into());
+        let alice = UserId::parse("@alice:x").unwrap();
+        let bob = UserId::parse("@bob:x").unwrap();
+        assert!(limits.login(here, &alice).is_ok());
+        assert!(limits.login(here, &alice).is_ok());
+        assert!(limits.login(here, &bob).is_err(), "the address is counted");
+        assert!(
+            limits.login(there, &alice).is_err(),
+            "the account is counted"
+        );
+        let limited = limits.login(here, &alice).unwrap_err();
+        assert!(limited.retry_after > Duration::from_secs(50), "{limited:?}");
+        clock.0.fetch_add(61_000, Ordering::Relaxed);
+        assert!(limits.login(here, &alice).is_ok());
+    }
+
+    #[test]
+    fn can_be_switched_off() {
+        let clock = Arc::new(Set(AtomicU64::new(0)));
+        let settings = RateLimitSettings {
+            enabled: false,
+            ..RateLimitSettings::default()
+        };
+        let limits = RateLimits::new(settings, clock);
+        for _ in 0..1_000 {
+            assert!(limits.registration([127, 0, 0, 1].into()).is_ok());
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Runs the API on a listener: connections, their bounds, and the clean stop.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time;
+use tracing::{debug, info, warn};
+
+use crate::edge::Edge;
+
+/// Bytes that the head of a request may have: hyper's smallest buffer, and the largest part of what
+/// a waiting sync costs.
+const HEAD_BYTES_MAX: usize = 8 * 1024;
+/// How long to wait when the system has no descriptor for a new connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves until `stopping` turns true, then answers what is under way and returns.
+///
+/// # Panics
+/// Not by what a client sends: a handler that panics ends its own connection only.
+pub async fn serve(listener: TcpListener, edge: Edge, mut stopping: watch::Receiver<bool>) {
+    let settings = edge.app().settings.listener;
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .max_buf_size(HEAD_BYTES_MAX)
+        .header_read_timeout(Duration::from_millis(settings.header_timeout_ms));
+    let places = Arc::new(Semaphore::new(settings.connections_max));
+    let shutdown = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
+    loop {
+        // A place comes first: at the cap, new connections wait in the system's backlog.
+        let place = Arc::clone(&places).acquire_owned();
+        let accepted = async {
+            let place = place.await.expect("the semaphore is never closed");
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            accepted = accepted => accepted,
+            _ = stopping.wait_for(|stopping| *stopping) => break,
+        };
+        while connections.try_join_next().is_some() {}
+        match accepted {
+            Ok((stream, peer)) => {
+                let connection = Connection {
+                    stream,
+                    peer,
+                    place,
+                };
+                connections.spawn(connection.run(&builder, edge.clone(), &shutdown));
+            }
+            Err(error) => {
+                warn!(%error, "could not accept a connection");
+                time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    let allowed = Duration::from_millis(settings.shutdown_timeout_ms);
+    if time::timeout(allowed, shutdown.shutdown()).await.is_err() {
+        info!("cutting connections that did not end in time");
+    }
+    connections.shutdown().await;
+}
+
+struct Connection {
+    stream: TcpStream,
+    peer: SocketAddr,
+    place: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    fn run(
+        self,
+        builder: &http1::Builder,
+        edge: Edge,
+        shutdown: &GracefulShutdown,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let Self {
+            stream,
+            peer,
+            place,
+        } = self;
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%error, "could not switch Nagle's algorithm off");
+        }
+        let service = service_fn(move |request: hyper::Request<Incoming>| {
+            let answer = edge.clone().answer(peer.ip(), request.map(Body::new));
+            async move { Ok::<_, Infallible>(answer.await) }
+        });
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let connection = shutdown.watch(connection);
+        async move {
+            // Clients leave in all sorts of ways; none of them is the operator's trouble.
+            if let Err(error) = connection.await {
+                debug!(%error, "connection ended");
+            }
+            drop(place);
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! What an operator can set about the client-server API; the defaults are what `Default` says.
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// All settings of the API.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// The address that clients are told in `.well-known/matrix/client`; none answers 404.
+    pub public_base_url: Option<String>,
+    /// The page that a full account is pointed to (`info_uri` of `M_USER_LIMIT_EXCEEDED`).
+    pub limits_info_uri: Option<String>,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether the server listens on loopback addresses alone.
+    pub is_loopback_only: bool,
+    /// Who may register.
+    pub registration: RegistrationSettings,
+    /// How often logins, registrations and password checks may be tried.
+    pub rate_limits: RateLimitSettings,
+    /// Proposals that are not in the specification.
+    pub features: Features,
+    /// What old software needs.
+    pub compat: CompatSettings,
+    /// Bounds of the listener.
+    pub listener: ListenerSettings,
+    /// Bounds of sessions.
+    pub sessions: SessionSettings,
+    /// Bounds of /sync.
+    pub sync: SyncSettings,
+}
+
+/// The table `sessions`.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SessionSettings {
+    /// How long an access token lives where the client can refresh it.
+    pub access_token_lifetime_ms: u64,
+}
+
+impl Default for SessionSettings {
+    fn default() -> Self {
+        Self {
+            access_token_lifetime_ms: 5 * 60 * 1_000,
+        } // as on Synapse
+    }
+}
+
+/// The table `sync`.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SyncSettings {
+    /// The longest time that a sync waits.
+    pub timeout_ms_max: u64,
+}
+
+impl Default for SyncSettings {
+    fn default() -> Self {
+        Self {
+            timeout_ms_max: 5 * 60 * 1_000,
+        }
+    }
+}
+
+/// Switches of proposals that are not in the specification.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Features {
+    /// Deletion of account data.
+    pub msc3391: Msc3391Settings,
+    /// Device account data.
+    pub msc4331: Msc4331Settings,
+}
+
+/// The table `registration`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RegistrationSettings {
+    /// Who may register.
+    pub mode: RegistrationMode,
+    /// Secrets, any of which lets a client register where a token is needed.
+    pub tokens: Vec<String>,
+}
+
+/// Who may register.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RegistrationMode {
+    /// Everybody on this machine; a token is needed as soon as others could reach the server.
+    #[default]
+    Auto,
+    /// Nobody; accounts are made with `kitbag user add`.
+    Closed,
+    /// Everybody.
+    Open,
+    /// Whoever knows a token.
+    Token,
+}
+
+/// The table `rate_limits`: each a number of tries at once, and how many come back in a minute.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RateLimitSettings {
+    /// Whether there are any.
+    pub enabled: bool,
+    /// Logins and password checks at once, by address and by account.
+    pub login_burst: u32,
+    /// Logins and password checks a minute.
+    pub login_per_minute: u32,
+    /// Registrations at once, by address.
+    pub registration_burst: u32,
+    /// Registrations a minute.
+    pub registration_per_minute: u32,
+}
+
+impl Default for RateLimitSettings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            login_burst: 20,
+            login_per_minute: 20,
+            registration_burst: 10,
+            registration_per_minute: 5,
+        }
+    }
+}
+
+/// The table `msc3391`: deletion of account data.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Msc3391Settings {
+    /// Whether DELETE is offered under the unstable prefix.
+    pub enabled: bool,
+    /// Whether `PUT {}` deletes in global and room scope, and the feature is advertised.
+    pub put_empty_deletes: bool,
+}
+
+impl Default for Msc3391Settings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            put_empty_deletes: false,
+        }
+    }
+}
+
+/// The table `msc4331`: device account data.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Msc4331Settings {
+    /// Whether the stable path is served beside the unstable one.
+    pub stable_path: bool,
+    /// Whether /sync tells of it.
+    pub in_sync: bool,
+    /// Whether device objects carry it.
+    pub in_devices: bool,
+}
+
+impl Default for Msc4331Settings {
+    fn default() -> Self {
+        Self {
+            stable_path: true,
+            in_sync: true,
+            in_devices: true,
+        }
+    }
+}
+
+/// The table `compat`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CompatSettings {
+    /// Whether the access token is taken from the query too (removed from the spec in v1.20).
+    pub query_access_token: bool,
+}
+
+/// The table `listener`: bounds of connections.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ListenerSettings {
+    /// Connections at once; further ones wait to be accepted.
+    pub connections_max: usize,
+    /// How long a client may take to send the head of a request, idle time included.
+    pub header_timeout_ms: u64,
+    /// How long a client may take to send a body.
+    pub body_timeout_ms: u64,
+    /// How long requests under way may take once the server stops.
+    pub shutdown_timeout_ms: u64,
+}
+
+impl Default for ListenerSettings {
+    fn default() -> Self {
+        Self {
+            connections_max: 16_384,
+            header_timeout_ms: 60_000,
+            body_timeout_ms: 30_000,
+            shutdown_timeout_ms: 10_000,
+        }
+    }
+}

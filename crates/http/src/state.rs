@@ -1,0 +1,99 @@
+//! What every handler can reach.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use kitbag_domain::{AccountData, Clock, Limits, PushRules, ServerName, Store};
+use tokio::sync::watch;
+
+use crate::{
+    passwords::Passwords, random::Random, rate_limit::RateLimits, settings::Settings,
+    uia::UiaSessions,
+};
+
+/// What the application is made of; everything comes in from outside.
+pub struct Parts {
+    /// Where accounts and entries are kept.
+    pub store: Arc<dyn Store>,
+    /// What is served as push rules.
+    pub rules: Arc<dyn PushRules>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Arc<dyn Random>,
+    /// The limits of the domain.
+    pub limits: Arc<Limits>,
+    /// The name behind the colon of the users' IDs.
+    pub server_name: ServerName,
+    /// Hashes and checks passwords.
+    pub passwords: Passwords,
+    /// What the operator set.
+    pub settings: Settings,
+    /// Turns true when the server stops: waiting syncs then answer.
+    pub stopping: watch::Receiver<bool>,
+}
+
+/// The application, shared by all requests.
+#[derive(Clone)]
+pub(crate) struct App(Arc<Inner>);
+
+/// What [`App`] points to.
+pub(crate) struct Inner {
+    pub(crate) data: AccountData,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) server_name: ServerName,
+    pub(crate) passwords: Passwords,
+    pub(crate) rate_limits: RateLimits,
+    pub(crate) uia: UiaSessions,
+    pub(crate) settings: Settings,
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+impl App {
+    /// Puts the parts together.
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts {
+            store,
+            rules,
+            clock,
+            limits,
+            random,
+            server_name,
+            ..
+        } = parts;
+        let Parts {
+            passwords,
+            settings,
+            stopping,
+            ..
+        } = parts;
+        let data = AccountData::new(
+            Arc::clone(&store),
+            rules,
+            Arc::clone(&clock),
+            Arc::clone(&limits),
+        );
+        Self(Arc::new(Inner {
+            data,
+            store,
+            rate_limits: RateLimits::new(settings.rate_limits, Arc::clone(&clock)),
+            clock,
+            random,
+            server_name,
+            passwords,
+            uia: UiaSessions::default(),
+            settings,
+            stopping,
+        }))
+    }
+}
+
+impl Deref for App {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}

@@ -1,0 +1,118 @@
+//! What a /sync tells: the snapshot of account data, filtered and written.
+
+use bytes::Bytes;
+use kitbag_domain::{DeviceId, Entry, Scope, Snapshot};
+
+use crate::filter::Filter;
+use crate::json::JsonObject;
+
+const DEVICE_ACCOUNT_DATA: &str = "org.matrix.msc4331.device_account_data";
+
+/// Members that SDKs parse whether or not there is something to tell.
+const CONSTANT_MEMBERS: [(&str, &str); 6] = [
+    ("device_lists", r#"{"changed":[],"left":[]}"#),
+    ("device_one_time_keys_count", "{}"),
+    ("device_unused_fallback_key_types", "[]"),
+    ("presence", r#"{"events":[]}"#),
+    ("rooms", r#"{"join":{},"invite":{},"leave":{},"knock":{}}"#),
+    ("to_device", r#"{"events":[]}"#),
+];
+
+/// The part of a snapshot that a client asked for.
+pub(crate) struct Answer {
+    snapshot: Snapshot,
+}
+
+impl Answer {
+    /// Drops what the filter drops, and room entries: there are no rooms in view.
+    pub(crate) fn new(mut snapshot: Snapshot, filter: &Filter, tells_device_data: bool) -> Self {
+        snapshot.entries.retain(|entry| {
+            let in_view = match entry.key.scope {
+                Scope::Global => true,
+                Scope::Room(_) => false,
+                Scope::Device(_) => tells_device_data,
+            };
+            in_view && filter.passes_account_data(entry.key.event_type.as_str())
+        });
+        if !filter.passes_account_data("m.push_rules") {
+            snapshot.push_rules = None;
+        }
+        Self { snapshot }
+    }
+
+    /// Tells whether a waiting sync ends with this.
+    pub(crate) fn has_news(&self) -> bool {
+        let Snapshot {
+            entries,
+            is_full,
+            push_rules,
+            ..
+        } = &self.snapshot;
+        *is_full || push_rules.is_some() || !entries.is_empty()
+    }
+
+    /// Writes the body.
+    pub(crate) fn body(&self) -> Bytes {
+        let Snapshot {
+            entries,
+            push_rules,
+            next,
+            ..
+        } = &self.snapshot;
+        let mut body = JsonObject::new();
+        body.string("next_batch", &next.to_string());
+        body.object("account_data", |out| {
+            let rules = push_rules
+                .iter()
+                .map(|content| ("m.push_rules", content.as_str()));
+            let global = entries
+                .iter()
+                .filter(|entry| entry.key.scope == Scope::Global);
+            write_pairs(out, rules.chain(global.map(pair)));
+        });
+        for (name, json) in CONSTANT_MEMBERS {
+            body.raw(name, json);
+        }
+        let devices = by_device(entries);
+        if !devices.is_empty() {
+            body.object(DEVICE_ACCOUNT_DATA, |out| {
+                for (device, entries) in devices {
+                    out.object(device.as_str(), |out| write_events(out, entries));
+                }
+            });
+        }
+        body.finish()
+    }
+}
+
+/// Writes `"events": [{"type", "content"}]`.
+pub(crate) fn write_events<'a>(out: &mut JsonObject, entries: impl IntoIterator<Item = &'a Entry>) {
+    write_pairs(out, entries.into_iter().map(pair));
+}
+
+fn write_pairs<'a>(out: &mut JsonObject, events: impl Iterator<Item = (&'a str, &'a str)>) {
+    out.array("events", events, |out, (event_type, content)| {
+        out.string("type", event_type);
+        out.raw("content", content);
+    });
+}
+
+/// Returns type and content; that of a tombstone is `{}` (MSC3391).
+fn pair(entry: &Entry) -> (&str, &str) {
+    let content = entry
+        .content
+        .as_ref()
+        .map_or("{}", |content| content.as_str());
+    (entry.key.event_type.as_str(), content)
+}
+
+/// Groups the entries of devices, in the order of their IDs.
+fn by_device(entries: &[Entry]) -> Vec<(&DeviceId, Vec<&Entry>)> {
+    let mut devices = std::collections::BTreeMap::<&DeviceId, Vec<&Entry>>::new();
+    for entry in entries {
+        if let Some(device) = entry.key.scope.device() {
+            devices.entry(device).or_default().push(entry);
+        }
+    }
+    devices.into_iter().collect()
+}
