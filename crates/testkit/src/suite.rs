@@ -1,8 +1,18 @@
 //! The cases of `store_suite!`, a file for each area. Each name says the fact that it shows.
 
+pub mod accounts;
+pub mod changes;
 pub mod compare_and_swap;
+pub mod concurrency;
+pub mod devices;
 pub mod entries;
+pub mod filters;
+pub mod passwords;
+pub mod profiles;
 pub mod quota;
+pub mod sessions;
+pub mod tombstones;
+pub mod wakeups;
 
 use kitbag_domain::{ApplyError, Refusal};
 

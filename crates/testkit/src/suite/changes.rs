@@ -1,0 +1,127 @@
+use kitbag_domain::{Content, DeviceSelection, Position};
+
+use crate::{Actor, Opener, global, room_key};
+
+pub async fn each_changed_entry_comes_once_at_its_latest_content(open: Opener) {
+    let fixture = open.open().await;
+    let alice = Actor::register(&fixture.store(), "alice").await;
+    let before = alice.put(&global("unchanged"), "{}").await;
+    alice.put(&global("a"), "{\"n\":1}").await;
+    alice.put(&room_key("!r", "b"), "{\"n\":2}").await;
+    alice.put(&alice.own_key("c"), "{\"n\":3}").await;
+    alice.put(&global("a"), "{\"n\":4}").await;
+    let head = alice.delete(&room_key("!r", "b")).await.unwrap();
+    let changes = alice.changes(Some(before)).await;
+    assert_eq!((changes.head, changes.is_full), (head, false));
+    let told: Vec<_> = changes
+        .entries
+        .iter()
+        .map(|entry| {
+            (
+                entry.key.clone(),
+                entry.content.as_ref().map(Content::as_str),
+            )
+        })
+        .collect();
+    let expected = [
+        (alice.own_key("c"), Some("{\"n\":3}")),
+        (global("a"), Some("{\"n\":4}")),
+        (room_key("!r", "b"), None),
+    ];
+    assert_eq!(told, expected, "in the order of positions");
+    assert!(changes.entries.is_sorted_by(|a, b| a.position < b.position));
+}
+
+pub async fn entries_are_those_that_get_returns(open: Opener) {
+    let fixture = open.open().await;
+    let alice = Actor::register(&fixture.store(), "alice").await;
+    alice.put(&global("a"), "{ }").await;
+    alice.put(&alice.own_key("b"), "{\"é\":[1.0]}").await;
+    for entry in alice.changes(None).await.entries {
+        assert_eq!(alice.entry(&entry.key).await, Some(entry));
+    }
+}
+
+pub async fn an_initial_answer_is_the_fold(open: Opener) {
+    let fixture = open.open().await;
+    let alice = Actor::register(&fixture.store(), "alice").await;
+    let first = alice.changes(None).await;
+    assert!(first.is_full && first.entries.is_empty());
+    alice.put(&global("kept"), "{}").await;
+    alice.put(&global("gone"), "{}").await;
+    alice.delete(&global("gone")).await;
+    let changes = alice.changes(None).await;
+    assert!(changes.is_full);
+    assert_eq!(changes.entries.len(), 1, "no tombstones");
+    assert_eq!(changes.entries[0].key, global("kept"));
+    assert_eq!(alice.changes(Some(changes.head)).await.entries, []);
+}
+
+pub async fn from_zero_the_whole_history_is_told(open: Opener) {
+    let fixture = open.open().await;
+    let alice = Actor::register(&fixture.store(), "alice").await;
+    alice.put(&global("a"), "{}").await;
+    alice.delete(&global("a")).await;
+    let changes = alice.changes(Some(Position::ZERO)).await;
+    assert!(!changes.is_full);
+    assert_eq!(changes.entries.len(), 1);
+    assert_eq!(changes.entries[0].content, None);
+}
+
+pub async fn an_answer_can_be_asked_for_again(open: Opener) {
+    let fixture = open.open().await;
+    let alice = Actor::register(&fixture.store(), "alice").await;
+    let since = alice.put(&global("a"), "{}").await;
+    alice.put(&global("b"), "{}").await;
+    let first = alice.changes(Some(since)).await;
+    assert_eq!(alice.changes(Some(since)).await, first);
+    alice.put(&global("c"), "{}").await;
+    let later = alice.changes(Some(since)).await;
+    assert_eq!(later.entries[..1], first.entries[..]);
+    assert_eq!(later.entries.len(), 2);
+}
+
+pub async fn at_the_head_nothing_is_told(open: Opener) {
+    let fixture = open.open().await;
+    let alice = Actor::register(&fixture.store(), "alice").await;
+    let head = alice.put(&global("a"), "{}").await;
+    let changes = alice.changes(Some(head)).await;
+    assert_eq!((changes.head, changes.is_full), (head, false));
+    assert_eq!(changes.entries, []);
+}
+
+pub async fn behind_the_head_everything_is_told(open: Opener) {
+    let fixture = open.open().await;
+    let alice = Actor::register(&fixture.store(), "alice").await;
+    let head = alice.put(&global("a"), "{}").await;
+    for future in [head.next(), Position(1 << 40), Position(u64::MAX)] {
+        let changes = alice.changes(Some(future)).await;
+        assert_eq!((changes.head, changes.is_full), (head, true), "{future}");
+        assert_eq!(changes.entries.len(), 1);
+    }
+}
+
+/// Whatever one user does, another user's stream does not move.
+pub async fn no_operation_moves_another_users_stream(open: Opener) {
+    let fixture = open.open().await;
+    let store = fixture.store();
+    let bob = Actor::register(&store, "bob").await;
+    bob.put(&global("a"), "{}").await;
+    let before = bob.changes(None).await;
+    let alice = Actor::register(&store, "alice").await;
+    let laptop = alice.login("LAPTOP").await;
+    let tablet = alice.login("TABLET").await;
+    laptop.put(&laptop.own_key("a"), "{}").await;
+    laptop.put(&global("a"), "{}").await;
+    laptop.delete(&global("a")).await;
+    laptop.log_out().await;
+    let write = alice.write();
+    let others = Some(DeviceSelection::AllExcept(alice.device.clone()));
+    let changed = store.set_password(&alice.user, write, "$other".to_owned(), others);
+    changed.await.unwrap();
+    assert_eq!(tablet.session().await, None);
+    store.deactivate(&alice.user, alice.write()).await.unwrap();
+    assert_eq!(bob.changes(None).await, before);
+    assert!(bob.session().await.is_some());
+    assert_eq!(bob.store.devices(&bob.user).await.unwrap().len(), 1);
+}
