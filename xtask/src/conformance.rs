@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
@@ -39,6 +40,7 @@ struct Row {
 /// `cargo xtask conformance`.
 pub(crate) fn task(workspace: &Workspace, arguments: &ConformanceArguments) -> anyhow::Result<()> {
     if let Some(base_url) = &arguments.base_url {
+        process::build(&workspace.root)?;
         return scenarios(workspace, base_url, &arguments.rest).map(drop);
     }
     let server = Server::start(workspace, "conformance")?;
@@ -57,10 +59,7 @@ pub(crate) fn part(workspace: &Workspace) -> PartResult {
 }
 
 fn scenarios(workspace: &Workspace, base_url: &str, rest: &[String]) -> anyhow::Result<()> {
-    let mut command = process::cargo(
-        &workspace.root,
-        ["run", "--quiet", "--package", "kitbag-conformance", "--"],
-    );
+    let mut command = Command::new(workspace.program("kitbag-conformance"));
     command
         .args(["--base-url", base_url])
         .env(CANARY_VARIABLE, CANARY);

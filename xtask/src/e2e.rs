@@ -141,8 +141,11 @@ impl Tool {
         command
             .env(URL_VARIABLE, base_url)
             .env(CANARY_VARIABLE, CANARY);
-        let count = count(&process::run(command)?);
+        let output = process::run(command)?;
+        let count = summary(&output, "pass", "passed");
         ensure!(count > 0, "no test ran");
+        let left_out = summary(&output, "skipped", "skipped");
+        ensure!(left_out == 0, "{left_out} tests were left out");
         Ok(Outcome::Passed(Some(count)))
     }
 }
@@ -257,15 +260,16 @@ fn is_new_enough(version: &str) -> bool {
     }
 }
 
-/// Reads how many tests passed from the last lines of pytest or of Node's reporter.
-fn count(output: &str) -> u64 {
+/// Reads a number from the last lines of Node's reporter (`pass 25`) or pytest's (`33 passed`).
+fn summary(output: &str, node: &str, pytest: &str) -> u64 {
     let number = |line: &str| {
         let words: Vec<_> = line
             .split_whitespace()
             .map(|word| word.trim_end_matches(','))
             .collect();
         words.windows(2).find_map(|pair| match pair {
-            ["pass", number] | [number, "passed"] => number.parse().ok(),
+            [word, number] if *word == node => number.parse().ok(),
+            [number, word] if *word == pytest => number.parse().ok(),
             _ => None,
         })
     };
@@ -277,22 +281,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn count_reads_the_summary_of_pytest() {
-        assert_eq!(
-            count("test_nio.py::a PASSED\n===== 33 passed in 1.60s =====\n"),
-            33
-        );
-        assert_eq!(count("=== 1 failed, 32 passed in 1.60s ===\n"), 32);
+    fn summary_of_pytest_is_read() {
+        let output = "test_nio.py::a PASSED\n=== 1 failed, 32 passed, 2 skipped in 1.60s ===\n";
+        assert_eq!(summary(output, "pass", "passed"), 32);
+        assert_eq!(summary(output, "skipped", "skipped"), 2);
     }
 
     #[test]
-    fn count_reads_the_summary_of_node() {
-        assert_eq!(count("ℹ tests 26\nℹ suites 0\nℹ pass 25\nℹ fail 1\n"), 25);
+    fn summary_of_node_is_read() {
+        let output = "ℹ tests 26\nℹ pass 25\nℹ fail 1\nℹ skipped 3\n";
+        assert_eq!(summary(output, "pass", "passed"), 25);
+        assert_eq!(summary(output, "skipped", "skipped"), 3);
     }
 
     #[test]
-    fn count_of_no_summary_is_zero() {
-        assert_eq!(count("collected 0 items\n"), 0);
+    fn summary_of_nothing_is_zero() {
+        assert_eq!(summary("collected 0 items\n", "pass", "passed"), 0);
     }
 
     #[test]

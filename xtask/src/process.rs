@@ -22,6 +22,14 @@ where
     command
 }
 
+/// Builds all that there is.
+///
+/// Every task builds by this one call: the features of the dependencies follow from what is built
+/// together, so that a smaller build would be another one, not a part of this.
+pub(crate) fn build(root: &Path) -> anyhow::Result<()> {
+    run(cargo(root, ["build", "--workspace", "--all-targets"])).map(drop)
+}
+
 /// Runs a program to its end and returns what it printed.
 ///
 /// # Errors

@@ -43,10 +43,7 @@ pub(crate) struct Server {
 impl Server {
     /// Builds and starts a fresh server on a free port. `part` names its log.
     pub(crate) fn start(workspace: &Workspace, part: &str) -> anyhow::Result<Self> {
-        process::run(process::cargo(
-            &workspace.root,
-            ["build", "--package", "kitbag-server"],
-        ))?;
+        process::build(&workspace.root)?;
         let folder = workspace.target.join("xtask");
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let log = folder.join(format!("{part}.log"));

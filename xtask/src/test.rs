@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use clap::Args;
 
 use crate::parts::{Outcome, PartResult};
@@ -58,25 +58,41 @@ fn runner(workspace: &Workspace) -> Command {
     process::cargo(&workspace.root, arguments)
 }
 
+/// A run of nothing shows nothing, and neither does a test that is left out.
 fn counted(output: &str) -> PartResult {
     let count = count(output);
     ensure!(count > 0, "no test ran");
+    let left_out = output.lines().find(|line| {
+        ["skipped", "ignored"]
+            .iter()
+            .any(|word| number_before(line, word).is_some_and(|n| n > 0))
+    });
+    if let Some(line) = left_out {
+        bail!("tests were left out: {}", line.trim());
+    }
     Ok(Outcome::Passed(Some(count)))
 }
 
 /// Adds up the summary lines of nextest (`12 tests run: 12 passed`) and libtest (`ok. 12 passed`).
 fn count(output: &str) -> u64 {
-    output.lines().filter_map(passed).sum()
+    output
+        .lines()
+        .filter_map(|line| number_before(line, "passed"))
+        .sum()
 }
 
-fn passed(line: &str) -> Option<u64> {
-    let summary = line
-        .split_once("tests run: ")
-        .or_else(|| line.split_once("test run: "))
-        .or_else(|| line.split_once("test result: ok. "))?
-        .1;
-    let (number, rest) = summary.split_once(' ')?;
-    rest.starts_with("passed").then(|| number.parse().ok())?
+/// The number before a word in a summary line.
+fn number_before(line: &str, wanted: &str) -> Option<u64> {
+    let summaries = ["tests run: ", "test run: ", "test result: ok. "];
+    let summary = summaries.iter().find_map(|start| line.split_once(start))?.1;
+    let words: Vec<_> = summary
+        .split([' ', ',', ';'])
+        .filter(|word| !word.is_empty())
+        .collect();
+    words.windows(2).find_map(|pair| match pair {
+        [number, word] if *word == wanted => number.parse().ok(),
+        _ => None,
+    })
 }
 
 #[cfg(test)]
@@ -99,6 +115,13 @@ mod tests {
     fn count_adds_the_summaries_of_libtest() {
         let output = "test result: ok. 3 passed; 0 failed\ntest result: ok. 4 passed; 0 failed\n";
         assert_eq!(count(output), 7);
+    }
+
+    #[test]
+    fn run_that_leaves_tests_out_fails() {
+        assert!(counted("Summary [ 0.1s] 2 tests run: 2 passed, 1 skipped").is_err());
+        assert!(counted("test result: ok. 2 passed; 0 failed; 1 ignored").is_err());
+        assert!(counted("Summary [ 0.1s] 2 tests run: 2 passed, 0 skipped").is_ok());
     }
 
     #[test]
