@@ -1,0 +1,118 @@
+//! Copying the write-ahead log into the database.
+//!
+//! SQLite can start the log anew only when all of it was copied, which a thread beside a busy
+//! writer never achieves: alone it let the log grow by 100 MiB a second. So the thread copies the
+//! bulk, and then the writer, between two batches, the little that came meanwhile: the log stays at
+//! a few mebibytes and no commit waits for more than that little.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender};
+use rusqlite::Connection;
+use rusqlite::wal::CheckpointMode;
+
+use crate::connections::Connections;
+use crate::error::Failure;
+use crate::options::limit;
+use crate::writer::Control;
+
+/// How much is in the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Frames {
+    /// Frames in the log.
+    pub(crate) logged: u64,
+    /// How many of them are in the database too.
+    pub(crate) copied: u64,
+}
+
+/// What the writer remembers of the log between batches.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    /// Frames in the log when a checkpoint was last asked for, while it is under way.
+    asked_at: Option<u64>,
+    /// Frames in the log when the writer last tried to empty it.
+    truncated_at: u64,
+}
+
+impl Log {
+    /// Tells whether to ask the thread for a checkpoint.
+    pub(crate) fn wants_checkpoint(&mut self, frames: Frames) -> bool {
+        let wanted = match self.asked_at {
+            None => frames.logged.saturating_sub(frames.copied) >= limit::CHECKPOINT_FRAMES,
+            // Asked for and not done for long: the thread may have missed it after a fault.
+            Some(asked_at) => frames.logged >= asked_at.saturating_add(limit::WAL_FRAMES_SOFT),
+        };
+        if wanted {
+            self.asked_at = Some(frames.logged);
+        }
+        wanted
+    }
+
+    /// Tells whether the log is so large that the writer must stop and empty it.
+    ///
+    /// Where that fails, since a long read holds the log, it is tried again only when the log has
+    /// grown a good deal more.
+    pub(crate) fn wants_truncation(&mut self, frames: Frames) -> bool {
+        let least = limit::WAL_FRAMES_HARD;
+        if frames.logged < least {
+            self.truncated_at = 0;
+            return false;
+        }
+        let wanted = frames.logged >= self.truncated_at + limit::WAL_FRAMES_SOFT;
+        if wanted {
+            self.truncated_at = frames.logged;
+        }
+        wanted
+    }
+
+    /// Notes that the thread has done its part.
+    pub(crate) fn checkpoint_ended(&mut self) {
+        self.asked_at = None;
+    }
+}
+
+/// Copies the bulk of the log each time it is asked to, until the writer has gone.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "a thread owns what it works with"
+)]
+pub(crate) fn serve(
+    asked: Receiver<()>,
+    control: Sender<Control>,
+    connections: Arc<Connections>,
+    place: usize,
+) {
+    while asked.recv().is_ok() {
+        if let Err(error) = connections.with(place, passive) {
+            tracing::warn!(%error, "a checkpoint failed");
+        }
+        if control.send(Control::Checkpoint).is_err() {
+            break;
+        }
+    }
+}
+
+/// Returns how much is in the log; touches no file.
+pub(crate) fn frames(connection: &Connection) -> Result<Frames, Failure> {
+    checkpoint(connection, CheckpointMode::NOOP)
+}
+
+/// Copies what can be copied without anyone waiting.
+pub(crate) fn passive(connection: &Connection) -> Result<(), Failure> {
+    checkpoint(connection, CheckpointMode::PASSIVE).map(drop)
+}
+
+/// Copies everything and empties the log, waiting for readers.
+pub(crate) fn truncate(connection: &Connection) -> Result<(), Failure> {
+    checkpoint(connection, CheckpointMode::TRUNCATE).map(drop)
+}
+
+fn checkpoint(connection: &Connection, mode: CheckpointMode) -> Result<Frames, Failure> {
+    let (logged, copied) = connection.wal_checkpoint_v2(Some("main"), mode)?;
+    // Negative where there is no log yet.
+    let count = |frames: i32| u64::try_from(frames).unwrap_or(0);
+    Ok(Frames {
+        logged: count(logged),
+        copied: count(copied),
+    })
+}

@@ -1,0 +1,107 @@
+//! Reading entries.
+
+use kitbag_domain::{Changes, Entry, Key, Position, Selector, UserId};
+use rusqlite::Connection;
+
+use crate::error::Failure;
+use crate::rows::{self, SCOPE_DEVICE, all, first, int, scope_number};
+
+/// Returns one live entry: the hot path, one look-up in each of two indexes.
+pub(super) fn live(
+    connection: &Connection,
+    user: &UserId,
+    key: &Key,
+) -> Result<Option<Entry>, Failure> {
+    const SQL: &str = "
+        SELECT e.position, e.written_at, e.writer, e.writer_device, e.writer_user_agent, e.content
+        FROM users u JOIN entries e ON e.user = u.id
+        WHERE u.name = ?1 AND e.scope = ?2 AND e.place = ?3 AND e.type = ?4
+            AND e.content IS NOT NULL";
+    let (scope, place) = (scope_number(&key.scope), key.scope.place());
+    let params = (user.as_str(), scope, place, key.event_type.as_str());
+    first(connection, SQL, params, |row| rows::entry(key.clone(), row))
+}
+
+/// Returns the selected live entries in the order of their keys.
+pub(super) fn list(
+    connection: &Connection,
+    user: &UserId,
+    selector: &Selector,
+) -> Result<Vec<Entry>, Failure> {
+    const ALL: &str = "
+        SELECT e.position, e.written_at, e.writer, e.writer_device, e.writer_user_agent, e.content,
+            e.scope, e.place, e.type
+        FROM users u JOIN entries e ON e.user = u.id
+        WHERE u.name = ?1 AND e.content IS NOT NULL
+        ORDER BY e.scope, e.place, e.type";
+    const ALL_DEVICES: &str = "
+        SELECT e.position, e.written_at, e.writer, e.writer_device, e.writer_user_agent, e.content,
+            e.scope, e.place, e.type
+        FROM users u JOIN entries e ON e.user = u.id
+        WHERE u.name = ?1 AND e.scope = ?2 AND e.content IS NOT NULL
+        ORDER BY e.place, e.type";
+    const SCOPE: &str = "
+        SELECT e.position, e.written_at, e.writer, e.writer_device, e.writer_user_agent, e.content,
+            e.scope, e.place, e.type
+        FROM users u JOIN entries e ON e.user = u.id
+        WHERE u.name = ?1 AND e.scope = ?2 AND e.place = ?3 AND e.content IS NOT NULL
+        ORDER BY e.type";
+    let (user, read) = (user.as_str(), rows::entry_and_key);
+    match selector {
+        Selector::All => all(connection, ALL, [user], read),
+        Selector::AllDevices => all(connection, ALL_DEVICES, (user, SCOPE_DEVICE), read),
+        Selector::Scope(scope) => {
+            let params = (user, scope_number(scope), scope.place());
+            all(connection, SCOPE, params, read)
+        }
+    }
+}
+
+/// Returns what changed behind `after`, with the head of the same snapshot.
+pub(super) fn changes(
+    connection: &Connection,
+    user: &UserId,
+    after: Option<Position>,
+) -> Result<Changes, Failure> {
+    const USER: &str = "SELECT id, position, horizon FROM users WHERE name = ?1";
+    const SINCE: &str = "
+        SELECT e.position, e.written_at, e.writer, e.writer_device, e.writer_user_agent, e.content,
+            e.scope, e.place, e.type
+        FROM entries e WHERE e.user = ?1 AND e.position > ?2
+        ORDER BY e.position";
+    const LIVE: &str = "
+        SELECT e.position, e.written_at, e.writer, e.writer_device, e.writer_user_agent, e.content,
+            e.scope, e.place, e.type
+        FROM entries e WHERE e.user = ?1 AND e.content IS NOT NULL
+        ORDER BY e.position";
+    // Ends when it is dropped; without it head and entries might be of two snapshots.
+    let snapshot = connection.unchecked_transaction()?;
+    let found = first(&snapshot, USER, [user.as_str()], |row| {
+        let (position, horizon) = (Position(row.get(1)?), Position(row.get(2)?));
+        Ok((row.get::<_, i64>(0)?, position, horizon))
+    })?;
+    let Some((user, head, horizon)) = found else {
+        return Ok(Changes {
+            head: Position::ZERO,
+            is_full: true,
+            entries: Vec::new(),
+        });
+    };
+    let entries = match after.filter(|after| (horizon..=head).contains(after)) {
+        Some(after) if after == head => Vec::new(),
+        Some(after) => all(&snapshot, SINCE, (user, int(after.0)), rows::entry_and_key)?,
+        None => {
+            let entries = all(&snapshot, LIVE, [user], rows::entry_and_key)?;
+            return Ok(Changes {
+                head,
+                is_full: true,
+                entries,
+            });
+        }
+    };
+    Ok(Changes {
+        head,
+        is_full: false,
+        entries,
+    })
+}

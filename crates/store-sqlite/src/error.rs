@@ -1,0 +1,93 @@
+//! How work inside a transaction ends early, and what callers are told then.
+
+use kitbag_domain::{ApplyError, Refusal, StoreError};
+use rusqlite::ErrorCode;
+use thiserror::Error;
+
+/// Why SQLite, or a row that it returned, was of no use.
+#[derive(Debug, Error)]
+pub(crate) enum Failure {
+    /// A row that this store cannot have written.
+    #[error("{0}")]
+    Row(String),
+    /// SQLite refused or failed. Its texts hold no values: all of them are bound to `?`.
+    #[error(transparent)]
+    Sql(#[from] rusqlite::Error),
+}
+
+impl Failure {
+    /// Tells whether the files or the connection cannot be trusted to work any more.
+    ///
+    /// Everything but the few errors that lie in a statement and its values.
+    pub(crate) fn is_fault(&self) -> bool {
+        match self {
+            Self::Row(_) => false,
+            Self::Sql(error) => !matches!(
+                error.sqlite_error_code(),
+                None | Some(
+                    ErrorCode::ConstraintViolation
+                        | ErrorCode::DatabaseBusy
+                        | ErrorCode::OperationInterrupted
+                        | ErrorCode::TooBig
+                        | ErrorCode::TypeMismatch
+                )
+            ),
+        }
+    }
+
+    fn is_damage(&self) -> bool {
+        use rusqlite::Error;
+        match self {
+            Self::Row(_) => true,
+            Self::Sql(error) => {
+                matches!(
+                    error,
+                    Error::FromSqlConversionFailure(..)
+                        | Error::IntegralValueOutOfRange(..)
+                        | Error::InvalidColumnType(..)
+                        | Error::Utf8Error(..)
+                ) || is_damaged_file(error)
+            }
+        }
+    }
+}
+
+/// Tells whether SQLite found the file itself to be damaged.
+pub(crate) fn is_damaged_file(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    matches!(
+        code,
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+    )
+}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        if failure.is_damage() {
+            Self::Corrupt(failure.to_string())
+        } else {
+            Self::Unavailable(failure.to_string())
+        }
+    }
+}
+
+/// Why an operation ended early: `E` is what its caller must choose on.
+#[derive(Debug)]
+pub(crate) enum Halt<E> {
+    /// The operation itself failed, which touches the whole batch.
+    Failed(Failure),
+    /// A rule forbids the operation; nothing was written.
+    Refused(E),
+}
+
+impl<E> From<Failure> for Halt<E> {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<Refusal> for Halt<ApplyError> {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal.into())
+    }
+}

@@ -1,0 +1,285 @@
+//! From a directory to an open database: lock, file, format, identity.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use kitbag_domain::ServerName;
+use rusqlite::Connection;
+use thiserror::Error;
+
+use crate::error::is_damaged_file;
+use crate::format::{self, APPLICATION_ID, Header, MIGRATIONS, Migration, Role};
+use crate::options::{Options, limit};
+
+const DATABASE_FILE: &str = "kitbag.db";
+const LOCK_FILE: &str = "lock";
+
+/// Why a store was not opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// SQLite found the file to be damaged, or what Kitbag keeps in it is missing.
+    #[error("`{}` is damaged: {reason}", file.display())]
+    Corrupt {
+        /// The damaged file.
+        file: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// The system refused an operation on a file, or a thread.
+    #[error("cannot {action} `{}`", file.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file or directory.
+        file: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process holds the directory.
+    #[error("`{}` is in use by another process", dir.display())]
+    Locked {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The file was written by a newer Kitbag.
+    #[error("`{}` has format {found}; this Kitbag knows up to {supported}", file.display())]
+    NewerFormat {
+        /// The file.
+        file: PathBuf,
+        /// Its format version.
+        found: u32,
+        /// The newest version that this Kitbag knows.
+        supported: u32,
+    },
+    /// The file is not a database, or that of another program.
+    #[error("`{}` is not a database of Kitbag", file.display())]
+    NotADatabase {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The store holds the accounts of another server.
+    #[error("the store belongs to server `{stored}`, not `{wanted}`")]
+    OtherServerName {
+        /// The server whose accounts it holds.
+        stored: String,
+        /// The server that was to be opened.
+        wanted: ServerName,
+    },
+    /// SQLite failed in another way, as on a full disk.
+    #[error("cannot open `{}`: {reason}", file.display())]
+    Sqlite {
+        /// The file.
+        file: PathBuf,
+        /// What SQLite said.
+        reason: String,
+    },
+}
+
+/// An open database, whose directory nobody else can open.
+pub(crate) struct Opened {
+    pub(crate) connection: Connection,
+    pub(crate) epoch: u64,
+    pub(crate) file: PathBuf,
+    /// Held for the life of the store; the system gives it back when the file is closed.
+    pub(crate) lock: File,
+}
+
+/// Opens or makes the database of `dir`.
+pub(crate) fn open(dir: &Path, options: &Options) -> Result<Opened, OpenError> {
+    open_with(dir, options, MIGRATIONS)
+}
+
+pub(crate) fn open_with(
+    dir: &Path,
+    options: &Options,
+    migrations: &[Migration],
+) -> Result<Opened, OpenError> {
+    make_dir(dir)?;
+    let lock = lock(dir)?;
+    let file = dir.join(DATABASE_FILE);
+    make_file(&file)?;
+    let connection = format::connect(&file, Role::Write, options.durability)
+        .map_err(|error| sqlite_error(&file, &error))?;
+    let epoch = prepare(&connection, &file, options, migrations)?;
+    sync_dir(dir)?;
+    Ok(Opened {
+        connection,
+        epoch,
+        file,
+        lock,
+    })
+}
+
+/// Creates the directory where it is missing, for its owner alone, so that it survives a power cut.
+fn make_dir(dir: &Path) -> Result<(), OpenError> {
+    let failed = |source| OpenError::Io {
+        action: "create the directory",
+        file: dir.to_owned(),
+        source,
+    };
+    if dir.as_os_str().is_empty() || dir.try_exists().map_err(failed)? {
+        return Ok(());
+    }
+    let parent = dir.parent().unwrap_or(Path::new(""));
+    make_dir(parent)?;
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir).map_err(failed)?;
+    sync_dir(parent)
+}
+
+/// Makes the names in a directory durable.
+fn sync_dir(dir: &Path) -> Result<(), OpenError> {
+    if cfg!(not(unix)) {
+        return Ok(());
+    }
+    let dir = if dir.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        dir
+    };
+    let synced = File::open(dir).and_then(|dir| dir.sync_all());
+    synced.map_err(|source| OpenError::Io {
+        action: "sync the directory",
+        file: dir.to_owned(),
+        source,
+    })
+}
+
+/// Creates the database file where it is missing: SQLite gives its mode to the files beside it.
+fn make_file(file: &Path) -> Result<(), OpenError> {
+    private_file(file).map(drop)
+}
+
+fn private_file(file: &Path) -> Result<File, OpenError> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(file).map_err(|source| OpenError::Io {
+        action: "open",
+        file: file.to_owned(),
+        source,
+    })
+}
+
+fn lock(dir: &Path) -> Result<File, OpenError> {
+    let path = dir.join(LOCK_FILE);
+    let lock = private_file(&path)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked {
+            dir: dir.to_owned(),
+        }),
+        Err(TryLockError::Error(source)) => Err(OpenError::Io {
+            action: "lock",
+            file: path,
+            source,
+        }),
+    }
+}
+
+/// Checks whose file it is, brings its format up to date, and returns its epoch.
+fn prepare(
+    connection: &Connection,
+    file: &Path,
+    options: &Options,
+    migrations: &[Migration],
+) -> Result<u64, OpenError> {
+    let failed = |error: rusqlite::Error| sqlite_error(file, &error);
+    let header = Header::read(connection).map_err(failed)?;
+    if !header.is_new() && header.application_id != APPLICATION_ID {
+        return Err(OpenError::NotADatabase {
+            file: file.to_owned(),
+        });
+    }
+    let supported = u32::try_from(migrations.len()).unwrap_or(u32::MAX);
+    if header.version > supported {
+        return Err(OpenError::NewerFormat {
+            file: file.to_owned(),
+            found: header.version,
+            supported,
+        });
+    }
+    use_wal(connection, header).map_err(failed)?;
+    if header.version < supported {
+        update(connection, header, options, migrations).map_err(failed)?;
+    }
+    check_identity(connection, file, options)
+}
+
+/// Puts the database into WAL mode, where it stays.
+fn use_wal(connection: &Connection, header: Header) -> rusqlite::Result<()> {
+    if header.is_new() {
+        connection.pragma_update(None, "page_size", limit::PAGE_BYTES.cast_signed())?;
+    }
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| {
+        let mode: String = row.get(0)?;
+        if mode == "wal" {
+            Ok(())
+        } else {
+            Err(rusqlite::Error::InvalidQuery)
+        }
+    })
+}
+
+/// Makes the schema or migrates it, in one transaction.
+fn update(
+    connection: &Connection,
+    header: Header,
+    options: &Options,
+    migrations: &[Migration],
+) -> rusqlite::Result<()> {
+    let transaction = connection.unchecked_transaction()?;
+    format::migrate(&transaction, header.version, migrations)?;
+    if header.is_new() {
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.execute(
+            "INSERT INTO store (id, server_name, epoch) VALUES (1, ?1, ?2)",
+            (
+                options.server_name.as_str(),
+                options.epoch_seed.cast_signed(),
+            ),
+        )?;
+    } else {
+        let (from, to) = (header.version, migrations.len());
+        tracing::info!(from, to, "migrated the store");
+    }
+    transaction.commit()
+}
+
+/// Returns the epoch, provided that the store is that of the wanted server.
+fn check_identity(
+    connection: &Connection,
+    file: &Path,
+    options: &Options,
+) -> Result<u64, OpenError> {
+    let sql = "SELECT server_name, epoch FROM store WHERE id = 1";
+    let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let found = connection.query_row(sql, [], read);
+    let (stored, epoch): (String, i64) = found.map_err(|error| match error {
+        rusqlite::Error::QueryReturnedNoRows => OpenError::Corrupt {
+            file: file.to_owned(),
+            reason: "it does not say whose it is".to_owned(),
+        },
+        error => sqlite_error(file, &error),
+    })?;
+    if stored != options.server_name.as_str() {
+        return Err(OpenError::OtherServerName {
+            stored,
+            wanted: options.server_name.clone(),
+        });
+    }
+    Ok(epoch.cast_unsigned())
+}
+
+fn sqlite_error(file: &Path, error: &rusqlite::Error) -> OpenError {
+    let (file, reason) = (file.to_owned(), error.to_string());
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase) => OpenError::NotADatabase { file },
+        _ if is_damaged_file(error) => OpenError::Corrupt { file, reason },
+        _ => OpenError::Sqlite { file, reason },
+    }
+}

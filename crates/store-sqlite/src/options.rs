@@ -1,0 +1,86 @@
+//! What a store is told when it is opened.
+
+use kitbag_domain::{Limits, ServerName};
+
+/// The defaults and fixed limits of the store: each has the unit last in its name.
+pub mod limit {
+    /// Threads that read. A read takes microseconds; four keep a slow one from holding up the rest.
+    pub const READER_THREADS: usize = 4;
+    /// Reads that may wait: at 10 µs each the last one waits some 10 ms.
+    pub const READ_QUEUE_JOBS_MAX: usize = 4_096;
+    /// Writes that may wait: about a third of a second of work on a usual disk.
+    pub const WRITE_QUEUE_JOBS_MAX: usize = 4_096;
+    /// Bytes of contents that may wait, since a single content may have a mebibyte.
+    pub const WRITE_QUEUE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+    /// Writes in one transaction: beyond this more of them hardly make an fsync cheaper.
+    pub const BATCH_JOBS_MAX: usize = 512;
+    /// Bytes of contents in one transaction, so that its fsync stays short.
+    pub const BATCH_BYTES_MAX: u64 = 8 * 1024 * 1024;
+    /// Prepared statements that a connection keeps: more than there are.
+    pub const STATEMENTS_MAX: usize = 96;
+    /// How long to wait for a lock that another process holds, such as a `sqlite3` shell.
+    pub const BUSY_WAIT_MS: u64 = 2_000;
+    /// Page cache of one connection. The page cache of the system stands behind it.
+    pub const PAGE_CACHE_KIB: u32 = 2_048;
+    /// First wait between two attempts to open the files again after a fault; doubled each time.
+    pub const REOPEN_WAIT_MS_MIN: u64 = 10;
+    /// Longest wait between two attempts: how late service resumes when the fault has gone.
+    pub const REOPEN_WAIT_MS_MAX: u64 = 1_000;
+    /// Frames (pages of 4 KiB) in the write-ahead log that make a checkpoint worth its fsyncs.
+    pub const CHECKPOINT_FRAMES: u64 = 1_000;
+    /// Frames at which a checkpoint is urged again, though one was asked for: 16 MiB.
+    pub const WAL_FRAMES_SOFT: u64 = 16 * 1024 * 1024 / PAGE_BYTES;
+    /// Frames at which the writer stops for a checkpoint: 256 MiB.
+    pub const WAL_FRAMES_HARD: u64 = 256 * 1024 * 1024 / PAGE_BYTES;
+    /// Idle time after which the log is emptied, so that what was erased does not stay in it.
+    pub const WAL_IDLE_MS: u64 = 5_000;
+    /// Page size of the database: SQLite's default, fixed here since the format holds it.
+    pub const PAGE_BYTES: u64 = 4_096;
+}
+
+/// What a store is told when it is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The server whose accounts the store holds; kept in the store, and another one is refused.
+    pub server_name: ServerName,
+    /// Random; becomes the epoch when the store is made, and is not looked at afterwards.
+    pub epoch_seed: u64,
+    /// The limits that writes obey.
+    pub limits: Limits,
+    /// What an acknowledged write survives.
+    pub durability: Durability,
+    /// Threads that read, at least one.
+    pub reader_threads: usize,
+    /// Reads that may wait; beyond it they are refused as overload.
+    pub read_queue_jobs_max: usize,
+    /// Writes that may wait; beyond it they are refused as overload.
+    pub write_queue_jobs_max: usize,
+    /// Bytes of contents that may wait to be written.
+    pub write_queue_bytes_max: u64,
+}
+
+impl Options {
+    /// Returns the defaults.
+    #[must_use]
+    pub fn new(server_name: ServerName, epoch_seed: u64) -> Self {
+        Self {
+            server_name,
+            epoch_seed,
+            limits: Limits::default(),
+            durability: Durability::Full,
+            reader_threads: limit::READER_THREADS,
+            read_queue_jobs_max: limit::READ_QUEUE_JOBS_MAX,
+            write_queue_jobs_max: limit::WRITE_QUEUE_JOBS_MAX,
+            write_queue_bytes_max: limit::WRITE_QUEUE_BYTES_MAX,
+        }
+    }
+}
+
+/// What an acknowledged write survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// The loss of power: each batch is synced before it is acknowledged.
+    Full,
+    /// The end of the process, but not of the system. For data that need not outlive its server.
+    None,
+}

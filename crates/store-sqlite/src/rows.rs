@@ -1,0 +1,173 @@
+//! Between rows and the domain's types.
+
+use std::sync::Arc;
+
+use kitbag_domain::{
+    Content, DeviceId, Entry, EventType, IdError, Key, Position, RoomId, Scope, Writer,
+};
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, Params, Row, ToSql};
+
+use crate::error::Failure;
+
+/// Runs a statement and returns how many rows it changed.
+pub(crate) fn run(
+    connection: &Connection,
+    sql: &str,
+    params: impl Params,
+) -> Result<usize, Failure> {
+    Ok(connection.prepare_cached(sql)?.execute(params)?)
+}
+
+/// Returns the first row of a query.
+pub(crate) fn first<T>(
+    connection: &Connection,
+    sql: &str,
+    params: impl Params,
+    read: impl FnOnce(&Row<'_>) -> Result<T, Failure>,
+) -> Result<Option<T>, Failure> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params)?;
+    rows.next()?.map(read).transpose()
+}
+
+/// Returns all rows of a query, each of which has its bound.
+pub(crate) fn all<T>(
+    connection: &Connection,
+    sql: &str,
+    params: impl Params,
+    mut read: impl FnMut(&Row<'_>) -> Result<T, Failure>,
+) -> Result<Vec<T>, Failure> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params)?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(read(row)?);
+    }
+    Ok(found)
+}
+
+/// Returns a number as SQLite keeps it.
+///
+/// Positions, sizes and times stay below 2^63; what a caller sends beyond it is as good as that.
+pub(crate) fn int(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// A content on its way into a row: text, so that an operator can read it.
+pub(crate) struct ContentParam<'a>(pub(crate) &'a Content);
+
+impl ToSql for ContentParam<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(ValueRef::Text(self.0.bytes())))
+    }
+}
+
+/// Returns the number of a scope in rows; their order is that of [`Scope`].
+pub(crate) fn scope_number(scope: &Scope) -> i64 {
+    match scope {
+        Scope::Global => 0,
+        Scope::Room(_) => 1,
+        Scope::Device(_) => SCOPE_DEVICE,
+    }
+}
+
+/// The number of the device scope.
+pub(crate) const SCOPE_DEVICE: i64 = 2;
+
+/// Who wrote an entry, as three columns.
+pub(crate) struct WriterColumns<'a> {
+    pub(crate) kind: i64,
+    pub(crate) device: Option<&'a str>,
+    pub(crate) user_agent: Option<&'a str>,
+}
+
+impl<'a> From<&'a Writer> for WriterColumns<'a> {
+    fn from(writer: &'a Writer) -> Self {
+        let (kind, device, user_agent) = match writer {
+            Writer::Server => (0, None, None),
+            Writer::Admin => (1, None, None),
+            Writer::Device { id, user_agent } => (2, Some(id.as_str()), user_agent.as_deref()),
+        };
+        Self {
+            kind,
+            device,
+            user_agent,
+        }
+    }
+}
+
+/// How many columns [`entry`] reads; those of the key stand behind them.
+const ENTRY_COLUMNS: usize = 6;
+
+/// Reads an entry whose key is known, from the columns `position, written_at, writer,
+/// writer_device, writer_user_agent, content`.
+pub(crate) fn entry(key: Key, row: &Row<'_>) -> Result<Entry, Failure> {
+    Ok(Entry {
+        key,
+        position: Position(row.get(0)?),
+        written_at: row.get(1)?,
+        writer: writer(row)?,
+        content: content(row.get_ref(5)?)?,
+    })
+}
+
+/// Reads an entry from the columns of [`entry`] and, behind them, `scope, place, type`.
+pub(crate) fn entry_and_key(row: &Row<'_>) -> Result<Entry, Failure> {
+    entry(key(row)?, row)
+}
+
+fn key(row: &Row<'_>) -> Result<Key, Failure> {
+    let (scope, place): (i64, Arc<str>) = (row.get(ENTRY_COLUMNS)?, row.get(ENTRY_COLUMNS + 1)?);
+    let scope = match scope {
+        0 => Scope::Global,
+        1 => Scope::Room(RoomId::parse(place).map_err(unreadable)?),
+        SCOPE_DEVICE => Scope::Device(DeviceId::parse(place).map_err(unreadable)?),
+        other => return Err(Failure::Row(format!("an entry has the scope {other}"))),
+    };
+    let event_type: Arc<str> = row.get(ENTRY_COLUMNS + 2)?;
+    Ok(Key::new(
+        scope,
+        EventType::parse(event_type).map_err(unreadable)?,
+    ))
+}
+
+fn writer(row: &Row<'_>) -> Result<Writer, Failure> {
+    match row.get(2)? {
+        0 => Ok(Writer::Server),
+        1 => Ok(Writer::Admin),
+        2 => {
+            let id: Arc<str> = row.get(3)?;
+            Ok(Writer::Device {
+                id: DeviceId::parse(id).map_err(unreadable)?,
+                user_agent: row.get(4)?,
+            })
+        }
+        other => Err(Failure::Row(format!(
+            "an entry has a writer of the kind {other}"
+        ))),
+    }
+}
+
+/// Copies a content out of SQLite's memory, once.
+fn content(value: ValueRef<'_>) -> Result<Option<Content>, Failure> {
+    match value {
+        ValueRef::Null => Ok(None),
+        ValueRef::Text(text) if text.first() == Some(&b'{') && text.last() == Some(&b'}') => {
+            Ok(Some(Content::from_stored(text.to_vec().into())))
+        }
+        other => Err(Failure::Row(format!(
+            "a content is not a JSON object but {}",
+            other.data_type()
+        ))),
+    }
+}
+
+/// A name in a row that the domain would not have let in.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "so that it goes into map_err"
+)]
+pub(crate) fn unreadable(error: IdError) -> Failure {
+    Failure::Row(error.to_string())
+}

@@ -1,0 +1,222 @@
+//! The store as a whole: its threads, from opening to closing.
+
+use std::fs::File;
+use std::io;
+use std::iter;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle};
+
+use crossbeam_channel::{Sender, bounded};
+use kitbag_domain::Wakeups;
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use crate::checkpoint;
+use crate::connections::Connections;
+use crate::format::Role;
+use crate::open::{self, OpenError, Opened};
+use crate::options::{Durability, Options};
+use crate::readers::{self, ReadQueue};
+use crate::writer::{self, Control, Counters, Setup, WriteQueue};
+
+/// Messages to the writer that may wait: one of a checkpoint, one of closing.
+const CONTROL_MAX: usize = 2;
+
+/// The store in a directory; see the crate's documentation.
+///
+/// Dropping it closes it, which waits for what is queued to be committed.
+pub struct SqliteStore {
+    pub(crate) epoch: u64,
+    pub(crate) reads: ReadQueue,
+    pub(crate) writes: WriteQueue,
+    pub(crate) wakeups: Arc<Wakeups>,
+    connections: Arc<Connections>,
+    control: Sender<Control>,
+    counters: Arc<Counters>,
+    running: Mutex<Option<Running>>,
+}
+
+/// What lives from opening to closing, in the order in which it goes.
+struct Running {
+    readers: Vec<JoinHandle<()>>,
+    writer: JoinHandle<Connection>,
+    checkpoint: JoinHandle<()>,
+    lock: File,
+    /// An ephemeral store's directory.
+    temporary: Option<TempDir>,
+}
+
+/// Figures of a store since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Transactions that were committed.
+    pub commits: u64,
+    /// Writes that were acknowledged, refused ones too; those of one commit shared an fsync.
+    pub writes: u64,
+    /// Frames in the write-ahead log after the latest commit.
+    pub wal_frames: u64,
+}
+
+impl SqliteStore {
+    /// Opens the store in `dir`, or makes it.
+    ///
+    /// The directory is locked against other processes until the store is closed. Blocks: a call
+    /// in an async context belongs on a thread that may block.
+    /// # Errors
+    /// [`OpenError`]; a damaged or newer file is left as it is.
+    pub fn open(dir: &Path, options: Options) -> Result<Self, OpenError> {
+        Self::start(dir, options, None)
+    }
+
+    /// Makes an empty store in a private temporary directory, which goes when it is closed.
+    ///
+    /// It survives nothing, so it does not wait for the disk: [`Durability::None`].
+    /// # Errors
+    /// As [`SqliteStore::open`].
+    pub fn ephemeral(options: Options) -> Result<Self, OpenError> {
+        let options = Options {
+            durability: Durability::None,
+            ..options
+        };
+        let prefix = "kitbag-";
+        let temporary = tempfile::Builder::new().prefix(prefix).tempdir();
+        let temporary = temporary.map_err(|source| OpenError::Io {
+            action: "create a temporary directory",
+            file: PathBuf::from(prefix),
+            source,
+        })?;
+        let dir = temporary.path().to_owned();
+        Self::start(&dir, options, Some(temporary))
+    }
+
+    fn start(dir: &Path, options: Options, temporary: Option<TempDir>) -> Result<Self, OpenError> {
+        let Opened {
+            connection,
+            epoch,
+            file,
+            lock,
+        } = open::open(dir, &options)?;
+        let reader_threads = options.reader_threads.max(1);
+        let roles = iter::repeat_n(Role::Read, reader_threads).chain([Role::Checkpoint]);
+        let connections = Connections::new(file.clone(), options.durability, roles);
+        let connections = Arc::new(connections);
+        let (counters, wakeups) = (Arc::<Counters>::default(), Arc::<Wakeups>::default());
+        let (control, controlled) = bounded(CONTROL_MAX);
+        let (ask, asked) = bounded(1);
+        let (reads, receiver) = readers::queue(options.read_queue_jobs_max);
+        let setup = Setup {
+            connection,
+            file: file.clone(),
+            connections: Arc::clone(&connections),
+            control: controlled,
+            checkpoint: ask,
+            counters: Arc::clone(&counters),
+            wakeups: Arc::clone(&wakeups),
+        };
+        let (writes, writer) = writer::writer(options, setup);
+        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| spawn(&file, name, work);
+        let readers = (0..reader_threads).map(|place| {
+            let (jobs, connections) = (receiver.clone(), Arc::clone(&connections));
+            spawn(
+                "kitbag-reader",
+                Box::new(move || readers::serve(jobs, connections, place)),
+            )
+        });
+        let readers = readers.collect::<Result<_, _>>()?;
+        let checkpoint = {
+            let (control, connections) = (control.clone(), Arc::clone(&connections));
+            let work = move || checkpoint::serve(asked, control, connections, reader_threads);
+            spawn("kitbag-checkpoint", Box::new(work))?
+        };
+        let writer = self::spawn(&file, "kitbag-writer", move || writer.run())?;
+        let running = Running {
+            readers,
+            writer,
+            checkpoint,
+            lock,
+            temporary,
+        };
+        Ok(Self {
+            epoch,
+            reads,
+            writes,
+            wakeups,
+            connections,
+            control,
+            counters,
+            running: Mutex::new(Some(running)),
+        })
+    }
+
+    /// Closes the store: nothing more is accepted, what is queued is committed, the log is emptied
+    /// and the lock given back.
+    ///
+    /// Blocks until then; a second call does nothing. Later calls of the store are answered as
+    /// unavailable.
+    pub fn close(&self) {
+        let running = &mut *self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(running) = running.take() else {
+            return;
+        };
+        for _ in &running.readers {
+            self.reads.close_one();
+        }
+        for reader in running.readers {
+            join(reader);
+        }
+        // An error means that the writer has ended.
+        drop(self.control.send(Control::Close));
+        let connection = join(running.writer);
+        join(running.checkpoint);
+        self.connections.close_all();
+        if let Some(connection) = connection
+            && let Err(error) = checkpoint::truncate(&connection)
+        {
+            // Nothing is lost: the next start reads the log.
+            tracing::warn!(%error, "the write-ahead log was not emptied");
+        }
+        // Only now, with all connections closed, may another process come in.
+        drop((running.lock, running.temporary));
+    }
+
+    /// Returns what the store has done.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let Counters {
+            commits,
+            writes,
+            wal_frames,
+        } = &*self.counters;
+        Stats {
+            commits: commits.load(Ordering::Relaxed),
+            writes: writes.load(Ordering::Relaxed),
+            wal_frames: wal_frames.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn spawn<T: Send + 'static>(
+    file: &Path,
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, OpenError> {
+    let spawned = Builder::new().name(name.to_owned()).spawn(work);
+    spawned.map_err(|source: io::Error| OpenError::Io {
+        action: "start a thread for",
+        file: file.to_owned(),
+        source,
+    })
+}
+
+/// Waits for a thread; `None` where it panicked, which was logged by the panic itself.
+fn join<T>(thread: JoinHandle<T>) -> Option<T> {
+    thread.join().ok()
+}

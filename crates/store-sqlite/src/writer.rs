@@ -1,0 +1,368 @@
+//! The one thread that writes: group commit.
+//!
+//! It takes the first write that waits, and with it whatever queued while the last fsync ran; no
+//! timer. The steps of a batch are functions of their own: [`begin`], [`run_jobs`], [`commit`],
+//! wake-up, acknowledgement. A write is acknowledged only behind its COMMIT and behind the
+//! wake-up of those who wait for it.
+
+mod job;
+mod recovery;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
+use kitbag_domain::{BoxFuture, Limits, Position, StoreError, UserId, Wakeups};
+use rusqlite::Connection;
+
+use crate::checkpoint::{self, Log};
+use crate::connections::Connections;
+use crate::error::{Failure, Halt};
+use crate::options::{Durability, Options, limit};
+use crate::rows::run;
+use job::{Job, Verdict};
+pub(crate) use job::{Tx, Weight};
+
+/// What the writer is asked to do between batches.
+pub(crate) enum Control {
+    /// The bulk was copied: copy the rest, so that the log starts anew.
+    Checkpoint,
+    /// Commit what is queued and end.
+    Close,
+}
+
+/// Figures of the writer, for metrics and tests.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) commits: AtomicU64,
+    pub(crate) writes: AtomicU64,
+    pub(crate) wal_frames: AtomicU64,
+}
+
+/// The way to the writer.
+pub(crate) struct WriteQueue {
+    jobs: Sender<Box<dyn Job>>,
+    bytes: Arc<AtomicU64>,
+    bytes_max: u64,
+}
+
+/// Returns the queue to a writer and the writer, which is to be run in a thread of its own.
+pub(crate) fn writer(options: Options, setup: Setup) -> (WriteQueue, Writer) {
+    let (sender, jobs) = bounded(options.write_queue_jobs_max);
+    let bytes = Arc::new(AtomicU64::new(0));
+    let queue = WriteQueue {
+        jobs: sender,
+        bytes: Arc::clone(&bytes),
+        bytes_max: options.write_queue_bytes_max,
+    };
+    let writer = Writer {
+        setup,
+        limits: options.limits,
+        durability: options.durability,
+        jobs,
+        queued_bytes: bytes,
+        log: Log::default(),
+        state: State::Serving,
+    };
+    (queue, writer)
+}
+
+impl WriteQueue {
+    /// Queues a write and returns what waits for its answer.
+    pub(crate) fn submit<T, E>(
+        &self,
+        weight: Weight,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<T, Halt<E>> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, E>>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let (job, answer) = job::job(weight, work);
+        match self.push(job, weight.bytes) {
+            Ok(()) => answer.or(StoreError::OutcomeUnknown),
+            Err(error) => Box::pin(async { Err(error.into()) }),
+        }
+    }
+
+    fn push(&self, job: Box<dyn Job>, bytes: u64) -> Result<(), StoreError> {
+        let queued = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        // A single write of any size is let in while nothing else waits.
+        let sent = if queued > 0 && queued + bytes > self.bytes_max {
+            Err(StoreError::Overloaded)
+        } else {
+            self.jobs.try_send(job).map_err(|error| match error {
+                TrySendError::Full(_) => StoreError::Overloaded,
+                TrySendError::Disconnected(_) => {
+                    StoreError::Unavailable("the store is closed".to_owned())
+                }
+            })
+        };
+        if sent.is_err() {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        sent
+    }
+}
+
+/// What a writer works with besides its queue.
+pub(crate) struct Setup {
+    pub(crate) connection: Connection,
+    pub(crate) file: PathBuf,
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) control: Receiver<Control>,
+    pub(crate) checkpoint: Sender<()>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) wakeups: Arc<Wakeups>,
+}
+
+/// The writer; [`Writer::run`] is its thread.
+pub(crate) struct Writer {
+    setup: Setup,
+    limits: Limits,
+    durability: Durability,
+    jobs: Receiver<Box<dyn Job>>,
+    queued_bytes: Arc<AtomicU64>,
+    log: Log,
+    state: State,
+}
+
+/// Whether the writer goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Serving,
+    /// Commit what is queued and end.
+    Closing,
+    /// End at once: it was told to close while the files did not work.
+    Broken,
+}
+
+/// Whose streams a batch moved, and where to.
+type Changed = Vec<(UserId, Position)>;
+
+/// A batch that was not committed, or is not known to be.
+struct Abort {
+    error: StoreError,
+    /// Whether the connections must be opened anew.
+    is_fault: bool,
+    /// What may have changed nevertheless.
+    maybe_changed: Changed,
+}
+
+impl Abort {
+    /// Nothing of the batch was done.
+    fn undone(failure: &Failure) -> Self {
+        Self {
+            is_fault: failure.is_fault(),
+            error: StoreError::Unavailable(failure.to_string()),
+            maybe_changed: Vec::new(),
+        }
+    }
+}
+
+impl Writer {
+    /// Serves the queue until it is told to close, then returns the connection.
+    pub(crate) fn run(mut self) -> Connection {
+        let (jobs, control) = (self.jobs.clone(), self.setup.control.clone());
+        while self.state == State::Serving {
+            select! {
+                recv(jobs) -> job => match job {
+                    Ok(job) => self.serve(job),
+                    Err(_) => self.state = State::Closing,
+                },
+                recv(control) -> control => match control {
+                    Ok(Control::Checkpoint) => self.finish_checkpoint(),
+                    Ok(Control::Close) | Err(_) => self.state = State::Closing,
+                },
+                default(Duration::from_millis(limit::WAL_IDLE_MS)) => self.rest(),
+            }
+        }
+        while self.state == State::Closing {
+            let Ok(job) = jobs.try_recv() else { break };
+            self.serve(job);
+        }
+        self.setup.connection
+    }
+
+    fn serve(&mut self, first: Box<dyn Job>) {
+        let mut batch = self.gather(first);
+        match transact(&self.setup.connection, &self.limits, &mut batch) {
+            Ok(changed) => {
+                self.publish(&changed);
+                acknowledge(batch, &self.setup.counters);
+                self.after_commit();
+            }
+            Err(abort) => self.give_up(batch, abort),
+        }
+    }
+
+    /// Takes what queued meanwhile, up to the bounds of a batch.
+    fn gather(&self, first: Box<dyn Job>) -> Vec<Box<dyn Job>> {
+        let mut bytes = first.size_bytes();
+        let mut batch = vec![first];
+        while batch.len() < limit::BATCH_JOBS_MAX && bytes < limit::BATCH_BYTES_MAX {
+            let Ok(job) = self.jobs.try_recv() else { break };
+            bytes += job.size_bytes();
+            batch.push(job);
+        }
+        self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        batch
+    }
+
+    /// Wakes who waits for a change of the batch.
+    fn publish(&self, changed: &Changed) {
+        for (user, position) in changed {
+            self.setup.wakeups.publish(user, *position);
+        }
+    }
+
+    /// Tells all of a batch that it was not committed, and mends the connections after a fault.
+    fn give_up(&mut self, batch: Vec<Box<dyn Job>>, abort: Abort) {
+        let Abort {
+            error,
+            is_fault,
+            maybe_changed,
+        } = abort;
+        let writes = batch.len();
+        tracing::error!(%error, writes, is_fault, "gave up a batch of writes");
+        let rolled_back = roll_back(&self.setup.connection);
+        for job in batch {
+            job.fail(error.clone());
+        }
+        if is_fault || rolled_back.is_err() {
+            self.recover();
+        }
+        // What is in doubt may have come out as written: let those who wait look.
+        self.publish(&maybe_changed);
+    }
+
+    /// Looks how the log has grown, and asks for a checkpoint or stops for one.
+    fn after_commit(&mut self) {
+        let counters = &self.setup.counters;
+        let frames = checkpoint::frames(&self.setup.connection).unwrap_or_default();
+        counters.commits.fetch_add(1, Ordering::Relaxed);
+        counters.wal_frames.store(frames.logged, Ordering::Relaxed);
+        if self.log.wants_checkpoint(frames) {
+            // A full channel means that one is asked for already.
+            self.setup.checkpoint.try_send(()).ok();
+        }
+        if self.log.wants_truncation(frames) {
+            self.truncate();
+        }
+    }
+
+    fn finish_checkpoint(&mut self) {
+        self.log.checkpoint_ended();
+        if let Err(error) = checkpoint::passive(&self.setup.connection) {
+            tracing::warn!(%error, "a checkpoint failed");
+        }
+    }
+
+    /// Empties the log where nothing was written for a while.
+    fn rest(&mut self) {
+        if self.setup.counters.wal_frames.load(Ordering::Relaxed) > 0 {
+            self.truncate();
+        }
+    }
+
+    fn truncate(&mut self) {
+        match checkpoint::truncate(&self.setup.connection) {
+            Ok(()) => self.setup.counters.wal_frames.store(0, Ordering::Relaxed),
+            Err(error) => tracing::debug!(%error, "the write-ahead log was not emptied"),
+        }
+    }
+}
+
+/// Runs a batch as one transaction; returns whom to wake.
+fn transact(
+    connection: &Connection,
+    limits: &Limits,
+    batch: &mut [Box<dyn Job>],
+) -> Result<Changed, Abort> {
+    begin(connection).map_err(|failure| Abort::undone(&failure))?;
+    let changed = run_jobs(connection, limits, batch)?;
+    match commit(connection) {
+        Ok(()) => Ok(changed),
+        Err(failure) => Err(Abort {
+            error: StoreError::OutcomeUnknown(failure.to_string()),
+            is_fault: true,
+            maybe_changed: changed,
+        }),
+    }
+}
+
+fn begin(connection: &Connection) -> Result<(), Failure> {
+    run(connection, "BEGIN IMMEDIATE", []).map(drop)
+}
+
+fn commit(connection: &Connection) -> Result<(), Failure> {
+    run(connection, "COMMIT", []).map(drop)
+}
+
+fn roll_back(connection: &Connection) -> Result<(), Failure> {
+    if !connection.is_autocommit() {
+        run(connection, "ROLLBACK", [])?;
+    }
+    Ok(())
+}
+
+/// Runs each job; the first that fails or panics ends the batch.
+fn run_jobs(
+    connection: &Connection,
+    limits: &Limits,
+    batch: &mut [Box<dyn Job>],
+) -> Result<Changed, Abort> {
+    let mut changed = Changed::new();
+    for job in batch {
+        let mut tx = Tx {
+            connection,
+            limits,
+            changed: None,
+        };
+        // The batch is rolled back after a panic, so nothing half-done is looked at again.
+        let ran = catch_unwind(AssertUnwindSafe(|| run_job(job.as_mut(), &mut tx)));
+        match ran {
+            Ok(Ok(Verdict::Done)) => changed.extend(tx.changed),
+            Ok(Ok(Verdict::Refused)) => {}
+            Ok(Err(failure)) => return Err(Abort::undone(&failure)),
+            Err(_panic) => {
+                let what = "an operation of the batch panicked";
+                return Err(Abort::undone(&Failure::Row(what.to_owned())));
+            }
+        }
+    }
+    Ok(changed)
+}
+
+/// Runs one job, of which nothing stays where it is refused.
+fn run_job(job: &mut dyn Job, tx: &mut Tx<'_>) -> Result<Verdict, Failure> {
+    if job.needs_savepoint() {
+        run(tx.connection, "SAVEPOINT job", [])?;
+        let verdict = job.run(tx)?;
+        if verdict == Verdict::Refused {
+            run(tx.connection, "ROLLBACK TO job", [])?;
+        }
+        run(tx.connection, "RELEASE job", [])?;
+        return Ok(verdict);
+    }
+    let changes = tx.connection.total_changes();
+    let verdict = job.run(tx)?;
+    if verdict == Verdict::Refused && tx.connection.total_changes() != changes {
+        let what = "a refused operation had changed something";
+        return Err(Failure::Row(what.to_owned()));
+    }
+    Ok(verdict)
+}
+
+/// Answers each job of a committed batch.
+fn acknowledge(batch: Vec<Box<dyn Job>>, counters: &Counters) {
+    counters
+        .writes
+        .fetch_add(batch.len() as u64, Ordering::Relaxed);
+    for job in batch {
+        job.acknowledge();
+    }
+}

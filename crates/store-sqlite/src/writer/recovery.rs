@@ -1,0 +1,74 @@
+//! After an I/O error or a full disk: all connections are opened anew until a write succeeds.
+
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::RecvTimeoutError;
+use kitbag_domain::StoreError;
+use rusqlite::Connection;
+
+use super::{Control, State, Writer};
+use crate::error::Failure;
+use crate::format::{self, Role};
+use crate::options::limit;
+
+impl Writer {
+    /// Opens the database anew; meanwhile writes are answered as unavailable.
+    ///
+    /// What a connection remembers of a file that failed it cannot be trusted: so all are closed,
+    /// the readers' too, whose pages SQLite then reads again. Returns when a write has succeeded,
+    /// or the store is to be closed.
+    pub(super) fn recover(&mut self) {
+        tracing::error!("the store takes no writes until its files work again");
+        self.setup.connections.close_all();
+        let mut wait_ms = limit::REOPEN_WAIT_MS_MIN;
+        let started = Instant::now();
+        loop {
+            match self.reopen() {
+                Ok(connection) => {
+                    self.setup.connection = connection;
+                    let outage_ms = started.elapsed().as_millis();
+                    tracing::info!(outage_ms, "the store takes writes again");
+                    return;
+                }
+                Err(failure) => tracing::debug!(%failure, wait_ms, "the store is still unusable"),
+            }
+            self.refuse_writes(Duration::from_millis(wait_ms));
+            if self.state != State::Serving {
+                self.state = State::Broken;
+                return;
+            }
+            wait_ms = (wait_ms * 2).min(limit::REOPEN_WAIT_MS_MAX);
+        }
+    }
+
+    /// Opens a connection and proves by a write that the disk takes it.
+    fn reopen(&mut self) -> Result<Connection, Failure> {
+        // The old connection holds locks and a view of the log: it has to go first.
+        self.setup.connection = Connection::open_in_memory()?;
+        let connection = format::connect(&self.setup.file, Role::Write, self.durability)?;
+        connection.execute("UPDATE store SET probes = probes + 1", [])?;
+        Ok(connection)
+    }
+
+    /// Refuses what comes for `wait`.
+    fn refuse_writes(&mut self, wait: Duration) {
+        let until = Instant::now() + wait;
+        loop {
+            match self.jobs.recv_deadline(until) {
+                Ok(job) => {
+                    for job in self.gather(job) {
+                        job.fail(StoreError::Unavailable("the disk failed".to_owned()));
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => return self.state = State::Closing,
+            }
+        }
+        while let Ok(control) = self.setup.control.try_recv() {
+            match control {
+                Control::Checkpoint => self.log.checkpoint_ended(),
+                Control::Close => self.state = State::Closing,
+            }
+        }
+    }
+}

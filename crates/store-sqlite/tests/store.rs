@@ -1,0 +1,121 @@
+//! What holds across the life of a directory, and what the store says when it cannot be opened.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test ends where something is not as it should be"
+)]
+
+use std::fs;
+
+use kitbag_domain::{
+    AccountStore as _, Allowance, Content, EntryStore as _, EventType, Expectation, Guard, Key,
+    Limits, NewAccount, Op, Position, Scope, ServerName, UserId, Write, Writer,
+};
+use kitbag_store_sqlite::{OpenError, Options, SqliteStore};
+use tempfile::tempdir;
+
+fn options() -> Options {
+    Options::new(ServerName::parse("localhost").unwrap(), 7)
+}
+
+fn alice() -> UserId {
+    UserId::parse("@alice:localhost").unwrap()
+}
+
+fn key(event_type: &str) -> Key {
+    Key::new(Scope::Global, EventType::parse(event_type).unwrap())
+}
+
+fn content(text: &str) -> Content {
+    Content::parse(text.to_owned().into(), &Limits::default()).unwrap()
+}
+
+fn write() -> Write {
+    Write {
+        guard: Guard::Account,
+        writer: Writer::Admin,
+        at: 1,
+        allowance: Allowance::Ordinary,
+    }
+}
+
+async fn register(store: &SqliteStore) {
+    let account = NewAccount {
+        user: alice(),
+        password_hash: "hash".to_owned(),
+        at: 1,
+    };
+    store.register(account, None).await.unwrap();
+}
+
+async fn put(store: &SqliteStore, event_type: &str, text: &str) -> Position {
+    let op = Op::Put(key(event_type), content(text), Expectation::default());
+    let applied = store.apply(&alice(), write(), vec![op]).await.unwrap();
+    applied.positions[0].unwrap()
+}
+
+async fn get(store: &SqliteStore, event_type: &str) -> Option<String> {
+    let entry = store.get(&alice(), &key(event_type)).await.unwrap()?;
+    Some(entry.content.unwrap().as_str().to_owned())
+}
+
+#[tokio::test]
+async fn reopening_keeps_everything() {
+    let dir = tempdir().unwrap();
+    let store = SqliteStore::open(dir.path(), options()).unwrap();
+    register(&store).await;
+    let position = put(&store, "a", "{ \"b\" : 1.0 }").await;
+    store.close();
+    assert!(store.account(&alice()).await.is_err(), "closed");
+    drop(store);
+    let mut other_seed = options();
+    other_seed.epoch_seed = 8;
+    let store = SqliteStore::open(dir.path(), other_seed).unwrap();
+    assert_eq!(store.info().epoch, 7, "the epoch is that of the making");
+    assert_eq!(get(&store, "a").await.unwrap(), "{ \"b\" : 1.0 }");
+    assert_eq!(put(&store, "b", "{}").await, position.next());
+}
+
+#[test]
+fn a_second_opener_is_refused_until_the_first_has_closed() {
+    let dir = tempdir().unwrap();
+    let store = SqliteStore::open(dir.path(), options()).unwrap();
+    let refused = SqliteStore::open(dir.path(), options()).err();
+    assert!(
+        matches!(refused, Some(OpenError::Locked { .. })),
+        "{refused:?}"
+    );
+    store.close();
+    assert!(SqliteStore::open(dir.path(), options()).is_ok());
+}
+
+#[test]
+fn another_server_name_is_refused() {
+    let dir = tempdir().unwrap();
+    drop(SqliteStore::open(dir.path(), options()).unwrap());
+    let other = Options::new(ServerName::parse("example.org").unwrap(), 7);
+    let refused = SqliteStore::open(dir.path(), other).err().unwrap();
+    let text = "the store belongs to server `localhost`, not `example.org`";
+    assert_eq!(refused.to_string(), text);
+}
+
+#[test]
+fn a_file_that_is_no_database_is_named_and_left_alone() {
+    let dir = tempdir().unwrap();
+    let file = dir.path().join("kitbag.db");
+    let bytes = "not a database at all, but long enough for a header. ".repeat(100);
+    fs::write(&file, &bytes).unwrap();
+    let refused = SqliteStore::open(dir.path(), options()).err();
+    assert!(
+        matches!(&refused, Some(OpenError::NotADatabase { file: named }) if *named == file),
+        "{refused:?}"
+    );
+    assert_eq!(fs::read(&file).unwrap(), bytes.as_bytes());
+}
+
+#[tokio::test]
+async fn an_ephemeral_store_works() {
+    let store = SqliteStore::ephemeral(options()).unwrap();
+    register(&store).await;
+    put(&store, "a", "{}").await;
+    assert_eq!(get(&store, "a").await.unwrap(), "{}");
+}
