@@ -95,7 +95,8 @@ fn rows(text: &str) -> impl Iterator<Item = Row<'_>> {
         })
 }
 
-/// The string literals of the route table that begin with `/` and stand first in parentheses.
+/// The routes of the tables, `const TABLE: &[Route] = &[("/path", …), …];`, each below the prefix of
+/// its table if that has a single one, `add(router, "/prefix", TABLE)`; and those of `route("/path"`.
 fn route_paths(text: &str) -> BTreeSet<String> {
     let code = text.split("#[cfg(test)]").next().unwrap_or_default();
     let lines = code
@@ -103,21 +104,50 @@ fn route_paths(text: &str) -> BTreeSet<String> {
         .filter(|line| !line.trim_start().starts_with("//"));
     let code = lines.collect::<Vec<_>>().join("\n");
     let mut paths = BTreeSet::new();
-    for (start, _) in code.match_indices("\"/") {
-        let first = code[..start].trim_end().ends_with('(');
-        if let Some(path) = code[start + 1..].split('"').next().filter(|_| first) {
-            paths.insert(path.to_owned());
-        }
+    for chunk in code.split("\nconst ") {
+        let (table, rest) = chunk.split_once("];").unwrap_or(("", chunk));
+        let name = table.split(':').next().unwrap_or_default();
+        let prefix = prefix(&code, name);
+        paths.extend(literals_behind(table, "(").map(|path| format!("{prefix}{path}")));
+        paths.extend(literals_behind(rest, "route(").map(str::to_owned));
     }
     paths
+}
+
+/// The string literals that begin with `/` and stand behind `before`.
+fn literals_behind<'a>(code: &'a str, before: &'a str) -> impl Iterator<Item = &'a str> {
+    let found = code.match_indices("\"/");
+    let found = found.filter(move |(start, _)| code[..*start].trim_end().ends_with(before));
+    found.filter_map(|(start, _)| code[start + 1..].split('"').next())
+}
+
+fn prefix<'a>(code: &'a str, table: &str) -> &'a str {
+    let before = code
+        .split(&format!("\", {table})"))
+        .next()
+        .filter(|before| before.len() < code.len());
+    before
+        .and_then(|before| before.rsplit('"').next())
+        .unwrap_or_default()
 }
 
 /// The paths that a row names, without their method.
 fn row_paths(line: &str) -> Vec<String> {
     quoted(line)
         .filter_map(|text| text.split_whitespace().find(|word| word.contains('/')))
-        .map(nameless)
+        .map(|path| nameless(&long(path)))
         .collect()
+}
+
+/// Writes the short forms of the prefixes out.
+fn long(path: &str) -> String {
+    let (short, rest) = path.split_once('/').unwrap_or((path, ""));
+    match short {
+        "C1" => format!("/_matrix/client/v1/{rest}"),
+        "C3" => format!("/_matrix/client/v3/{rest}"),
+        "CU" => format!("/_matrix/client/unstable/{rest}"),
+        _ => path.to_owned(),
+    }
 }
 
 /// Forgets what the variable parts of a path are called.
@@ -138,20 +168,14 @@ fn serves(documented: &str, route: &str) -> bool {
     let Some(prefix) = documented.strip_suffix(route) else {
         return false;
     };
-    prefix.is_empty() || prefix.starts_with("/_matrix") || !prefix.contains('/')
+    ["", "/_matrix/client/r0", "/_matrix/client/v3"].contains(&prefix)
 }
 
 /// The names of all scenarios, and of all test functions.
 fn evidence(repository: &Repository) -> BTreeSet<&str> {
     let mut names = BTreeSet::new();
     for file in repository.below(SCENARIOS, ".rs") {
-        names.extend(
-            file.text
-                .split('"')
-                .skip(1)
-                .step_by(2)
-                .filter(|text| text.contains('/')),
-        );
+        names.extend(file.text.split('"').filter(|text| is_scenario(text)));
     }
     for file in &repository.files {
         let keyword = match file.path.rsplit_once('.') {
@@ -168,6 +192,14 @@ fn evidence(repository: &Repository) -> BTreeSet<&str> {
     names
 }
 
+/// Whether a string literal has the form `area/fact` of a scenario's name.
+fn is_scenario(text: &str) -> bool {
+    let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    text.split_once('/').is_some_and(|(area, fact)| {
+        !area.is_empty() && !fact.is_empty() && area.chars().chain(fact.chars()).all(word)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,7 +210,13 @@ const ROUTES: &[Route] = &[
     ("/user/{user}/account_data/{type}", || entry()),
     ("/sync", || get(sync)),
 ];
-fn router() { Router::new().route( "/health", get(health)).nest("/_matrix/client/v3") }
+const DELETION: &[Route] = &[
+    ("/user/{user}/account_data/{type}", || delete(entry)),
+];
+fn router() {
+    add(router, "/_matrix/client/unstable/org.matrix.msc3391", DELETION);
+    Router::new().route( "/health", get(health)).nest("/_matrix/client/v3")
+}
 "#;
 
     const HEADER: &str = "| Endpoint | State | Shown by |\n|---|---|---|\n";
@@ -199,7 +237,8 @@ fn router() { Router::new().route( "/health", get(health)).nest("/_matrix/client
     const ALL: &str = "\
 | `PUT /_matrix/client/v3/user/{userId}/account_data/{type}` | done | `global/put_then_get` |
 | `GET C3/sync` | done | `sync_wakes_up` |
-| `/health` `/_matrix/client/v3` | done | – for operators, not clients |
+| `DELETE CU/org.matrix.msc3391/user/{u}/account_data/{t}` | done | `global/put_then_get` |
+| `/health` | done | – for operators, not clients |
 ";
 
     #[test]
@@ -216,6 +255,16 @@ fn router() { Router::new().route( "/health", get(health)).nest("/_matrix/client
         let rows = ALL.replace("C3/sync", "C3/nosync");
         let findings = every_route_has_a_row(&repository(&rows));
         assert_eq!(findings, [format!("{FILE}: no row for the route `/sync`")]);
+    }
+
+    #[test]
+    fn route_below_another_prefix_wants_its_own_row() {
+        let rows = ALL.replace("CU/org.matrix.msc3391/user", "C3/user");
+        let findings = every_route_has_a_row(&repository(&rows));
+        assert!(
+            findings[0].contains("org.matrix.msc3391/user/{user}"),
+            "{findings:?}"
+        );
     }
 
     #[test]
