@@ -1,0 +1,167 @@
+//! What an operator does: the same commands beside a running server and without one.
+
+pub(crate) mod socket;
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use kitbag_domain::{
+    Account, Allowance, Clock, DeviceSelection, Guard, NewAccount, ServerName, Store, UserId,
+    Write, Writer, validate_localpart,
+};
+use kitbag_http::Passwords;
+use serde::{Deserialize, Serialize};
+
+/// Accounts that one command lists; the caller goes on behind the last one.
+pub(crate) const PAGE: usize = 500;
+
+/// A command of an operator.
+#[derive(Deserialize, Serialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub(crate) enum Command {
+    /// Makes an account.
+    AddUser { name: String, password: String },
+    /// Ends an account.
+    DeactivateUser { name: String },
+    /// Lists a page of accounts.
+    ListUsers { after: Option<String> },
+    /// Sets a new password.
+    SetPassword {
+        name: String,
+        password: String,
+        keep_devices: bool,
+    },
+}
+
+/// The answer to a [`Command`].
+#[derive(Deserialize, Serialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub(crate) enum Reply {
+    /// It was done, to this user.
+    Done { user: String },
+    /// It was not done, for this reason.
+    Failed { error: String },
+    /// Accounts.
+    Users { users: Vec<UserRow> },
+}
+
+/// One account in a list.
+#[derive(Deserialize, Serialize)]
+pub(crate) struct UserRow {
+    pub(crate) user_id: String,
+    pub(crate) created_ts: u64,
+    pub(crate) deactivated_ts: Option<u64>,
+    pub(crate) devices: u64,
+}
+
+/// Carries commands out on an open store.
+#[derive(Clone)]
+pub(crate) struct Admin {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) passwords: Passwords,
+    pub(crate) server_name: ServerName,
+}
+
+impl Admin {
+    pub(crate) async fn run(&self, command: Command) -> Reply {
+        match self.try_run(command).await {
+            Ok(reply) => reply,
+            Err(error) => Reply::Failed {
+                error: format!("{error:#}"),
+            },
+        }
+    }
+
+    async fn try_run(&self, command: Command) -> Result<Reply> {
+        let user = match command {
+            Command::AddUser { name, password } => self.add(&name, &password).await?,
+            Command::DeactivateUser { name } => {
+                let user = self.existing(&name).await?;
+                self.store.deactivate(&user, self.write()).await?;
+                user
+            }
+            Command::ListUsers { after } => return self.list(after).await,
+            Command::SetPassword {
+                name,
+                password,
+                keep_devices,
+            } => {
+                let user = self.existing(&name).await?;
+                let hash = self.passwords.hash(&password).await?;
+                let logout = (!keep_devices).then_some(DeviceSelection::All);
+                self.store
+                    .set_password(&user, self.write(), hash, logout)
+                    .await?;
+                user
+            }
+        };
+        Ok(Reply::Done {
+            user: user.to_string(),
+        })
+    }
+
+    async fn add(&self, name: &str, password: &str) -> Result<UserId> {
+        let user = self.user(name)?;
+        validate_localpart(user.localpart())?;
+        if password.is_empty() {
+            bail!("the password must not be empty");
+        }
+        let password_hash = self.passwords.hash(password).await?;
+        let account = NewAccount {
+            user: user.clone(),
+            password_hash,
+            at: self.clock.now_ms(),
+        };
+        self.store.register(account, None).await?;
+        Ok(user)
+    }
+
+    async fn list(&self, after: Option<String>) -> Result<Reply> {
+        let after = after.map(UserId::parse).transpose()?;
+        let accounts = self.store.accounts(after, PAGE).await?;
+        let row = |account: Account| UserRow {
+            user_id: account.user.to_string(),
+            created_ts: account.created_at,
+            deactivated_ts: account.deactivated_at,
+            devices: account.devices,
+        };
+        Ok(Reply::Users {
+            users: accounts.into_iter().map(row).collect(),
+        })
+    }
+
+    async fn existing(&self, name: &str) -> Result<UserId> {
+        let user = self.user(name)?;
+        match self.store.account(&user).await? {
+            None => bail!("there is no account {user}"),
+            Some(account) if account.deactivated_at.is_some() => {
+                bail!("the account {user} is deactivated")
+            }
+            Some(_) => Ok(user),
+        }
+    }
+
+    /// Takes a localpart or a whole ID of this server.
+    fn user(&self, name: &str) -> Result<UserId> {
+        let user = if name.starts_with('@') {
+            UserId::parse(name)
+        } else {
+            UserId::from_parts(name, &self.server_name)
+        };
+        let user = user.with_context(|| format!("`{name}` is not a user name"))?;
+        if user.server_name() != self.server_name.as_str() {
+            bail!("{user} is not a user of the server {}", self.server_name);
+        }
+        Ok(user)
+    }
+
+    fn write(&self) -> Write {
+        Write {
+            guard: Guard::Account,
+            writer: Writer::Admin,
+            at: self.clock.now_ms(),
+            allowance: Allowance::Ordinary,
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Account data for Matrix: settings, tags, push rules and device account data, as a server.
+#[derive(Debug, Parser)]
+#[command(name = "kitbag", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Runs a Matrix server for one machine's users.
+    ///
+    /// Without options it listens on 127.0.0.1:8008, keeps its data in ./kitbag-data and lets
+    /// everybody on this machine register.
+    #[command(after_long_help = SERVE_EXAMPLES)]
+    Serve(ServeArguments),
+    /// Manages accounts, beside a running server or without one.
+    #[command(after_long_help = USER_EXAMPLES)]
+    User(UserArguments),
+}
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  kitbag serve
+      Start on this machine, keep the data in ./kitbag-data.
+  kitbag serve --ephemeral --listen 127.0.0.1:0
+      For tests: a free port, nothing is kept. The first line of output names the address.
+  kitbag serve --listen 0.0.0.0:8008 --set 'registration.tokens=[\"secret\"]'
+      Reachable by others, who need the token to register.
+
+Every setting can be given in a TOML file (--config), as an environment variable
+(KITBAG_REGISTRATION__MODE=open) or with --set; later ones win. See docs/configuration.md.";
+
+const USER_EXAMPLES: &str = "\
+Examples:
+  kitbag user add alice
+  kitbag user list --json
+  printf %s 'new password' | kitbag user password alice --password-stdin
+  kitbag user deactivate alice --yes";
+
+/// Where settings come from; common to all commands.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct ConfigArguments {
+    /// Read settings from this TOML file.
+    #[arg(long, value_name = "FILE", env = "KITBAG_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Keep the data in this directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// The name behind the colon of user IDs; kept with the data.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) server_name: Option<String>,
+    /// Set any setting; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ServeArguments {
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    /// Listen on this address; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Keep nothing: the data live in a temporary directory and go with the server.
+    #[arg(long, conflicts_with = "data")]
+    pub(crate) ephemeral: bool,
+    /// Serve /health on a second, private address.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) private: Option<SocketAddr>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct UserArguments {
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    #[command(subcommand)]
+    pub(crate) command: UserCommand,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum UserCommand {
+    /// Makes an account.
+    Add {
+        /// The user name, such as `alice`, or the whole ID.
+        name: String,
+        #[command(flatten)]
+        password: PasswordArguments,
+    },
+    /// Lists the accounts.
+    List {
+        /// Print JSON, one account a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Sets a new password and logs all devices out.
+    Password {
+        /// The user name or the whole ID.
+        name: String,
+        /// Keep the devices logged in.
+        #[arg(long)]
+        keep_devices: bool,
+        #[command(flatten)]
+        password: PasswordArguments,
+    },
+    /// Ends an account for ever and erases its data; the name stays taken.
+    Deactivate {
+        /// The user name or the whole ID.
+        name: String,
+        /// Do it.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct PasswordArguments {
+    /// Read the password from standard input instead of asking for it.
+    #[arg(long)]
+    pub(crate) password_stdin: bool,
+}

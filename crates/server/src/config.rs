@@ -1,0 +1,338 @@
+//! Settings: defaults, then the TOML file, then the environment, then the command line.
+
+mod hint;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::thread;
+
+use anyhow::{Context as _, Result, anyhow};
+use figment::providers::{Env, Format as _, Serialized, Toml};
+use figment::value::Value;
+use figment::{Figment, util};
+use ipnet::IpNet;
+use kitbag_domain::{Limits, Quota, ServerName};
+use kitbag_http::{
+    CompatSettings, Features, ListenerSettings, Msc3391Settings, Msc4331Settings,
+    RateLimitSettings, RegistrationSettings, SessionSettings, Settings, SyncSettings,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::cli::{ConfigArguments, ServeArguments};
+
+/// Prefix of environment variables; `__` stands between table and key.
+const ENVIRONMENT_PREFIX: &str = "KITBAG_";
+/// Variables that are not settings: the file's own name, and those of the test suite.
+const NOT_SETTINGS: [&str; 2] = ["config", "test_long"];
+
+/// All settings; docs/configuration.md lists them.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) server_name: String,
+    pub(crate) listen: SocketAddr,
+    pub(crate) private: Option<SocketAddr>,
+    pub(crate) data: PathBuf,
+    pub(crate) public_base_url: Option<String>,
+    pub(crate) trusted_proxies: Vec<IpNet>,
+    pub(crate) compat: CompatSettings,
+    pub(crate) limits: LimitsConfig,
+    pub(crate) listener: ListenerSettings,
+    pub(crate) log: LogConfig,
+    pub(crate) msc3391: Msc3391Settings,
+    pub(crate) msc4331: Msc4331Settings,
+    pub(crate) passwords: PasswordsConfig,
+    pub(crate) rate_limits: RateLimitSettings,
+    pub(crate) registration: RegistrationSettings,
+    pub(crate) sessions: SessionSettings,
+    pub(crate) sync: SyncSettings,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            server_name: "localhost".to_owned(),
+            listen: (Ipv4Addr::LOCALHOST, 8008).into(),
+            private: None,
+            data: "./kitbag-data".into(),
+            public_base_url: None,
+            trusted_proxies: Vec::new(),
+            compat: CompatSettings::default(),
+            limits: LimitsConfig::default(),
+            listener: ListenerSettings::default(),
+            log: LogConfig::default(),
+            msc3391: Msc3391Settings::default(),
+            msc4331: Msc4331Settings::default(),
+            passwords: PasswordsConfig::default(),
+            rate_limits: RateLimitSettings::default(),
+            registration: RegistrationSettings::default(),
+            sessions: SessionSettings::default(),
+            sync: SyncSettings::default(),
+        }
+    }
+}
+
+/// The table `limits`; see `kitbag_domain::limit` for the reasons of the defaults.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct LimitsConfig {
+    pub(crate) info_uri: Option<String>,
+    content_bytes_max: u64,
+    device_content_bytes_max: u64,
+    json_depth_max: usize,
+    entries_max: u64,
+    bytes_max: u64,
+    device_entries_max: u64,
+    devices_max: u64,
+    tombstones_max: u64,
+    tombstone_age_ms_max: u64,
+    filters_max: u64,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        let limits = Limits::default();
+        Self {
+            info_uri: None,
+            content_bytes_max: limits.content_bytes_max,
+            device_content_bytes_max: limits.device_content_bytes_max,
+            json_depth_max: limits.json_depth_max,
+            entries_max: limits.quota.entries_max,
+            bytes_max: limits.quota.bytes_max,
+            device_entries_max: limits.quota.device_entries_max,
+            devices_max: limits.devices_max,
+            tombstones_max: limits.tombstones_max,
+            tombstone_age_ms_max: limits.tombstone_age_ms_max,
+            filters_max: limits.filters_max,
+        }
+    }
+}
+
+/// The table `log`.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct LogConfig {
+    pub(crate) format: LogFormat,
+    /// A filter of `tracing`, such as `info` or `kitbag_http=debug`.
+    pub(crate) level: String,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            level: "info".to_owned(),
+        }
+    }
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LogFormat {
+    Json,
+    Text,
+}
+
+/// The table `passwords`.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct PasswordsConfig {
+    /// Hashes computed at once.
+    pub(crate) parallel: NonZeroUsize,
+}
+
+impl Default for PasswordsConfig {
+    fn default() -> Self {
+        Self {
+            parallel: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the settings of `kitbag serve`.
+    pub(crate) fn load_for_serve(arguments: &ServeArguments) -> Result<Self> {
+        let mut figment = sources(&arguments.config)?;
+        if let Some(listen) = arguments.listen {
+            figment = figment.merge(("listen", listen));
+        }
+        if let Some(private) = arguments.private {
+            figment = figment.merge(("private", private));
+        }
+        extract(&figment)
+    }
+
+    /// Reads the settings of the other commands.
+    pub(crate) fn load(arguments: &ConfigArguments) -> Result<Self> {
+        extract(&sources(arguments)?)
+    }
+
+    pub(crate) fn server_name(&self) -> Result<ServerName> {
+        ServerName::parse(self.server_name.as_str()).context("setting `server_name`")
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        let limits = &self.limits;
+        Limits {
+            content_bytes_max: limits.content_bytes_max,
+            device_content_bytes_max: limits.device_content_bytes_max,
+            json_depth_max: limits.json_depth_max,
+            quota: Quota {
+                entries_max: limits.entries_max,
+                bytes_max: limits.bytes_max,
+                device_entries_max: limits.device_entries_max,
+                ..Quota::default()
+            },
+            devices_max: limits.devices_max,
+            tombstones_max: limits.tombstones_max,
+            tombstone_age_ms_max: limits.tombstone_age_ms_max,
+            filters_max: limits.filters_max,
+        }
+    }
+
+    /// Returns the settings of the API on a listener at `address`.
+    pub(crate) fn api(&self, address: SocketAddr) -> Settings {
+        let base_url = self.public_base_url.clone();
+        Settings {
+            public_base_url: Some(base_url.unwrap_or_else(|| format!("http://{address}"))),
+            limits_info_uri: self.limits.info_uri.clone(),
+            trusted_proxies: self.trusted_proxies.clone(),
+            is_loopback_only: address.ip().is_loopback(),
+            registration: self.registration.clone(),
+            rate_limits: self.rate_limits,
+            features: Features {
+                msc3391: self.msc3391,
+                msc4331: self.msc4331,
+            },
+            compat: self.compat,
+            listener: self.listener,
+            sessions: self.sessions,
+            sync: self.sync,
+        }
+    }
+}
+
+fn sources(arguments: &ConfigArguments) -> Result<Figment> {
+    let mut figment = Figment::from(Serialized::defaults(Config::default()));
+    if let Some(file) = &arguments.config {
+        if !file.try_exists().unwrap_or(false) {
+            return Err(anyhow!(
+                "there is no configuration file `{}`",
+                file.display()
+            ));
+        }
+        figment = figment.merge(Toml::file_exact(file));
+    }
+    let environment = Env::prefixed(ENVIRONMENT_PREFIX)
+        .ignore(&NOT_SETTINGS)
+        .split("__");
+    figment = figment.merge(environment);
+    if let Some(data) = &arguments.data {
+        figment = figment.merge(("data", data));
+    }
+    if let Some(name) = &arguments.server_name {
+        figment = figment.merge(("server_name", name));
+    }
+    for pair in &arguments.set {
+        let (key, value) = pair
+            .split_once('=')
+            .with_context(|| format!("`--set {pair}`: expected KEY=VALUE"))?;
+        // A value is TOML where it can be, and otherwise a string.
+        let value: Value = value.parse().unwrap_or_else(|_| Value::from(value));
+        let dict = util::nest(key.trim(), value).into_dict();
+        let dict = dict.with_context(|| format!("`--set {pair}`: the key is empty"))?;
+        figment = figment.merge(Serialized::globals(dict));
+    }
+    Ok(figment)
+}
+
+fn extract(figment: &Figment) -> Result<Config> {
+    figment.extract().map_err(|error| {
+        let messages: Vec<String> = error
+            .into_iter()
+            .map(|error| hint::explain(&error))
+            .collect();
+        anyhow!("configuration: {}", messages.join("; "))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn set(pairs: &[&str]) -> Result<Config> {
+        let set = pairs.iter().map(|pair| (*pair).to_owned()).collect();
+        Config::load(&ConfigArguments {
+            set,
+            ..ConfigArguments::default()
+        })
+    }
+
+    #[test]
+    fn later_sources_win() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("kitbag.toml");
+        fs::write(
+            &file,
+            "server_name = \"a.example\"\n[log]\nlevel = \"warn\"\n",
+        )
+        .unwrap();
+        let arguments = ConfigArguments {
+            config: Some(file),
+            server_name: Some("b.example".to_owned()),
+            set: vec![
+                "log.format=json".to_owned(),
+                "limits.entries_max=7".to_owned(),
+            ],
+            ..ConfigArguments::default()
+        };
+        let config = Config::load(&arguments).unwrap();
+        assert_eq!(config.server_name, "b.example");
+        assert_eq!(config.log.level, "warn");
+        assert!(matches!(config.log.format, LogFormat::Json));
+        assert_eq!(config.limits().quota.entries_max, 7);
+    }
+
+    #[test]
+    fn lists_and_switches_can_be_set() {
+        let pairs = [
+            "registration.tokens=[\"a\", \"b\"]",
+            "rate_limits.enabled=false",
+        ];
+        let config = set(&pairs).unwrap();
+        assert_eq!(config.registration.tokens, ["a", "b"]);
+        assert!(!config.rate_limits.enabled);
+        let config = set(&["trusted_proxies=[\"10.0.0.0/8\"]"]).unwrap();
+        assert_eq!(config.trusted_proxies.len(), 1);
+    }
+
+    #[test]
+    fn unknown_keys_name_the_nearest_known_one() {
+        let error = set(&["rate_limits.enable=false"]).unwrap_err().to_string();
+        assert!(error.contains("`rate_limits.enable`"), "{error}");
+        assert!(error.contains("did you mean `enabled`?"), "{error}");
+        let error = set(&["serve_name=x"]).unwrap_err().to_string();
+        assert!(error.contains("did you mean `server_name`?"), "{error}");
+        let error = set(&["listen=nowhere"]).unwrap_err().to_string();
+        assert!(error.contains("`listen`"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_file_is_an_error() {
+        let config = Some("/nowhere/kitbag.toml".into());
+        let error = Config::load(&ConfigArguments {
+            config,
+            ..ConfigArguments::default()
+        });
+        assert!(
+            error
+                .unwrap_err()
+                .to_string()
+                .contains("/nowhere/kitbag.toml")
+        );
+    }
+}

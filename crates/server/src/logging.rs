@@ -1,0 +1,21 @@
+//! The log: to standard error, as text or JSON.
+
+use std::io;
+
+use anyhow::{Context as _, Result};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{LogConfig, LogFormat};
+
+pub(crate) fn start(config: &LogConfig) -> Result<()> {
+    let filter = EnvFilter::try_new(&config.level)
+        .with_context(|| format!("setting `log.level`: `{}`", config.level))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    let started = match config.format {
+        LogFormat::Json => builder.json().try_init(),
+        LogFormat::Text => builder.try_init(),
+    };
+    started.map_err(|error| anyhow::anyhow!("the log could not be started: {error}"))
+}

@@ -1,0 +1,169 @@
+//! `kitbag serve`: wires store, service and API together, and stops cleanly.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use kitbag_domain::{Clock, Limits, ServerName, SpecDefaults, Store};
+use kitbag_http::{Edge, Parts, Passwords, RegistrationMode, Settings};
+use kitbag_store_sqlite::{Durability, Options, SqliteStore};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing::info;
+
+use crate::admin::{Admin, socket};
+use crate::cli::ServeArguments;
+use crate::config::Config;
+use crate::system::{SystemClock, SystemRandom};
+use crate::{logging, private};
+
+pub(crate) fn run(arguments: &ServeArguments) -> Result<()> {
+    let config = Config::load_for_serve(arguments)?;
+    logging::start(&config.log)?;
+    let server_name = config.server_name()?;
+    let limits = config.limits();
+    let store = open(arguments, &config, &server_name, &limits)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(serve(
+        arguments,
+        &config,
+        server_name,
+        limits,
+        store.clone(),
+    ))?;
+    // Everything that holds the store ends with the runtime; then the store commits and closes.
+    drop(runtime);
+    drop(store);
+    info!("stopped");
+    Ok(())
+}
+
+fn open(
+    arguments: &ServeArguments,
+    config: &Config,
+    server_name: &ServerName,
+    limits: &Limits,
+) -> Result<Arc<SqliteStore>> {
+    let mut options = Options::new(server_name.clone(), SystemRandom.number());
+    options.limits = limits.clone();
+    let store = if arguments.ephemeral {
+        options.durability = Durability::None;
+        SqliteStore::ephemeral(options)
+    } else {
+        SqliteStore::open(&config.data, options)
+    };
+    Ok(Arc::new(store.context("the store could not be opened")?))
+}
+
+async fn serve(
+    arguments: &ServeArguments,
+    config: &Config,
+    server_name: ServerName,
+    limits: Limits,
+    store: Arc<dyn Store>,
+) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (stop, stopping) = watch::channel(false);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let passwords = Passwords::new(config.passwords.parallel.get(), Arc::new(SystemRandom))?;
+
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", config.listen))?;
+    let address = listener.local_addr()?;
+    let settings = config.api(address);
+    let greeting = Greeting {
+        arguments,
+        config,
+        address,
+        settings: &settings,
+    };
+
+    if !arguments.ephemeral {
+        let admin = Admin {
+            store: Arc::clone(&store),
+            clock: Arc::clone(&clock),
+            passwords: passwords.clone(),
+            server_name: server_name.clone(),
+        };
+        tokio::spawn(socket::serve(socket::bind(&config.data)?, admin));
+    }
+    let private = match config.private {
+        Some(private) => Some(private::start(private, Arc::clone(&store), stopping.clone()).await?),
+        None => None,
+    };
+    greeting.print(private.as_ref().map(|(address, _)| *address));
+
+    let edge = Edge::new(Parts {
+        store,
+        rules: Arc::new(SpecDefaults),
+        clock,
+        random: Arc::new(SystemRandom),
+        limits: Arc::new(limits),
+        server_name,
+        passwords,
+        settings,
+        stopping: stopping.clone(),
+    });
+    let serving = kitbag_http::serve(listener, edge, stopping);
+    let signalled = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        info!("stopping");
+        stop.send_replace(true);
+    };
+    tokio::join!(serving, signalled);
+    if let Some((_, task)) = private {
+        task.await?;
+    }
+    Ok(())
+}
+
+/// What a user sees first.
+struct Greeting<'a> {
+    arguments: &'a ServeArguments,
+    config: &'a Config,
+    address: SocketAddr,
+    settings: &'a Settings,
+}
+
+impl Greeting<'_> {
+    /// The first line is for scripts: it comes once the address answers.
+    fn print(&self, private: Option<SocketAddr>) {
+        let Self {
+            arguments,
+            config,
+            address,
+            settings,
+        } = self;
+        println!("kitbag listening on http://{address}");
+        if let Some(private) = private {
+            println!("  private:      http://{private}/health");
+        }
+        println!("  server name:  {}", config.server_name);
+        if arguments.ephemeral {
+            println!("  data:         nothing is kept (--ephemeral)");
+        } else {
+            println!("  data:         {}", config.data.display());
+        }
+        let registration = &settings.registration;
+        let is_private = settings.is_loopback_only && settings.trusted_proxies.is_empty();
+        let who = match registration.mode {
+            RegistrationMode::Open => "everybody",
+            RegistrationMode::Auto if is_private => "everybody on this machine",
+            RegistrationMode::Closed => "nobody; use `kitbag user add NAME`",
+            RegistrationMode::Auto | RegistrationMode::Token if registration.tokens.is_empty() => {
+                "nobody; set `registration.tokens`, or use `kitbag user add NAME`"
+            }
+            RegistrationMode::Auto | RegistrationMode::Token => "whoever has a token",
+        };
+        println!("  may register: {who}");
+        println!("  try:          curl http://{address}/_matrix/client/versions");
+    }
+}

@@ -1,0 +1,172 @@
+//! `kitbag user …`
+
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use kitbag_http::Passwords;
+use kitbag_store_sqlite::{OpenError, Options, SqliteStore};
+
+use crate::admin::{Admin, Command, PAGE, Reply, UserRow, socket};
+use crate::cli::{PasswordArguments, UserArguments, UserCommand};
+use crate::config::Config;
+use crate::system::{SystemClock, SystemRandom};
+
+/// Bytes of a password read from standard input.
+const PASSWORD_BYTES_MAX: u64 = 4_096;
+
+pub(crate) fn run(arguments: UserArguments) -> Result<()> {
+    let operator = Operator {
+        config: Config::load(&arguments.config)?,
+    };
+    match arguments.command {
+        UserCommand::Add { name, password } => {
+            let password = read_password(password)?;
+            let user = operator.change(Command::AddUser { name, password })?;
+            println!("added {user}");
+        }
+        UserCommand::Deactivate { name, yes } => {
+            if !yes {
+                bail!(
+                    "this erases the account `{name}` and all its data for ever; add --yes to do it"
+                );
+            }
+            let user = operator.change(Command::DeactivateUser { name })?;
+            println!("deactivated {user}");
+        }
+        UserCommand::List { json } => operator.list(json)?,
+        UserCommand::Password {
+            name,
+            keep_devices,
+            password,
+        } => {
+            let password = read_password(password)?;
+            let command = Command::SetPassword {
+                name,
+                password,
+                keep_devices,
+            };
+            let user = operator.change(command)?;
+            let devices = if keep_devices { "stay" } else { "were" };
+            println!(
+                "changed the password of {user}; its devices {devices} logged {}",
+                if keep_devices { "in" } else { "out" }
+            );
+        }
+    }
+    Ok(())
+}
+
+struct Operator {
+    config: Config,
+}
+
+impl Operator {
+    fn change(&self, command: Command) -> Result<String> {
+        match self.send(command)? {
+            Reply::Done { user } => Ok(user),
+            Reply::Failed { error } => bail!(error),
+            Reply::Users { .. } => bail!("the server gave an unexpected answer"),
+        }
+    }
+
+    fn list(&self, json: bool) -> Result<()> {
+        let mut after = None;
+        let mut total = 0;
+        loop {
+            let users = match self.send(Command::ListUsers {
+                after: after.take(),
+            })? {
+                Reply::Users { users } => users,
+                Reply::Failed { error } => bail!(error),
+                Reply::Done { .. } => bail!("the server gave an unexpected answer"),
+            };
+            if total == 0 && !json && !users.is_empty() {
+                println!("{:<40} {:>7}  STATE", "USER", "DEVICES");
+            }
+            for user in &users {
+                print_row(user, json)?;
+            }
+            total += users.len();
+            if users.len() < PAGE {
+                break;
+            }
+            after = users.last().map(|user| user.user_id.clone());
+        }
+        if total == 0 && !json {
+            println!("no accounts");
+        }
+        Ok(())
+    }
+
+    /// Sends a command to the running server, or carries it out here where none runs.
+    fn send(&self, command: Command) -> Result<Reply> {
+        let dir = &self.config.data;
+        if let Some(reply) = socket::send(dir, &command)? {
+            return Ok(reply);
+        }
+        if !dir.try_exists().unwrap_or(false) && !matches!(command, Command::AddUser { .. }) {
+            bail!(
+                "there is no data directory `{}`; name it with --data",
+                dir.display()
+            );
+        }
+        let server_name = self.config.server_name()?;
+        let mut options = Options::new(server_name.clone(), SystemRandom.number());
+        options.limits = self.config.limits();
+        let store = SqliteStore::open(dir, options).map_err(|error| match error {
+            OpenError::Locked { .. } => {
+                anyhow::Error::new(error).context("a server uses the data and does not answer")
+            }
+            error => error.into(),
+        })?;
+        let passwords =
+            Passwords::new(self.config.passwords.parallel.get(), Arc::new(SystemRandom))?;
+        let store = Arc::new(store);
+        let admin = Admin {
+            store,
+            clock: Arc::new(SystemClock),
+            passwords,
+            server_name,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        Ok(runtime.block_on(admin.run(command)))
+    }
+}
+
+fn print_row(user: &UserRow, json: bool) -> Result<()> {
+    if json {
+        println!("{}", serde_json::to_string(user)?);
+    } else {
+        let state = if user.deactivated_ts.is_some() {
+            "deactivated"
+        } else {
+            "active"
+        };
+        println!("{:<40} {:>7}  {state}", user.user_id, user.devices);
+    }
+    Ok(())
+}
+
+fn read_password(arguments: PasswordArguments) -> Result<String> {
+    let stdin = io::stdin();
+    if arguments.password_stdin || !stdin.is_terminal() {
+        let mut line = String::new();
+        let mut reader = io::BufReader::new(stdin.lock().take(PASSWORD_BYTES_MAX));
+        reader
+            .read_line(&mut line)
+            .context("cannot read the password")?;
+        let password = line.trim_end_matches(['\r', '\n']).to_owned();
+        if password.is_empty() {
+            bail!("there is no password on standard input");
+        }
+        return Ok(password);
+    }
+    let password = rpassword::prompt_password("Password: ")?;
+    if rpassword::prompt_password("Again: ")? != password {
+        bail!("the two passwords differ");
+    }
+    Ok(password)
+}
