@@ -128,6 +128,15 @@ impl UserId {
         Self::parse(format!("@{localpart}:{server}"))
     }
 
+    /// Returns the ID of a new account, whose localpart obeys [`validate_localpart`].
+    /// # Errors
+    /// [`LocalpartError`].
+    pub fn for_new_account(localpart: &str, server: &ServerName) -> Result<Self, LocalpartError> {
+        validate_localpart(localpart)?;
+        let limit = limit::USER_ID_BYTES_MAX;
+        Self::from_parts(localpart, server).map_err(|_| LocalpartError::TooLong { limit })
+    }
+
     /// Returns the part between `@` and the first colon.
     #[must_use]
     pub fn localpart(&self) -> &str {
@@ -225,12 +234,18 @@ pub enum LocalpartError {
     /// The localpart has a character outside the grammar.
     #[error("a user name may only hold the characters a-z, 0-9, and . _ = - / +")]
     Character,
+    /// The user ID would be too long.
+    #[error("a user name with the server's must have at most {limit} bytes")]
+    TooLong {
+        /// The length allowed, of the whole ID.
+        limit: usize,
+    },
 }
 
 /// Checks the localpart of a new account [spec, appendices "User Identifiers"].
 /// # Errors
 /// [`LocalpartError`] for an empty one and for characters outside the grammar; the length is
-/// checked by [`UserId::from_parts`].
+/// checked by [`UserId::for_new_account`].
 pub fn validate_localpart(localpart: &str) -> Result<(), LocalpartError> {
     let allowed = |c: char| {
         c.is_ascii_lowercase()

@@ -18,6 +18,7 @@ use tracing::{Instrument as _, debug, error};
 
 use crate::error::Unrendered;
 use crate::extract::Peer;
+use crate::linger;
 use crate::routes;
 use crate::state::{App, Parts};
 
@@ -75,7 +76,9 @@ impl Edge {
 
     async fn answer_in_span(self, request: Request<Body>, request_id: String) -> Response {
         let started = Instant::now();
+        let (request, unread) = linger::share_body(request);
         let Ok(mut response) = self.router.oneshot(request).await;
+        unread.drain().await;
         if let Some(Unrendered(error)) = response.extensions_mut().remove() {
             let status = error.row().0;
             if status.is_server_error() {

@@ -11,6 +11,7 @@ mod error;
 mod extract;
 mod filter;
 mod json;
+mod linger;
 mod passwords;
 mod random;
 mod rate_limit;

@@ -6,7 +6,7 @@
 use axum::extract::State;
 use axum::http::{Method, Uri};
 use axum::response::{IntoResponse, Response};
-use kitbag_domain::{NewAccount, UserId, validate_localpart};
+use kitbag_domain::{NewAccount, UserId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -58,7 +58,7 @@ pub(crate) async fn register(
         Some(name) => app.free_user(name).await?,
         None => {
             let name = app.random.id(LOCALPART_CHARACTERS).to_lowercase();
-            UserId::from_parts(&name, &app.server_name)?
+            UserId::for_new_account(&name, &app.server_name)?
         }
     };
     if body.auth.is_some() {
@@ -150,8 +150,7 @@ impl App {
 
     /// Returns the ID of a new user, if it is well-formed and not taken.
     async fn free_user(&self, localpart: &str) -> Result<UserId, ApiError> {
-        validate_localpart(localpart)?;
-        let user = UserId::from_parts(localpart, &self.server_name)?;
+        let user = UserId::for_new_account(localpart, &self.server_name)?;
         match self.store.account(&user).await? {
             Some(_) => Err(ApiError::UserInUse),
             None => Ok(user),
