@@ -13,13 +13,14 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::parts::{Outcome, PartResult};
+use crate::process;
 use crate::server::Server;
 use crate::workspace::Workspace;
 
 const MARK: &str = "<!-- test -->";
 
 /// Where README.md says that the server is.
-const ADDRESSES: [&str; 2] = ["http://127.0.0.1:8008", "http://localhost:8008"];
+const ADDRESSES: [&str; 2] = ["127.0.0.1:8008", "localhost:8008"];
 
 /// What the shell prints between two blocks.
 const SEPARATOR: &str = "--- end of a README block ---";
@@ -48,16 +49,33 @@ struct Expected {
     text: String,
 }
 
+impl Expected {
+    fn at(&self, base_url: &str) -> Self {
+        Self {
+            text: at(base_url, &self.text),
+            ..*self
+        }
+    }
+}
+
 /// `cargo xtask readme`.
 pub(crate) fn task(workspace: &Workspace, arguments: &ReadmeArguments) -> anyhow::Result<()> {
     match &arguments.base_url {
         Some(base_url) => run(workspace, base_url.trim_end_matches('/')),
-        None => part(workspace).map(drop),
+        None => match part(workspace)? {
+            Outcome::Passed(_) => Ok(()),
+            outcome => bail!("{outcome:?}"),
+        },
     }
 }
 
 /// All marked blocks against a fresh server.
 pub(crate) fn part(workspace: &Workspace) -> PartResult {
+    if process::ask(Command::new("curl").arg("--version")).is_none() {
+        return Ok(Outcome::NotRun(
+            "needs curl: https://curl.se/download.html".to_owned(),
+        ));
+    }
     let count = blocks(&readme(workspace)?)?.len();
     let server = Server::start(workspace, "readme")?;
     run(workspace, server.base_url())?;
@@ -72,11 +90,8 @@ fn run(workspace: &Workspace, base_url: &str) -> anyhow::Result<()> {
         let output = outputs
             .get(index)
             .with_context(|| format!("README.md:{}: the block did not end well", block.line))?;
-        let output = ADDRESSES[..1].iter().fold(output.clone(), |text, address| {
-            text.replace(base_url, address)
-        });
         if let Some(expected) = &block.expected
-            && !matches(expected, &output)
+            && !matches(&expected.at(base_url), output)
         {
             let Block { line, script, .. } = block;
             bail!(
@@ -152,14 +167,21 @@ fn blocks(readme: &str) -> anyhow::Result<Vec<Block>> {
 fn script(blocks: &[Block], base_url: &str) -> String {
     let mut script = "set -euo pipefail\n".to_owned();
     for block in blocks {
-        let body = ADDRESSES
-            .iter()
-            .fold(block.script.clone(), |body, address| {
-                body.replace(address, base_url)
-            });
+        let body = at(base_url, &block.script);
         script.push_str(&format!("{body}\nprintf '\\n%s\\n' '{SEPARATOR}'\n"));
     }
     script
+}
+
+/// The text with the README's address replaced by that of the server under test.
+fn at(base_url: &str, text: &str) -> String {
+    let place = base_url
+        .split_once("://")
+        .map_or(base_url, |(_, place)| place);
+    ADDRESSES.iter().fold(text.to_owned(), |text, address| {
+        text.replace(&format!("http://{address}"), base_url)
+            .replace(address, place)
+    })
 }
 
 /// Runs the script and returns what each block printed, as far as it got.
@@ -294,6 +316,12 @@ echo \"{\\\"a\\\": 1}\"; echo $TOKEN >&2
     fn blocks_run_in_one_shell_at_the_given_address() {
         let outputs = outputs(README, "http://h:1");
         assert_eq!(outputs, ["http://h:1/versions", "{\"a\": 1}"]);
+    }
+
+    #[test]
+    fn address_is_replaced_with_and_without_its_scheme() {
+        let text = "curl 127.0.0.1:8008/a http://localhost:8008/b";
+        assert_eq!(at("https://h:1", text), "curl h:1/a https://h:1/b");
     }
 
     #[test]

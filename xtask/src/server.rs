@@ -117,11 +117,12 @@ impl Server {
     }
 
     fn signal(&self, name: &str) -> anyhow::Result<()> {
-        let status = Command::new("kill")
-            .args([format!("-{name}"), self.process.to_string()])
+        // By the shell, which has it built in: a small system may have no program of this name.
+        let status = Command::new("sh")
+            .args(["-c", &format!("kill -{name} {}", self.process)])
             .stderr(Stdio::null())
             .status()
-            .context("cannot run `kill`")?;
+            .context("cannot run `sh`")?;
         ensure!(
             status.success(),
             "the server is gone already\n{}",
