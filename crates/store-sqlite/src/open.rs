@@ -283,3 +283,6 @@ fn sqlite_error(file: &Path, error: &rusqlite::Error) -> OpenError {
         _ => OpenError::Sqlite { file, reason },
     }
 }
+
+#[cfg(test)]
+mod tests;

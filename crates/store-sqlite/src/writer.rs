@@ -7,6 +7,8 @@
 
 mod job;
 mod recovery;
+#[cfg(test)]
+mod tests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;

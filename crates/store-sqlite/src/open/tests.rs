@@ -1,0 +1,132 @@
+use tempfile::tempdir;
+
+use super::*;
+
+fn options() -> Options {
+    Options::new(ServerName::parse("localhost").unwrap(), 1)
+}
+
+fn step_two(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch("ALTER TABLE users ADD COLUMN colour TEXT NOT NULL DEFAULT 'red'")
+}
+
+fn failing_step(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch("DROP TABLE filters; UPDATE no_such_table SET a = 1")
+}
+
+fn version(connection: &Connection) -> u32 {
+    Header::read(connection).unwrap().version
+}
+
+fn add_user(connection: &Connection) {
+    let insert = "INSERT INTO users (name, created_at) VALUES ('@a:localhost', 0)";
+    connection.execute(insert, []).unwrap();
+}
+
+#[test]
+fn an_older_format_is_led_through_the_missing_steps() {
+    let dir = tempdir().unwrap();
+    let opened = open(dir.path(), &options()).unwrap();
+    add_user(&opened.connection);
+    assert_eq!(version(&opened.connection), 1);
+    drop(opened);
+    let steps = [MIGRATIONS[0], step_two];
+    for _ in 0..2 {
+        let opened = open_with(dir.path(), &options(), &steps).unwrap();
+        assert_eq!(version(&opened.connection), 2);
+        let sql = "SELECT colour FROM users";
+        let colour: String = opened
+            .connection
+            .query_row(sql, [], |row| row.get(0))
+            .unwrap();
+        assert_eq!((colour.as_str(), opened.epoch), ("red", 1));
+    }
+    let refused = open(dir.path(), &options()).err().unwrap();
+    assert!(
+        matches!(refused, OpenError::NewerFormat { found: 2, .. }),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_step_that_fails_changes_nothing() {
+    let dir = tempdir().unwrap();
+    drop(open(dir.path(), &options()).unwrap());
+    let steps = [MIGRATIONS[0], step_two, failing_step];
+    let failed = open_with(dir.path(), &options(), &steps).err().unwrap();
+    assert!(matches!(failed, OpenError::Sqlite { .. }), "{failed}");
+    let opened = open(dir.path(), &options()).unwrap();
+    assert_eq!(version(&opened.connection), 1);
+    let filters = "SELECT count(*) FROM filters";
+    let count: i64 = opened
+        .connection
+        .query_row(filters, [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(count, 0);
+}
+
+#[test]
+fn a_making_that_was_cut_short_is_begun_again() {
+    let dir = tempdir().unwrap();
+    private_file(&dir.path().join(DATABASE_FILE)).unwrap();
+    assert!(open(dir.path(), &options()).is_ok(), "an empty file");
+    let dir = tempdir().unwrap();
+    let connection = Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
+    use_wal(&connection, Header::read(&connection).unwrap()).unwrap();
+    drop(connection);
+    assert!(
+        open(dir.path(), &options()).is_ok(),
+        "in WAL mode, without a table"
+    );
+}
+
+#[test]
+fn a_store_that_does_not_say_whose_it_is_is_damaged() {
+    let dir = tempdir().unwrap();
+    let opened = open(dir.path(), &options()).unwrap();
+    opened.connection.execute("DELETE FROM store", []).unwrap();
+    drop(opened);
+    let refused = open(dir.path(), &options()).err().unwrap();
+    assert!(matches!(refused, OpenError::Corrupt { .. }), "{refused}");
+}
+
+#[test]
+fn connections_are_set_up_as_the_laws_need() {
+    let dir = tempdir().unwrap();
+    let opened = open(dir.path(), &options()).unwrap();
+    let full = 2;
+    for (name, wanted) in [
+        ("synchronous", full),
+        ("secure_delete", 1),
+        ("foreign_keys", 1),
+        ("wal_autocheckpoint", 0),
+        ("mmap_size", 0),
+        ("page_size", limit::PAGE_BYTES.cast_signed()),
+    ] {
+        let sql = format!("PRAGMA {name}");
+        let found: i64 = opened
+            .connection
+            .query_row(&sql, [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(found, wanted, "{name}");
+    }
+    let reader = format::connect(&opened.file, Role::Read, options().durability).unwrap();
+    let refused = reader.execute("DELETE FROM store", []).unwrap_err();
+    let code = refused.sqlite_error_code();
+    assert_eq!(code, Some(rusqlite::ErrorCode::ReadOnly));
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_made_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let above = tempdir().unwrap();
+    let dir = above.path().join("a/b");
+    let opened = open(&dir, &options()).unwrap();
+    add_user(&opened.connection);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&above.path().join("a")), mode(&dir)), (0o700, 0o700));
+    for file in ["lock", "kitbag.db", "kitbag.db-wal", "kitbag.db-shm"] {
+        assert_eq!(mode(&dir.join(file)), 0o600, "{file}");
+    }
+}

@@ -1,0 +1,340 @@
+//! The steps of a batch, one at a time: jobs are queued first, then the writer takes one step.
+
+use std::sync::Arc;
+
+use crossbeam_channel::bounded;
+use kitbag_domain::{
+    Applied, ApplyError, BoxFuture, Position, ServerName, StoreError, UserId, Wakeups,
+};
+use tempfile::{TempDir, tempdir};
+
+use super::{Control, Counters, Setup, State, Tx, Weight, WriteQueue, Writer, writer};
+use crate::connections::Connections;
+use crate::error::{Failure, Halt};
+use crate::format::Role;
+use crate::open;
+use crate::options::{Options, limit};
+use crate::rows::{first, run};
+
+/// A writer without a thread.
+struct Bench {
+    queue: WriteQueue,
+    writer: Writer,
+    dir: TempDir,
+    control: crossbeam_channel::Sender<Control>,
+    asked: crossbeam_channel::Receiver<()>,
+}
+
+type Reply<T> = BoxFuture<'static, Result<T, StoreError>>;
+
+fn options() -> Options {
+    Options::new(ServerName::parse("localhost").unwrap(), 1)
+}
+
+impl Bench {
+    fn new(options: Options) -> Self {
+        let dir = tempdir().unwrap();
+        let opened = open::open(dir.path(), &options).unwrap();
+        let roles = [Role::Read];
+        let connections = Connections::new(opened.file.clone(), options.durability, roles);
+        let (control, controlled) = bounded(2);
+        let (ask, asked) = bounded(1);
+        let setup = Setup {
+            connection: opened.connection,
+            file: opened.file,
+            connections: Arc::new(connections),
+            control: controlled,
+            checkpoint: ask,
+            counters: Arc::<Counters>::default(),
+            wakeups: Arc::<Wakeups>::default(),
+        };
+        let (queue, writer) = writer(options, setup);
+        Self {
+            queue,
+            writer,
+            dir,
+            control,
+            asked,
+        }
+    }
+
+    /// Serves one batch.
+    fn step(&mut self) {
+        let job = self.writer.jobs.try_recv().unwrap();
+        self.writer.serve(job);
+    }
+
+    fn commits(&self) -> u64 {
+        let commits = &self.writer.setup.counters.commits;
+        commits.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Queues the registration of a user.
+    fn add(&self, name: &str) -> Reply<()> {
+        let name = name.to_owned();
+        self.queue
+            .submit(Weight::default(), move |tx| Ok(add(tx, &name)?))
+    }
+
+    /// Queues an arbitrary statement.
+    fn run(&self, sql: &'static str) -> Reply<()> {
+        self.queue.submit(Weight::default(), move |tx| {
+            run(tx.connection, sql, [])?;
+            Ok(())
+        })
+    }
+
+    fn users(&self) -> Vec<String> {
+        let sql = "SELECT name FROM users ORDER BY name";
+        let read = |connection: &rusqlite::Connection| {
+            crate::rows::all(connection, sql, [], |row| Ok(row.get(0)?))
+        };
+        self.writer.setup.connections.with(0, read).unwrap()
+    }
+
+    fn log_bytes(&self) -> u64 {
+        let log = self.dir.path().join("kitbag.db-wal");
+        log.metadata().map_or(0, |log| log.len())
+    }
+}
+
+fn add(tx: &mut Tx<'_>, name: &str) -> Result<(), Failure> {
+    let sql = "INSERT INTO users (name, created_at) VALUES (?1, 0)";
+    run(tx.connection, sql, [name])?;
+    tx.changed = Some((UserId::parse(format!("@{name}:x")).unwrap(), Position(1)));
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_queued_meanwhile_shares_a_commit() {
+    let mut bench = Bench::new(options());
+    let replies: Vec<_> = (0..100).map(|n| bench.add(&n.to_string())).collect();
+    bench.step();
+    for reply in replies {
+        reply.await.unwrap();
+    }
+    assert_eq!(bench.commits(), 1);
+    assert_eq!(bench.users().len(), 100);
+}
+
+#[tokio::test]
+async fn a_batch_has_a_bound() {
+    let mut bench = Bench::new(options());
+    let jobs = limit::BATCH_JOBS_MAX + 1;
+    let replies: Vec<_> = (0..jobs).map(|n| bench.add(&n.to_string())).collect();
+    bench.step();
+    assert_eq!(bench.users().len(), limit::BATCH_JOBS_MAX);
+    bench.step();
+    assert_eq!(bench.users().len(), jobs);
+    drop(replies);
+}
+
+#[tokio::test]
+async fn an_sql_error_undoes_the_whole_batch_and_nothing_else() {
+    let mut bench = Bench::new(options());
+    let kept = bench.add("kept");
+    bench.step();
+    let undone = [
+        bench.add("a"),
+        bench.run("INSERT INTO users (name) VALUES ('b')"),
+        bench.add("c"),
+    ];
+    bench.step();
+    kept.await.unwrap();
+    for reply in undone {
+        let error = reply.await.unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+    }
+    assert_eq!(bench.users(), ["kept"]);
+    let after = bench.add("after");
+    bench.step();
+    after.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_panic_undoes_its_batch_and_the_writer_goes_on() {
+    let mut bench = Bench::new(options());
+    let before = bench.add("before");
+    let panics: Reply<()> = bench.queue.submit(Weight::default(), |_| {
+        panic!("as a rule of the domain might")
+    });
+    bench.step();
+    assert!(matches!(before.await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(panics.await, Err(StoreError::Unavailable(_))));
+    assert_eq!(bench.users(), <[&str; 0]>::default());
+    let after = bench.add("after");
+    bench.step();
+    after.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refusal_leaves_the_rest_of_the_batch_alone() {
+    let mut bench = Bench::new(options());
+    let before = bench.add("before");
+    let refused: BoxFuture<'_, Result<Applied, ApplyError>> =
+        bench.queue.submit(Weight::default(), |_| {
+            Err(kitbag_domain::Refusal::SessionGone.into())
+        });
+    let after = bench.add("after");
+    bench.step();
+    assert!(matches!(refused.await, Err(ApplyError::Refused(_))));
+    before.await.unwrap();
+    after.await.unwrap();
+    assert_eq!(bench.users(), ["after", "before"]);
+}
+
+#[tokio::test]
+async fn a_savepoint_undoes_what_came_before_a_refusal() {
+    let mut bench = Bench::new(options());
+    let before = bench.add("before");
+    let weight = Weight {
+        bytes: 0,
+        needs_savepoint: true,
+    };
+    let refused: BoxFuture<'_, Result<Applied, ApplyError>> = bench.queue.submit(weight, |tx| {
+        add(tx, "refused")?;
+        Err(kitbag_domain::Refusal::SessionGone.into())
+    });
+    bench.step();
+    assert!(matches!(refused.await, Err(ApplyError::Refused(_))));
+    before.await.unwrap();
+    assert_eq!(bench.users(), ["before"]);
+}
+
+#[tokio::test]
+async fn a_refusal_after_a_change_is_noticed() {
+    let mut bench = Bench::new(options());
+    let refused: BoxFuture<'_, Result<Applied, ApplyError>> =
+        bench.queue.submit(Weight::default(), |tx| {
+            add(tx, "refused")?;
+            Err(kitbag_domain::Refusal::SessionGone.into())
+        });
+    bench.step();
+    let error = refused.await.unwrap_err();
+    assert!(matches!(
+        error,
+        ApplyError::Store(StoreError::Unavailable(_))
+    ));
+    assert_eq!(bench.users(), <[&str; 0]>::default());
+}
+
+#[tokio::test]
+async fn an_unreadable_row_concerns_its_reader_only() {
+    let mut bench = Bench::new(options());
+    let damaged: Reply<()> = bench.queue.submit(Weight::default(), |_| {
+        Err(Halt::Failed(Failure::Row("a strange scope".to_owned())))
+    });
+    let other = bench.add("other");
+    bench.step();
+    assert!(matches!(damaged.await, Err(StoreError::Corrupt(_))));
+    other.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_failed_commit_leaves_the_outcome_unknown_and_wakes_who_waits() {
+    let mut bench = Bench::new(options());
+    let user = UserId::parse("@doubtful:x").unwrap();
+    let mut waiting = bench.writer.setup.wakeups.subscribe(&user);
+    let doubtful = bench.add("doubtful");
+    // Foreign keys that are checked at COMMIT make it fail.
+    let deferred = bench.run("PRAGMA defer_foreign_keys = ON");
+    let orphan = bench.run("INSERT INTO filters (user, number, filter) VALUES (99, 0, '')");
+    bench.step();
+    for reply in [doubtful, deferred, orphan] {
+        let error = reply.await.unwrap_err();
+        assert!(matches!(error, StoreError::OutcomeUnknown(_)), "{error}");
+    }
+    waiting.changed().await;
+    let after = bench.add("after");
+    bench.step();
+    after.await.unwrap();
+    assert_eq!(bench.users(), ["after"]);
+}
+
+#[tokio::test]
+async fn after_a_full_disk_the_files_are_opened_anew() {
+    let mut bench = Bench::new(options());
+    let full = bench.run("UPDATE store SET server_name = zeroblob(9)");
+    bench.step();
+    assert!(
+        full.await.is_err(),
+        "STRICT refuses the type, which is no fault"
+    );
+    let pages = "PRAGMA max_page_count = 1";
+    first(&bench.writer.setup.connection, pages, [], |_| Ok(())).unwrap();
+    let large = "INSERT INTO users (name, created_at, displayname)
+        VALUES ('large', 0, hex(randomblob(100000)))";
+    let refused = bench.run(large);
+    bench.step();
+    assert!(matches!(refused.await, Err(StoreError::Unavailable(_))));
+    let again = bench.run(large);
+    bench.step();
+    again.await.unwrap();
+    assert_eq!(bench.users(), ["large"]);
+}
+
+#[tokio::test]
+async fn while_the_files_do_not_work_writes_are_refused_and_closing_is_heard() {
+    let mut bench = Bench::new(options());
+    let waiting = bench.add("waiting");
+    let file = bench.writer.setup.file.clone();
+    std::fs::rename(&file, file.with_extension("gone")).unwrap();
+    bench.control.send(Control::Close).unwrap();
+    bench.writer.recover();
+    assert!(matches!(waiting.await, Err(StoreError::Unavailable(_))));
+    assert_eq!(bench.writer.state, State::Broken);
+}
+
+#[tokio::test]
+async fn a_full_queue_is_told_at_once() {
+    let mut small = options();
+    small.write_queue_jobs_max = 2;
+    let mut bench = Bench::new(small);
+    let (first, second) = (bench.add("first"), bench.add("second"));
+    assert_eq!(bench.add("third").await, Err(StoreError::Overloaded));
+    bench.step();
+    first.await.unwrap();
+    second.await.unwrap();
+}
+
+#[tokio::test]
+async fn queued_bytes_have_a_bound() {
+    let mut small = options();
+    small.write_queue_bytes_max = 10;
+    let mut bench = Bench::new(small);
+    let submit = |bench: &Bench, bytes| -> Reply<()> {
+        let weight = Weight {
+            bytes,
+            needs_savepoint: false,
+        };
+        bench.queue.submit(weight, |_| Ok(()))
+    };
+    let large = submit(&bench, 11);
+    assert_eq!(submit(&bench, 1).await, Err(StoreError::Overloaded));
+    bench.step();
+    large.await.unwrap();
+    let small = submit(&bench, 10);
+    bench.step();
+    small.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_grown_log_asks_for_a_checkpoint_and_an_idle_one_is_emptied() {
+    let mut bench = Bench::new(options());
+    let small = bench.add("small");
+    bench.step();
+    small.await.unwrap();
+    assert!(
+        bench.asked.try_recv().is_err(),
+        "a page or two are not worth it"
+    );
+    let pages = "INSERT INTO users (name, created_at, displayname)
+        VALUES ('large', 0, hex(randomblob(3000000)))";
+    let large = bench.run(pages);
+    bench.step();
+    large.await.unwrap();
+    assert!(bench.asked.try_recv().is_ok());
+    assert!(bench.log_bytes() > limit::CHECKPOINT_FRAMES * limit::PAGE_BYTES);
+    bench.writer.rest();
+    assert_eq!(bench.log_bytes(), 0);
+}
