@@ -344,7 +344,8 @@ async fn nested_revision(lab: Lab) -> Outcome {
     let new = json!({"a": 1});
     put_expecting(&user, &path, "x", Naming::Stable, &new)
         .await?
-        .expect_json(&json!({}))
+        .expect_json(&json!({}))?;
+    user.get(&path).await?.expect_json(&new)
 }
 
 async fn opaque(lab: Lab) -> Outcome {

@@ -167,6 +167,8 @@ async fn absent(lab: Lab) -> Outcome {
             .await?;
         user.remove(scope, "org.example.a").await?;
         user.remove(scope, "org.example.a").await?;
+        let path = user.path_of(scope, "org.example.a");
+        user.get(&path).await?.expect_error(404, "M_NOT_FOUND")?;
     }
     Ok(())
 }
@@ -179,7 +181,10 @@ async fn absent_not_in_sync(lab: Lab) -> Outcome {
     let since = user.settled().await?;
     user.remove(Scope::Global, "org.example.never").await?;
     user.remove(Scope::Global, "org.example.a").await?;
+    user.set(&user.global("org.example.b"), &json!({"b": 1}))
+        .await?;
     let sync = user.sync_since(&since).await?;
+    sync.expect_global("org.example.b", &json!({"b": 1}))?;
     sync.expect_no_global("org.example.never")?;
     sync.expect_no_global("org.example.a")
 }
@@ -234,7 +239,10 @@ async fn write_and_delete(lab: Lab) -> Outcome {
     user.set(&user.global("org.example.a"), &json!({"a": 1}))
         .await?;
     user.remove(Scope::Global, "org.example.a").await?;
+    user.set(&user.global("org.example.b"), &json!({"b": 1}))
+        .await?;
     let sync = user.sync_since(&since).await?;
+    sync.expect_global("org.example.b", &json!({"b": 1}))?;
     if sync.global("org.example.a").is_empty() {
         return Ok(());
     }

@@ -176,7 +176,7 @@ async fn unknown_device(lab: Lab) -> Outcome {
                 .expect_error(404, "M_NOT_FOUND")?;
         }
     }
-    Ok(())
+    user.set(&user.own(TYPE), &json!({"a": 1})).await
 }
 
 async fn case_sensitive(lab: Lab) -> Outcome {

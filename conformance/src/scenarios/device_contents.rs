@@ -188,6 +188,9 @@ async fn bad_bodies(lab: Lab) -> Outcome {
 
 async fn put_empty_object(lab: Lab) -> Outcome {
     let user = lab.user().await?;
+    user.get(&user.own(TYPE))
+        .await?
+        .expect_error(404, "M_NOT_FOUND")?;
     user.set(&user.own(TYPE), &json!({"a": 1})).await?;
     user.set(&user.own(TYPE), &json!({})).await?;
     user.get(&user.own(TYPE)).await?.expect_json(&json!({}))

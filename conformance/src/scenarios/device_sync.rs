@@ -107,8 +107,10 @@ async fn absent(lab: Lab) -> Outcome {
         "no device key",
         sync.body.to_string(),
     )?;
-    user.set(&user.global("org.example.a"), &json!({})).await?;
+    user.set(&user.global("org.example.a"), &json!({"a": 1}))
+        .await?;
     let sync = user.sync_since(&sync.next_batch).await?;
+    sync.expect_global("org.example.a", &json!({"a": 1}))?;
     check(
         sync.body.get(DEVICE_KEY).is_none(),
         "no device key",

@@ -125,6 +125,9 @@ async fn list(lab: Lab) -> Outcome {
 
 async fn unknown(lab: Lab) -> Outcome {
     let user = lab.user().await?;
+    user.get(&path::device(user.device_id()))
+        .await?
+        .expect_status(200)?;
     user.get(&path::device("NEVERWAS"))
         .await?
         .expect_error(404, "M_NOT_FOUND")?;
@@ -251,7 +254,15 @@ async fn deleted(lab: Lab) -> Outcome {
 
 async fn delete_gone(lab: Lab) -> Outcome {
     let user = lab.user().await?;
-    user.delete_device("NEVERWAS").await
+    let request = Request::new(Method::DELETE, path::device("NEVERWAS"));
+    user.send(request.json(&json!({})))
+        .await?
+        .expect_challenge()?;
+    user.delete_device("NEVERWAS").await?;
+    user.get(&path::device(user.device_id()))
+        .await?
+        .expect_status(200)?;
+    Ok(())
 }
 
 async fn delete_several(lab: Lab) -> Outcome {

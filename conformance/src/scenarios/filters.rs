@@ -257,6 +257,8 @@ async fn not_types(lab: Lab) -> Outcome {
 async fn empty_types(lab: Lab) -> Outcome {
     let user = user_with(&lab, &["a.one"]).await?;
     let silent = sync(&user, None, &json!({"account_data": {"types": []}})).await?;
+    let all = sync(&user, None, &json!({})).await?;
+    all.expect_global("a.one", &json!({"of": "a.one"}))?;
     check_eq(&silent.global_types(), &Vec::new(), "types")
 }
 
@@ -413,7 +415,9 @@ async fn invalid(lab: Lab) -> Outcome {
             .await?
             .expect_refusal()?;
     }
-    Ok(())
+    upload_of(&user, &json!({"room": {"timeline": {"types": ["a"]}}}))
+        .await
+        .map(drop)
 }
 
 async fn unparsable(lab: Lab) -> Outcome {
@@ -444,6 +448,10 @@ async fn other_user(lab: Lab) -> Outcome {
 
 async fn unknown(lab: Lab) -> Outcome {
     let user = lab.user().await?;
+    let id = upload_of(&user, &json!({})).await?;
+    user.get(&filter_path(&user, &id))
+        .await?
+        .expect_status(200)?;
     user.get(&filter_path(&user, "999999"))
         .await?
         .expect_error(404, "M_NOT_FOUND")?;

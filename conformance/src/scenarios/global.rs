@@ -143,13 +143,17 @@ async fn put_replaces(lab: Lab) -> Outcome {
 
 async fn get_absent(lab: Lab) -> Outcome {
     let user = lab.user().await?;
+    user.set(&user.global("org.example.there"), &json!({"a": 1}))
+        .await?;
     user.get(&user.global("org.example.never"))
         .await?
         .expect_error(404, "M_NOT_FOUND")?;
     user.get(&user.global("m.direct"))
         .await?
         .expect_error(404, "M_NOT_FOUND")?;
-    Ok(())
+    user.get(&user.global("org.example.there"))
+        .await?
+        .expect_json(&json!({"a": 1}))
 }
 
 async fn put_empty_object(lab: Lab) -> Outcome {

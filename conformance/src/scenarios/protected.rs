@@ -323,18 +323,26 @@ async fn refused_put_changes_nothing(lab: Lab) -> Outcome {
 
 async fn room_push_rules(lab: Lab) -> Outcome {
     let user = lab.user().await?;
+    user.set(&user.room(ROOM, "org.example.a"), &json!({"a": 1}))
+        .await?;
     user.get(&user.room(ROOM, "m.push_rules"))
         .await?
         .expect_error(404, "M_NOT_FOUND")?;
-    Ok(())
+    user.get(&user.room(ROOM, "org.example.a"))
+        .await?
+        .expect_json(&json!({"a": 1}))
 }
 
 async fn global_fully_read(lab: Lab) -> Outcome {
     let user = lab.user().await?;
+    user.set(&user.global("org.example.there"), &json!({"a": 1}))
+        .await?;
     user.get(&user.global("m.fully_read"))
         .await?
         .expect_error(404, "M_NOT_FOUND")?;
-    Ok(())
+    user.get(&user.global("org.example.there"))
+        .await?
+        .expect_json(&json!({"a": 1}))
 }
 
 async fn others_push_rules(lab: Lab) -> Outcome {
@@ -342,5 +350,5 @@ async fn others_push_rules(lab: Lab) -> Outcome {
     bob.get(&alice.global("m.push_rules"))
         .await?
         .expect_error(403, "M_FORBIDDEN")?;
-    Ok(())
+    push_rules_readable_by(&alice).await
 }

@@ -156,6 +156,8 @@ async fn no_token(lab: Lab) -> Outcome {
 
 async fn unknown_token(lab: Lab) -> Outcome {
     let user = lab.user().await?;
+    user.set(&user.global("org.example.there"), &json!({"a": 1}))
+        .await?;
     let path = user.global("org.example.a");
     for token in [
         "nonsense",
@@ -169,7 +171,9 @@ async fn unknown_token(lab: Lab) -> Outcome {
             .json(&json!({}));
         lab.send(put).await?.expect_error(401, "M_UNKNOWN_TOKEN")?;
     }
-    Ok(())
+    user.get(&user.global("org.example.there"))
+        .await?
+        .expect_json(&json!({"a": 1}))
 }
 
 async fn other_user(lab: Lab) -> Outcome {
@@ -206,6 +210,8 @@ async fn other_user(lab: Lab) -> Outcome {
 
 async fn inexact_user(lab: Lab) -> Outcome {
     let user = lab.user().await?;
+    user.set(&user.global("org.example.there"), &json!({"a": 1}))
+        .await?;
     for user_id in [user.localpart().to_owned(), user.user_id().to_uppercase()] {
         let path = format!(
             "{}/user/{}/account_data/a",
@@ -216,7 +222,9 @@ async fn inexact_user(lab: Lab) -> Outcome {
             .await?
             .expect_error(403, "M_FORBIDDEN")?;
     }
-    Ok(())
+    user.get(&user.global("org.example.there"))
+        .await?
+        .expect_json(&json!({"a": 1}))
 }
 
 async fn unparsable_body(lab: Lab) -> Outcome {
@@ -404,7 +412,8 @@ async fn user_before_rest(lab: Lab) -> Outcome {
             }
         }
     }
-    Ok(())
+    bob.set(&bob.global("org.example.a"), &json!({"of": "bob"}))
+        .await
 }
 
 async fn self_ignore(lab: Lab) -> Outcome {

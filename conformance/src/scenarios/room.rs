@@ -150,13 +150,17 @@ async fn put_then_get(lab: Lab) -> Outcome {
 
 async fn get_absent(lab: Lab) -> Outcome {
     let user = lab.user().await?;
+    user.set(&user.room(ROOM, "org.example.b"), &json!({"b": 1}))
+        .await?;
     user.get(&user.room(ROOM, "org.example.a"))
         .await?
         .expect_error(404, "M_NOT_FOUND")?;
     user.get(&user.room(ROOM, "m.fully_read"))
         .await?
         .expect_error(404, "M_NOT_FOUND")?;
-    Ok(())
+    user.get(&user.room(ROOM, "org.example.b"))
+        .await?
+        .expect_json(&json!({"b": 1}))
 }
 
 async fn independent(lab: Lab) -> Outcome {
@@ -252,7 +256,9 @@ async fn other_user(lab: Lab) -> Outcome {
             .await?
             .expect_error(403, "M_FORBIDDEN")?;
     }
-    Ok(())
+    alice
+        .set(&alice.room(ROOM, "org.example.a"), &json!({"of": "alice"}))
+        .await
 }
 
 async fn bad_bodies(lab: Lab) -> Outcome {
@@ -358,6 +364,7 @@ async fn unknown_paths(lab: Lab) -> Outcome {
 async fn put_empty_object(lab: Lab) -> Outcome {
     let user = lab.user().await?;
     let path = user.room(ROOM, "org.example.a");
+    user.get(&path).await?.expect_error(404, "M_NOT_FOUND")?;
     user.set(&path, &json!({})).await?;
     user.get(&path).await?.expect_json(&json!({}))
 }

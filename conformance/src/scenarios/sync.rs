@@ -371,6 +371,10 @@ async fn timeout_0(lab: Lab) -> Outcome {
     user.sync_since(&since).await?.expect_no_global(TYPE)?;
     let path = format!("{}/sync?since={}", path::V3, path::segment(&since));
     user.get(&path).await?.expect_status(200)?;
+    user.set(&user.global(TYPE), &json!({"n": 1})).await?;
+    user.sync_since(&since)
+        .await?
+        .expect_global(TYPE, &json!({"n": 1}))?;
     took_less_than(start, WAKE_UP)
 }
 
@@ -441,7 +445,9 @@ async fn foreign_token(lab: Lab) -> Outcome {
     if reply.status() == 400 {
         return Ok(());
     }
-    Sync::of(&reply)?.expect_no_global("org.example.secret")
+    let sync = Sync::of(&reply)?;
+    sync.expect_no_global("org.example.secret")?;
+    sync.expect_global(TYPE, &json!({"of": "bob"}))
 }
 
 async fn garbage_timeout(lab: Lab) -> Outcome {

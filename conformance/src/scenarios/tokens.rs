@@ -206,6 +206,7 @@ async fn on_demand(lab: Lab) -> Outcome {
         "a refresh token",
         "none",
     )?;
+    refresh_with(&lab, &refresh_token(&device)).await?.ok()?;
     let plain = lab.second_device(&device).await?;
     check(refresh_token(&plain).is_empty(), "no refresh token", "one")
 }
@@ -254,7 +255,10 @@ async fn unknown_refresh_token(lab: Lab) -> Outcome {
             .await?
             .expect_error(401, "M_UNKNOWN_TOKEN")?;
     }
-    Ok(())
+    refresh_with(&lab, &refresh_token(&device))
+        .await?
+        .ok()
+        .map(drop)
 }
 
 async fn logout_kills_refresh(lab: Lab) -> Outcome {
@@ -270,5 +274,8 @@ async fn refresh_as_access(lab: Lab) -> Outcome {
     use_token(&lab, &refresh_token(&device))
         .await?
         .expect_error(401, "M_UNKNOWN_TOKEN")?;
-    Ok(())
+    refresh_with(&lab, &refresh_token(&device))
+        .await?
+        .ok()
+        .map(drop)
 }
