@@ -96,7 +96,8 @@ CREATE TABLE entries (
     UNIQUE (user, scope, place, type)
 ) STRICT;
 CREATE UNIQUE INDEX entries_by_position ON entries (user, position);
-CREATE INDEX tombstones ON entries (user, position, written_at) WHERE content IS NULL;
+-- Holds all that their collection asks for; `content`, always NULL here, makes SQLite see that.
+CREATE INDEX tombstones ON entries (user, content, position, written_at) WHERE content IS NULL;
 
 CREATE TABLE filters (
     id INTEGER PRIMARY KEY,

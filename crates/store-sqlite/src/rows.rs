@@ -6,7 +6,7 @@ use kitbag_domain::{
     Content, DeviceId, Entry, EventType, IdError, Key, Position, RoomId, Scope, Writer,
 };
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, Params, Row, ToSql};
+use rusqlite::{Connection, Params, Row, Statement, StatementStatus, ToSql};
 
 use crate::error::Failure;
 
@@ -16,7 +16,10 @@ pub(crate) fn run(
     sql: &str,
     params: impl Params,
 ) -> Result<usize, Failure> {
-    Ok(connection.prepare_cached(sql)?.execute(params)?)
+    let mut statement = connection.prepare_cached(sql)?;
+    let changed = statement.execute(params)?;
+    check_plan(&statement, sql);
+    Ok(changed)
 }
 
 /// Returns the first row of a query.
@@ -28,7 +31,10 @@ pub(crate) fn first<T>(
 ) -> Result<Option<T>, Failure> {
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query(params)?;
-    rows.next()?.map(read).transpose()
+    let found = rows.next()?.map(read).transpose()?;
+    drop(rows);
+    check_plan(&statement, sql);
+    Ok(found)
 }
 
 /// Returns all rows of a query, each of which has its bound.
@@ -44,7 +50,15 @@ pub(crate) fn all<T>(
     while let Some(row) = rows.next()? {
         found.push(read(row)?);
     }
+    drop(rows);
+    check_plan(&statement, sql);
     Ok(found)
+}
+
+/// Checks in tests that no statement reads a table from end to end.
+fn check_plan(statement: &Statement<'_>, sql: &str) {
+    let steps = || statement.get_status(StatementStatus::FullscanStep);
+    debug_assert_eq!(steps(), 0, "no index serves `{sql}`");
 }
 
 /// Returns a number as SQLite keeps it.

@@ -11,10 +11,12 @@ use std::thread::{Builder, JoinHandle};
 use crossbeam_channel::{Sender, bounded};
 use kitbag_domain::Wakeups;
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 use tempfile::TempDir;
 
 use crate::checkpoint;
 use crate::connections::Connections;
+use crate::error::Failure;
 use crate::format::Role;
 use crate::open::{self, OpenError, Opened};
 use crate::options::{Durability, Options};
@@ -172,7 +174,7 @@ impl SqliteStore {
         join(running.checkpoint);
         self.connections.close_all();
         if let Some(connection) = connection
-            && let Err(error) = checkpoint::truncate(&connection)
+            && let Err(error) = leave(connection)
         {
             // Nothing is lost: the next start reads the log.
             tracing::warn!(%error, "the write-ahead log was not emptied");
@@ -216,7 +218,57 @@ fn spawn<T: Send + 'static>(
     })
 }
 
+/// Closes the last connection, so that the database is one whole file again.
+fn leave(connection: Connection) -> Result<(), Failure> {
+    checkpoint::truncate(&connection)?;
+    // With this SQLite removes the files beside it.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+    connection.close().map_err(|(_, error)| error.into())
+}
+
 /// Waits for a thread; `None` where it panicked, which was logged by the panic itself.
 fn join<T>(thread: JoinHandle<T>) -> Option<T> {
     thread.join().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use kitbag_domain::{AccountStore as _, BoxFuture, NewAccount, ServerName, StoreError, UserId};
+    use rusqlite::ffi;
+
+    use super::*;
+    use crate::error::Halt;
+    use crate::writer::Weight;
+
+    fn account(localpart: &str) -> NewAccount {
+        NewAccount {
+            user: UserId::parse(format!("@{localpart}:localhost")).unwrap(),
+            password_hash: String::new(),
+            at: 0,
+        }
+    }
+
+    #[tokio::test]
+    async fn after_a_fault_reads_go_on_and_writes_soon_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options::new(ServerName::parse("localhost").unwrap(), 1);
+        let store = SqliteStore::open(dir.path(), options).unwrap();
+        let alice = account("alice");
+        store.register(alice.clone(), None).await.unwrap();
+        assert!(store.account(&alice.user).await.unwrap().is_some());
+        let fault: BoxFuture<'_, Result<(), StoreError>> =
+            store.writes.submit(Weight::default(), |_| {
+                let error = ffi::Error::new(ffi::SQLITE_IOERR);
+                let error = rusqlite::Error::SqliteFailure(error, None);
+                Err(Halt::Failed(Failure::Sql(error)))
+            });
+        assert!(matches!(fault.await, Err(StoreError::Unavailable(_))));
+        assert!(store.account(&alice.user).await.unwrap().is_some());
+        let bob = account("bob");
+        while let Err(error) = store.register(bob.clone(), None).await {
+            let error = error.to_string();
+            assert!(error.contains("unavailable"), "{error}");
+        }
+        assert!(store.account(&bob.user).await.unwrap().is_some());
+    }
 }

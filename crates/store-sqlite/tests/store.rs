@@ -7,8 +7,9 @@
 use std::fs;
 
 use kitbag_domain::{
-    AccountStore as _, Allowance, Content, EntryStore as _, EventType, Expectation, Guard, Key,
-    Limits, NewAccount, Op, Position, Scope, ServerName, UserId, Write, Writer,
+    AccountStore as _, Allowance, ApplyError, Content, EntryStore as _, EventType, Expectation,
+    Guard, Key, Limits, NewAccount, Op, Position, Scope, ServerName, StoreError, UserId, Write,
+    Writer,
 };
 use kitbag_store_sqlite::{OpenError, Options, SqliteStore};
 use tempfile::tempdir;
@@ -118,4 +119,69 @@ async fn an_ephemeral_store_works() {
     register(&store).await;
     put(&store, "a", "{}").await;
     assert_eq!(get(&store, "a").await.unwrap(), "{}");
+}
+
+#[tokio::test]
+async fn a_closed_store_is_one_file() {
+    let dir = tempdir().unwrap();
+    let store = SqliteStore::open(dir.path(), options()).unwrap();
+    register(&store).await;
+    put(&store, "a", "{}").await;
+    store.close();
+    let files = fs::read_dir(dir.path()).unwrap();
+    let mut files: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
+    files.sort();
+    assert_eq!(files, ["kitbag.db", "lock"]);
+}
+
+#[tokio::test]
+async fn closing_commits_what_is_queued() {
+    let dir = tempdir().unwrap();
+    let store = SqliteStore::open(dir.path(), options()).unwrap();
+    register(&store).await;
+    let writes: Vec<_> = (0..500)
+        .map(|number| {
+            let op = Op::Put(
+                key(&number.to_string()),
+                content("{}"),
+                Expectation::default(),
+            );
+            store.apply(&alice(), write(), vec![op])
+        })
+        .collect();
+    store.close();
+    for write in writes {
+        write.await.unwrap();
+    }
+    let store = SqliteStore::open(dir.path(), options()).unwrap();
+    assert_eq!(get(&store, "499").await.unwrap(), "{}");
+}
+
+#[tokio::test]
+async fn a_wrong_count_is_told_as_damage_to_its_user_only() {
+    let dir = tempdir().unwrap();
+    let store = SqliteStore::open(dir.path(), options()).unwrap();
+    register(&store).await;
+    put(&store, "a", "{}").await;
+    store.close();
+    let connection = rusqlite::Connection::open(dir.path().join("kitbag.db")).unwrap();
+    connection
+        .execute("UPDATE users SET entries = 0, bytes = 0", [])
+        .unwrap();
+    drop(connection);
+    let store = SqliteStore::open(dir.path(), options()).unwrap();
+    let damaged = store.apply(&alice(), write(), vec![Op::Delete(key("a"))]);
+    let bob = UserId::parse("@bob:localhost").unwrap();
+    let account = NewAccount {
+        user: bob,
+        password_hash: "hash".to_owned(),
+        at: 1,
+    };
+    let registered = store.register(account, None);
+    let error = damaged.await.unwrap_err();
+    assert!(
+        matches!(error, ApplyError::Store(StoreError::Corrupt(_))),
+        "{error}"
+    );
+    registered.await.unwrap();
 }

@@ -155,6 +155,11 @@ fn stored(tx: &Tx<'_>, user: i64, key: &Key) -> Result<Option<Stored>, Failure> 
     })
 }
 
+/// The user's tombstones, the oldest first.
+const TOMBSTONES: &str = "
+    SELECT position, written_at FROM entries INDEXED BY tombstones
+    WHERE user = ?1 AND content IS NULL ORDER BY position";
+
 impl UserRow {
     /// Returns the next position, which is thereby taken.
     pub(crate) fn take_position(&mut self) -> Position {
@@ -186,6 +191,7 @@ impl UserRow {
         content: Option<Content>,
     ) -> Result<Option<Position>, Halt<ApplyError>> {
         let live = stored.as_ref().and_then(Stored::live);
+        self.check_usage(live)?;
         let device_entries = match &key.scope {
             Scope::Device(device) if live.is_none() && content.is_some() => {
                 device_entries(tx, self.id, device)?
@@ -219,6 +225,17 @@ impl UserRow {
         Ok(Some(entry.position))
     }
 
+    /// Checks that a live entry is counted: the arithmetic of the domain relies on it.
+    fn check_usage(&self, live: Option<&Entry>) -> Result<(), Failure> {
+        match live {
+            Some(live) if self.usage.entries < 1 || self.usage.bytes < live.size_bytes() => {
+                let what = "a user's usage is less than one of the entries";
+                Err(Failure::Row(what.to_owned()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Collects tombstones, writes the row and notes whom to wake, if anything moved.
     pub(crate) fn save(
         mut self,
@@ -245,12 +262,9 @@ impl UserRow {
     ///
     /// All that it looks at stands in an index of the tombstones alone, which are bounded.
     fn collect_tombstones(&mut self, tx: &Tx<'_>, now: UnixMs) -> Result<(), Failure> {
-        const ALL: &str = "
-            SELECT position, written_at FROM entries
-            WHERE user = ?1 AND content IS NULL ORDER BY position";
         const DROP: &str = "
             DELETE FROM entries WHERE user = ?1 AND position = ?2 AND content IS NULL";
-        let tombstones = all(tx.connection, ALL, [self.id], |row| {
+        let tombstones = all(tx.connection, TOMBSTONES, [self.id], |row| {
             Ok((Position(row.get(0)?), row.get::<_, UnixMs>(1)?))
         })?;
         let surplus = (tombstones.len() as u64).saturating_sub(tx.limits.tombstones_max);
@@ -316,4 +330,23 @@ fn replace(tx: &Tx<'_>, row: i64, entry: &Entry) -> Result<(), Failure> {
         entry.content.as_ref().map(ContentParam),
     );
     run(tx.connection, SQL, params).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use kitbag_domain::ServerName;
+
+    use super::*;
+    use crate::{Options, open};
+
+    #[test]
+    fn tombstones_are_found_without_the_live_entries() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options::new(ServerName::parse("localhost").unwrap(), 1);
+        let connection = open::open(dir.path(), &options).unwrap().connection;
+        let sql = format!("EXPLAIN QUERY PLAN {TOMBSTONES}");
+        let plan = all(&connection, &sql, [1], |row| Ok(row.get::<_, String>(3)?)).unwrap();
+        let expected = "SEARCH entries USING COVERING INDEX tombstones (user=? AND content=?)";
+        assert_eq!(plan, [expected]);
+    }
 }

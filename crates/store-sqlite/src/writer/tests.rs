@@ -85,7 +85,7 @@ impl Bench {
     }
 
     fn users(&self) -> Vec<String> {
-        let sql = "SELECT name FROM users ORDER BY name";
+        let sql = "SELECT name FROM users WHERE name > '' ORDER BY name";
         let read = |connection: &rusqlite::Connection| {
             crate::rows::all(connection, sql, [], |row| Ok(row.get(0)?))
         };
