@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Deserializer as _;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
 use crate::Content;
 
@@ -102,9 +103,9 @@ impl<'de> Visitor<'de> for RevisionsVisitor {
         let mut revisions = Revisions::default();
         while let Some(Text(name)) = map.next_key()? {
             if name.as_deref() == Some(RevisionNames::Stable.content_field()) {
-                revisions.stable = map.next_value::<Text>()?.0;
+                revisions.stable = string(map.next_value()?);
             } else if name.as_deref() == Some(RevisionNames::Unstable.content_field()) {
-                revisions.unstable = map.next_value::<Text>()?.0;
+                revisions.unstable = string(map.next_value()?);
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
@@ -113,8 +114,14 @@ impl<'de> Visitor<'de> for RevisionsVisitor {
     }
 }
 
-/// A string, or `None` for any other value and for strings with lone surrogates, which JSON allows
-/// and Rust does not.
+/// Returns a string, `None` for a value of another kind: which must not end the reading, since a
+/// later member counts.
+fn string(value: &RawValue) -> Option<String> {
+    let text = serde_json::from_str::<Text>(value.get());
+    text.ok().and_then(|Text(text)| text)
+}
+
+/// A string; `None` for one with lone surrogates, which JSON allows and Rust does not.
 struct Text(Option<String>);
 
 impl<'de> serde::Deserialize<'de> for Text {
@@ -126,11 +133,11 @@ impl<'de> serde::Deserialize<'de> for Text {
 
 struct TextVisitor;
 
-impl<'de> Visitor<'de> for TextVisitor {
+impl Visitor<'_> for TextVisitor {
     type Value = Text;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any value")
+        f.write_str("a string")
     }
 
     fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Text, E> {
@@ -215,6 +222,24 @@ mod tests {
         let stored = content(r#"{"m.revision_id":"a","x":[1e999],"m.revision_id":"b"}"#);
         assert!(!conflicts(Some(&stored), &stable("b")));
         assert!(conflicts(Some(&stored), &stable("a")));
+    }
+
+    #[test]
+    fn what_is_no_string_hides_no_other_member() {
+        for value in ["7", "1e999", "null", "true", "[\"b\"]", r#"{"a":"b"}"#] {
+            let stored = format!(r#"{{"m.revision_id":{value},"com.beeper.revision_id":"U"}}"#);
+            let unstable = Expectation {
+                stable: Some("x".to_owned()),
+                unstable: Some("x".to_owned()),
+            };
+            assert!(conflicts(Some(&content(&stored)), &unstable), "{stored}");
+            let stored = format!(r#"{{"m.revision_id":{value},"m.revision_id":"b"}}"#);
+            assert!(conflicts(Some(&content(&stored)), &stable("a")), "{stored}");
+            assert!(
+                !conflicts(Some(&content(&stored)), &stable("b")),
+                "{stored}"
+            );
+        }
     }
 
     #[test]
