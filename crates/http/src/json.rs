@@ -57,6 +57,14 @@ impl JsonObject {
         self.text(value);
     }
 
+    /// Adds a member whose value is a string or null.
+    pub(crate) fn optional_string(&mut self, name: &str, value: Option<&str>) {
+        match value {
+            Some(value) => self.string(name, value),
+            None => self.raw(name, "null"),
+        }
+    }
+
     /// Adds a member whose value is JSON already.
     pub(crate) fn raw(&mut self, name: &str, json: &str) {
         self.name(name);

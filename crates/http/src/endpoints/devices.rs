@@ -144,12 +144,9 @@ impl App {
 
 fn write_device(out: &mut JsonObject, device: &Device, entries: &[Entry]) {
     out.string("device_id", device.id.as_str());
-    if let Some(name) = &device.display_name {
-        out.string("display_name", name);
-    }
-    if let Some(ip) = &device.seen.ip {
-        out.string("last_seen_ip", ip);
-    }
+    // Null where unknown, as on Synapse: matrix-nio refuses a device without the member.
+    out.optional_string("display_name", device.display_name.as_deref());
+    out.optional_string("last_seen_ip", device.seen.ip.as_deref());
     out.raw("last_seen_ts", &device.seen.at.to_string());
     let own = entries
         .iter()
