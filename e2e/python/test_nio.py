@@ -28,6 +28,10 @@ from support import (
 )
 
 
+# Without bounds nio repeats a refused or unanswered request for ever, and a test with it.
+ONE_TRY = nio.AsyncClientConfig(max_limit_exceeded=0, max_timeouts=0)
+
+
 @dataclass
 class Device:
     """One logged-in nio client and what its sync loop has seen."""
@@ -85,7 +89,7 @@ class Device:
 @asynccontextmanager
 async def logged_in(user: str, **options: Any) -> AsyncIterator[Device]:
     """Logs a new device in, and stops it when the test is over."""
-    client = nio.AsyncClient(base_url(), user, **options)
+    client = nio.AsyncClient(base_url(), user, config=ONE_TRY, **options)
     try:
         response = await client.login(PASSWORD, device_name="e2e")
         assert isinstance(response, nio.LoginResponse), response
@@ -102,7 +106,7 @@ async def logged_in(user: str, **options: Any) -> AsyncIterator[Device]:
 async def user() -> str:
     """Registers a user through nio and returns its localpart."""
     name = fresh_user()
-    client = nio.AsyncClient(base_url(), name)
+    client = nio.AsyncClient(base_url(), name, config=ONE_TRY)
     try:
         response = await client.register(name, PASSWORD)
         assert isinstance(response, nio.RegisterResponse), response
@@ -144,7 +148,7 @@ async def test_login_keeps_the_asked_device_id(user: str) -> None:
 
 
 async def test_wrong_password_is_an_error_of_nio(user: str) -> None:
-    client = nio.AsyncClient(base_url(), user)
+    client = nio.AsyncClient(base_url(), user, config=ONE_TRY)
     try:
         response = await client.login("not the password")
         assert isinstance(response, nio.LoginError), response

@@ -36,6 +36,9 @@ const NODE_MISSING: &str = "needs Node 20.14 or newer with npm: https://nodejs.o
 /// `--test-force-exit` came with it, and matrix-js-sdk leaves timers behind.
 const NODE_VERSION_MIN: (u32, u32) = (20, 14);
 
+/// More than all deadlines within one test together: the SDK repeats some requests for ever.
+const JS_TEST_MS_MAX: u32 = 90_000;
+
 /// An SDK family with its own language and folder.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Sdk {
@@ -212,6 +215,7 @@ fn node_tests(workspace: &Workspace) -> anyhow::Result<Command> {
     })?;
     let mut node = Command::new("node");
     node.args(["--test", "--test-force-exit", "--test-reporter=spec"])
+        .arg(format!("--test-timeout={JS_TEST_MS_MAX}"))
         .current_dir(&folder);
     Ok(node)
 }

@@ -56,6 +56,12 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(file);
+        for (variable, _) in std::env::vars_os() {
+            // Its configuration is ours alone, not also that of whoever runs the task.
+            if variable.to_string_lossy().starts_with("KITBAG_") {
+                command.env_remove(variable);
+            }
+        }
         Self::of(command, log)
     }
 
