@@ -19,8 +19,14 @@
 
 mod actor;
 pub mod clock;
+pub mod dice;
+pub mod driver;
 mod fixture;
+pub mod history;
 mod macros;
+pub mod ops;
+pub mod oracle;
+mod settings;
 #[doc(hidden)]
 pub mod suite;
 

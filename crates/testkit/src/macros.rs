@@ -133,6 +133,23 @@ macro_rules! store_suite {
     };
 }
 
+/// Makes a test of each law of histories: property tests against the oracle.
+///
+/// Takes what [`store_suite!`](crate::store_suite) takes. A few seconds; with `KITBAG_LONG=1` in the
+/// environment minutes and many more seeds. A failure prints the seed, and `KITBAG_SEED` runs one
+/// seed again.
+#[macro_export]
+macro_rules! law_suite {
+    ($open:expr) => {
+        $crate::suite_tests! { law_suite_opener = $open =>
+            laws {
+                sequential_histories_are_those_of_the_model
+                concurrent_histories_obey_the_laws
+            }
+        }
+    };
+}
+
 /// Expands the lists of the suites; not to be called by others.
 #[doc(hidden)]
 #[macro_export]
@@ -167,6 +184,7 @@ mod tests {
             include_str!("suite/devices.rs"),
             include_str!("suite/entries.rs"),
             include_str!("suite/filters.rs"),
+            include_str!("suite/laws.rs"),
             include_str!("suite/passwords.rs"),
             include_str!("suite/profiles.rs"),
             include_str!("suite/quota.rs"),

@@ -7,6 +7,7 @@ pub mod concurrency;
 pub mod devices;
 pub mod entries;
 pub mod filters;
+pub mod laws;
 pub mod passwords;
 pub mod profiles;
 pub mod quota;
@@ -21,25 +22,5 @@ fn refusal(error: ApplyError) -> Refusal {
     match error {
         ApplyError::Refused(refusal) => refusal,
         ApplyError::Store(error) => unreachable!("the store failed: {error}"),
-    }
-}
-
-/// A small seeded source of numbers, for cases whose every run must be the same.
-struct Dice(u64);
-
-impl Dice {
-    fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// Returns a number from zero up to `bound`, which is not reached.
-    fn below(&mut self, bound: usize) -> usize {
-        // SplitMix64 by Vigna: a dozen lines, no state but a counter.
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let drawn = (z ^ (z >> 31)) % bound as u64;
-        usize::try_from(drawn).unwrap()
     }
 }

@@ -3,7 +3,8 @@ use kitbag_domain::{
     QuotaExceeded, Refusal,
 };
 
-use crate::suite::{Dice, refusal};
+use crate::dice::Dice;
+use crate::suite::refusal;
 use crate::{Actor, Opener, content, global, room_key};
 
 fn limits(quota: Quota) -> Limits {
