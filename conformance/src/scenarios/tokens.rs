@@ -1,12 +1,15 @@
 //! Access tokens, refresh tokens and logout.
 
-use kitbag_client::{Login, Method, Request, path};
+use std::time::Instant;
+
+use kitbag_client::{Login, Method, Request, SyncParams, path};
 use serde_json::{Value, json};
 
 use crate::actor::Actor;
-use crate::expect::{Outcome, Reply, check};
+use crate::expect::{Failure, Outcome, Reply, check};
 use crate::lab::{Lab, PASSWORD};
-use crate::scenario::Scenario;
+use crate::poll::{HEAD_START, LONG_POLL, WAKE_UP};
+use crate::scenario::{Feature, Scenario};
 
 const REFRESH: &str = "CS API, Refreshing access tokens; SPEC 9.2";
 const LOGOUT: &str = "CS API, Login; Complement TestLogout";
@@ -38,11 +41,18 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             not_soft,
         ),
         Scenario::new(
-            "tokens/waiting_sync_of_a_dead_device_ends",
-            "CS API, Login",
-            "a sync with the token of a removed device is 401",
+            "tokens/sync_of_a_removed_device_is_401",
+            "CS API, Device management",
+            "a sync with the token of a removed device is 401 M_UNKNOWN_TOKEN",
             dead_sync,
         ),
+        Scenario::new(
+            "tokens/waiting_sync_ends_with_its_device",
+            "DESIGN, law 6",
+            "a sync that waits when its device is removed is 401 at once",
+            waiting_sync,
+        )
+        .needs(Feature::Kitbag),
         Scenario::new(
             "tokens/refresh_token_is_given_on_demand",
             REFRESH,
@@ -163,6 +173,35 @@ async fn dead_sync(lab: Lab) -> Outcome {
         .await?
         .expect_error(401, "M_UNKNOWN_TOKEN")?;
     Ok(())
+}
+
+async fn waiting_sync(lab: Lab) -> Outcome {
+    let first = lab.user().await?;
+    let second = lab.second_device(&first).await?;
+    let since = second.settled().await?;
+    let params = SyncParams {
+        since: Some(&since),
+        timeout: LONG_POLL,
+        ..SyncParams::default()
+    };
+    let path = params.path();
+    let waiting = async {
+        let reply = second.get(&path).await?;
+        reply.expect_error(401, "M_UNKNOWN_TOKEN")?;
+        Ok::<_, Failure>(Instant::now())
+    };
+    let removing = async {
+        tokio::time::sleep(HEAD_START).await;
+        first.delete_device(second.device_id()).await?;
+        Ok(Instant::now())
+    };
+    let (returned, removed) = tokio::try_join!(waiting, removing)?;
+    let took = returned.saturating_duration_since(removed);
+    check(
+        took < WAKE_UP,
+        "an end at once",
+        format!("{} ms", took.as_millis()),
+    )
 }
 
 /// A device of a new user, with a refresh token.
