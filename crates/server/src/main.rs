@@ -20,6 +20,11 @@ use clap::Parser as _;
 
 use cli::{Cli, Command};
 
+/// The system's allocator keeps what each thread once needed: 60 logins of 19 MiB each (Argon2) left
+/// the server at 660 MiB.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(arguments) => serve::run(&arguments),
