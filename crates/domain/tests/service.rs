@@ -1,0 +1,440 @@
+//! The service that every door uses: who may write, what is refused first, and what syncs tell.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use kitbag_domain::{
+    AccountData, Content, ContentError, Entry, EventType, Expectation, GetError, Key, Limits,
+    MemoryStore, PermitError, Position, PushRules, Quota, QuotaExceeded, Requester, RevisionNames,
+    Scope, Selector, Snapshot, SpecDefaults, Store, SyncToken, UserId, WriteError,
+};
+use kitbag_testkit::clock::TestClock;
+use kitbag_testkit::{Actor, content, device_key, global, room_key};
+
+/// The default rules, whose fingerprint a test may change.
+struct Rules {
+    fingerprint: AtomicU32,
+}
+
+impl PushRules for Rules {
+    fn served(&self, user: &UserId, stored: Option<&Entry>) -> Content {
+        SpecDefaults.served(user, stored)
+    }
+
+    fn fingerprint(&self) -> u32 {
+        self.fingerprint.load(Ordering::SeqCst)
+    }
+}
+
+/// Alice with the devices `PHONE` and `LAPTOP`, and the service over her store.
+struct Ground {
+    phone: Actor,
+    laptop: Actor,
+    service: AccountData,
+    clock: Arc<TestClock>,
+    rules: Arc<Rules>,
+}
+
+impl Ground {
+    async fn new() -> Self {
+        Self::with(Limits::default()).await
+    }
+
+    async fn with(limits: Limits) -> Self {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(limits.clone(), 7));
+        let phone = Actor::register(&store, "alice").await;
+        let laptop = phone.login("LAPTOP").await;
+        let clock = Arc::new(TestClock::default());
+        let rules = Arc::new(Rules {
+            fingerprint: AtomicU32::new(1),
+        });
+        let (rules_too, clock_too) = (Arc::clone(&rules), Arc::clone(&clock));
+        let service = AccountData::new(store, rules_too, clock_too, Arc::new(limits));
+        Self {
+            phone,
+            laptop,
+            service,
+            clock,
+            rules,
+        }
+    }
+
+    async fn permit(&self, requester: &Requester, key: Key) -> Result<(), PermitError> {
+        self.service.permit(requester, key).await.map(drop)
+    }
+
+    async fn put(&self, actor: &Actor, key: &Key, text: &str) -> Result<Position, WriteError> {
+        self.swap(actor, key, text, Expectation::default()).await
+    }
+
+    async fn swap(
+        &self,
+        actor: &Actor,
+        key: &Key,
+        text: &str,
+        expectation: Expectation,
+    ) -> Result<Position, WriteError> {
+        let requester = actor.requester();
+        let permit = self.service.permit(&requester, key.clone()).await.unwrap();
+        permit.put(content(text), expectation).await
+    }
+
+    async fn since(&self, token: Option<SyncToken>) -> Snapshot {
+        let requester = self.phone.requester();
+        self.service.since(&requester, token).await.unwrap()
+    }
+}
+
+fn without_device(actor: &Actor) -> Requester {
+    Requester {
+        device: None,
+        ..actor.requester()
+    }
+}
+
+fn managed(event_type: &str) -> PermitError {
+    PermitError::ServerManaged(EventType::parse(event_type).unwrap())
+}
+
+#[tokio::test]
+async fn every_device_writes_global_and_room_entries() {
+    let ground = Ground::new().await;
+    let requesters = [
+        ground.phone.requester(),
+        ground.laptop.requester(),
+        without_device(&ground.phone),
+    ];
+    for requester in requesters {
+        for key in [global("a"), room_key("!r", "a")] {
+            assert_eq!(ground.permit(&requester, key).await, Ok(()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn only_the_device_itself_writes_its_entries() {
+    let ground = Ground::new().await;
+    let own = ground.phone.own_key("a");
+    let phone = ground.phone.requester();
+    assert_eq!(ground.permit(&phone, own.clone()).await, Ok(()));
+    for other in [ground.laptop.requester(), without_device(&ground.phone)] {
+        let refused = ground.permit(&other, own.clone()).await;
+        assert_eq!(refused, Err(PermitError::NotOwnDevice));
+    }
+}
+
+#[tokio::test]
+async fn the_device_is_looked_for_before_the_type_and_the_type_before_the_owner() {
+    let ground = Ground::new().await;
+    let phone = ground.phone.requester();
+    for event_type in ["m.push_rules", "m.fully_read", "a"] {
+        let missing = ground
+            .permit(&phone, device_key("NOBODY", event_type))
+            .await;
+        assert_eq!(missing, Err(PermitError::NoSuchDevice), "{event_type}");
+    }
+    for event_type in ["m.push_rules", "m.fully_read"] {
+        for key in [
+            ground.laptop.own_key(event_type),
+            ground.phone.own_key(event_type),
+            global(event_type),
+            room_key("!r", event_type),
+        ] {
+            let refused = ground.permit(&phone, key).await;
+            assert_eq!(refused, Err(managed(event_type)));
+        }
+    }
+}
+
+#[tokio::test]
+async fn another_users_device_is_not_there() {
+    let ground = Ground::new().await;
+    let bob = Actor::register(&ground.phone.store, "bob").await;
+    bob.login("TABLET").await;
+    let phone = ground.phone.requester();
+    let refused = ground.permit(&phone, device_key("TABLET", "a")).await;
+    assert_eq!(refused, Err(PermitError::NoSuchDevice));
+}
+
+#[tokio::test]
+async fn a_write_bears_the_device_its_agent_and_the_clocks_time() {
+    let ground = Ground::new().await;
+    ground.clock.set(12_345);
+    ground.put(&ground.phone, &global("a"), "{}").await.unwrap();
+    let entry = ground.phone.entry(&global("a")).await.unwrap();
+    assert_eq!(entry.written_at, 12_345);
+    assert_eq!(entry.writer, ground.phone.requester().writer());
+}
+
+#[tokio::test]
+async fn nobody_ignores_themselves() {
+    let ground = Ground::new().await;
+    let list = "m.ignored_user_list";
+    let own = r#"{"ignored_users":{"@bob:x":{},"@alice:localhost":{}}}"#;
+    let refused = ground.put(&ground.phone, &global(list), own).await;
+    assert_eq!(refused, Err(WriteError::IgnoresSelf));
+    assert_eq!(ground.phone.entry(&global(list)).await, None);
+    for text in [
+        r#"{"ignored_users":{"@bob:x":{}}}"#,
+        r#"{"ignored_users":["@alice:localhost"]}"#,
+        r#"{"@alice:localhost":{}}"#,
+        "{}",
+    ] {
+        let put = ground.put(&ground.phone, &global(list), text).await;
+        assert!(put.is_ok(), "{text}");
+    }
+    for key in [
+        room_key("!r", list),
+        ground.phone.own_key(list),
+        global("a"),
+    ] {
+        assert!(
+            ground.put(&ground.phone, &key, own).await.is_ok(),
+            "{key:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn device_contents_have_a_limit_of_their_own() {
+    let limits = Limits {
+        device_content_bytes_max: 10,
+        ..Limits::default()
+    };
+    let ground = Ground::with(limits).await;
+    let own = ground.phone.own_key("a");
+    ground
+        .put(&ground.phone, &own, "{\"a\":1234}")
+        .await
+        .unwrap();
+    let larger = ground.put(&ground.phone, &own, "{\"a\":12345}").await;
+    let error = ContentError::TooLarge { limit_bytes: 10 };
+    assert_eq!(larger, Err(WriteError::Content(error)));
+    for key in [global("a"), room_key("!r", "a")] {
+        let put = ground.put(&ground.phone, &key, "{\"a\":12345}").await;
+        assert!(put.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn a_conflict_names_the_names_that_were_used() {
+    let ground = Ground::new().await;
+    let stored = r#"{"m.revision_id":"S","com.beeper.revision_id":"U"}"#;
+    ground
+        .put(&ground.phone, &global("a"), stored)
+        .await
+        .unwrap();
+    let wrong = Some("x".to_owned());
+    for (stable, unstable, names) in [
+        (wrong.clone(), None, RevisionNames::Stable),
+        (None, wrong.clone(), RevisionNames::Unstable),
+        (wrong.clone(), wrong.clone(), RevisionNames::Stable),
+    ] {
+        let expectation = Expectation { stable, unstable };
+        let key = global("a");
+        let swap = ground.swap(&ground.laptop, &key, "{}", expectation);
+        let current = content(stored);
+        assert_eq!(swap.await, Err(WriteError::Conflict { current, names }));
+    }
+}
+
+#[tokio::test]
+async fn a_full_quota_is_told() {
+    let limits = Limits {
+        quota: Quota {
+            entries_max: 0,
+            ..Quota::default()
+        },
+        ..Limits::default()
+    };
+    let ground = Ground::with(limits).await;
+    let put = ground.put(&ground.phone, &global("a"), "{}").await;
+    let full = QuotaExceeded::Entries { limit: 0 };
+    assert_eq!(put, Err(WriteError::Quota(full)));
+}
+
+#[tokio::test]
+async fn a_permit_does_not_outlive_the_session() {
+    let ground = Ground::new().await;
+    let requester = ground.laptop.requester();
+    for key in [global("a"), ground.laptop.own_key("a")] {
+        let laptop = ground.phone.login("LAPTOP").await;
+        let requester = Requester {
+            device: laptop.requester().device,
+            ..requester.clone()
+        };
+        let put = ground
+            .service
+            .permit(&requester, key.clone())
+            .await
+            .unwrap();
+        let delete = ground
+            .service
+            .permit(&requester, key.clone())
+            .await
+            .unwrap();
+        laptop.log_out().await;
+        let gone = put.put(content("{}"), Expectation::default()).await;
+        assert_eq!(gone, Err(WriteError::SessionGone));
+        assert_eq!(delete.delete().await, Err(WriteError::SessionGone));
+        assert_eq!(ground.phone.entry(&key).await, None);
+    }
+}
+
+#[tokio::test]
+async fn delete_tells_whether_something_was_there() {
+    let ground = Ground::new().await;
+    let requester = ground.phone.requester();
+    let key = global("a");
+    let put = ground.put(&ground.phone, &key, "{}").await.unwrap();
+    let permit = ground
+        .service
+        .permit(&requester, key.clone())
+        .await
+        .unwrap();
+    assert!(permit.delete().await.unwrap() > Some(put));
+    let permit = ground.service.permit(&requester, key).await.unwrap();
+    assert_eq!(permit.delete().await, Ok(None));
+}
+
+#[tokio::test]
+async fn push_rules_are_served_at_global_scope_only() {
+    let ground = Ground::new().await;
+    let phone = ground.phone.requester();
+    let served = ground.service.push_rules(&phone).await.unwrap();
+    assert_eq!(served, SpecDefaults.served(&phone.user, None));
+    let key = global("m.push_rules");
+    assert_eq!(ground.service.get(&phone, &key).await, Ok(served));
+    for key in [
+        room_key("!r", "m.push_rules"),
+        ground.phone.own_key("m.push_rules"),
+        global("m.fully_read"),
+    ] {
+        assert_eq!(
+            ground.service.get(&phone, &key).await,
+            Err(GetError::NotFound)
+        );
+    }
+}
+
+#[tokio::test]
+async fn siblings_read_and_list_a_devices_entries() {
+    let ground = Ground::new().await;
+    let key = ground.laptop.own_key("a");
+    ground.put(&ground.laptop, &key, "{ }").await.unwrap();
+    let phone = ground.phone.requester();
+    assert_eq!(ground.service.get(&phone, &key).await, Ok(content("{ }")));
+    let laptop = Selector::Scope(Scope::Device(ground.laptop.device.clone()));
+    for selector in [Selector::AllDevices, laptop] {
+        let listed = ground.service.list(&phone, selector).await.unwrap();
+        assert_eq!(listed.len(), 1);
+        assert_eq!(listed[0].key, key);
+    }
+    let bob = Actor::register(&ground.phone.store, "bob")
+        .await
+        .requester();
+    assert_eq!(
+        ground.service.get(&bob, &key).await,
+        Err(GetError::NotFound)
+    );
+    assert_eq!(
+        ground.service.list(&bob, Selector::All).await,
+        Ok(Vec::new())
+    );
+}
+
+#[tokio::test]
+async fn an_initial_sync_has_the_push_rules_and_no_tombstones() {
+    let ground = Ground::new().await;
+    ground.put(&ground.phone, &global("a"), "{}").await.unwrap();
+    ground.put(&ground.phone, &global("b"), "{}").await.unwrap();
+    ground.phone.delete(&global("b")).await;
+    let first = ground.since(None).await;
+    assert!(first.is_full && first.push_rules.is_some());
+    assert_eq!(first.entries.len(), 1);
+    let next = ground.since(Some(first.next)).await;
+    assert!(!next.is_full && next.push_rules.is_none() && next.entries.is_empty());
+    assert_eq!(next.next, first.next);
+}
+
+#[tokio::test]
+async fn new_default_rules_are_told_once() {
+    let ground = Ground::new().await;
+    let first = ground.since(None).await;
+    ground.rules.fingerprint.store(2, Ordering::SeqCst);
+    let second = ground.since(Some(first.next)).await;
+    assert!(!second.is_full && second.push_rules.is_some());
+    assert_eq!(ground.since(Some(second.next)).await.push_rules, None);
+}
+
+#[tokio::test]
+async fn stored_push_rules_are_told_as_served_and_never_as_an_entry() {
+    let ground = Ground::new().await;
+    let first = ground.since(None).await;
+    // The user's own door writes them; the service's ordinary one may not.
+    ground
+        .phone
+        .put(&global("m.push_rules"), "{\"raw\":1}")
+        .await;
+    for since in [None, Some(first.next)] {
+        let snapshot = ground.since(since).await;
+        let rules = snapshot.push_rules.unwrap();
+        assert_eq!(rules, SpecDefaults.served(&ground.phone.user, None));
+        assert_eq!(snapshot.entries, []);
+    }
+}
+
+#[tokio::test]
+async fn tokens_of_others_are_answered_as_an_initial_sync() {
+    let ground = Ground::new().await;
+    ground.put(&ground.phone, &global("a"), "{}").await.unwrap();
+    let own = ground.since(None).await.next;
+    let bob = Actor::register(&ground.phone.store, "bob")
+        .await
+        .requester();
+    let of_bob = ground.service.since(&bob, None).await.unwrap().next;
+    let of_another_epoch = SyncToken {
+        epoch: own.epoch + 1,
+        ..own
+    };
+    let future = own.at(own.position.next());
+    let far_future = own.at(Position(u64::MAX));
+    for token in [of_bob, of_another_epoch, future, far_future] {
+        let snapshot = ground.since(Some(token)).await;
+        assert!(snapshot.is_full, "{token:?}");
+        assert!(snapshot.push_rules.is_some());
+        assert_eq!(snapshot.entries.len(), 1);
+        assert_eq!(snapshot.next, own, "the client goes on with a good one");
+    }
+}
+
+#[tokio::test]
+async fn tokens_older_than_the_horizon_are_answered_as_an_initial_sync() {
+    let limits = Limits {
+        tombstones_max: 0,
+        ..Limits::default()
+    };
+    let ground = Ground::with(limits).await;
+    let old = ground.since(None).await.next;
+    ground.put(&ground.phone, &global("a"), "{}").await.unwrap();
+    ground.phone.delete(&global("a")).await;
+    let snapshot = ground.since(Some(old)).await;
+    assert!(snapshot.is_full && snapshot.entries.is_empty());
+    assert!(!ground.since(Some(snapshot.next)).await.is_full);
+}
+
+#[tokio::test]
+async fn the_answer_stands_where_its_token_says() {
+    let ground = Ground::new().await;
+    let mut token = ground.since(None).await.next;
+    for number in 0..5 {
+        let put = ground
+            .put(&ground.laptop, &global("a"), "{}")
+            .await
+            .unwrap();
+        let snapshot = ground.since(Some(token)).await;
+        assert_eq!(snapshot.next.position, put, "{number}");
+        assert_eq!(snapshot.entries.len(), 1, "an equal content is echoed");
+        token = snapshot.next;
+    }
+}
