@@ -67,7 +67,7 @@ fn deletions() -> Vec<Scenario> {
         Scenario::new(
             "delete/write_and_delete_between_syncs_shows_the_deletion",
             "MSC3391; DESIGN, law 2",
-            "an entry written and deleted since the token comes as {} or not at all, never as it was",
+            "an entry written and deleted since the token comes as {} or not at all",
             write_and_delete,
         ),
         Scenario::new(

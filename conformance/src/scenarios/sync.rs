@@ -131,7 +131,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         Scenario::new(
             "sync/fields_that_sdks_read_are_present",
             "CS API, Syncing; D24; issue 2",
-            "next_batch, device_one_time_keys_count, device_unused_fallback_key_types, account_data",
+            "next_batch, account_data, key counts and unused fallback key types",
             present_fields,
         ),
         Scenario::new(

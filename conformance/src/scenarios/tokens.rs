@@ -14,6 +14,7 @@ use crate::scenario::{Feature, Scenario};
 const REFRESH: &str = "CS API, Refreshing access tokens; SPEC 9.2";
 const LOGOUT: &str = "CS API, Login; Complement TestLogout";
 
+#[expect(clippy::too_many_lines, reason = "a list, not a procedure")]
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario::new(
