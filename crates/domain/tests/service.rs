@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use kitbag_domain::{
-    AccountData, Content, ContentError, Entry, EventType, Expectation, GetError, Key, Limits,
-    MemoryStore, PermitError, Position, PushRules, Quota, QuotaExceeded, Requester, RevisionNames,
-    Scope, Selector, Snapshot, SpecDefaults, Store, SyncToken, UserId, WriteError,
+    AccountData, Content, ContentError, Entry, Expectation, GetError, Key, Limits, MemoryStore,
+    PermitError, Position, PushRules, Quota, QuotaExceeded, Requester, RevisionNames, Scope,
+    Selector, Snapshot, SpecDefaults, Store, SyncToken, UserId, WriteError,
 };
 use kitbag_testkit::clock::TestClock;
 use kitbag_testkit::{Actor, content, device_key, global, room_key};
@@ -75,13 +75,15 @@ impl Ground {
         expectation: Expectation,
     ) -> Result<Position, WriteError> {
         let requester = actor.requester();
-        let permit = self.service.permit(&requester, key.clone()).await.unwrap();
+        let permit = self.service.permit(&requester, key.clone()).await;
+        let permit = permit.expect("the write is permitted");
         permit.put(content(text), expectation).await
     }
 
     async fn since(&self, token: Option<SyncToken>) -> Snapshot {
         let requester = self.phone.requester();
-        self.service.since(&requester, token).await.unwrap()
+        let snapshot = self.service.since(&requester, token).await;
+        snapshot.expect("the store in memory does not fail")
     }
 }
 
@@ -93,7 +95,7 @@ fn without_device(actor: &Actor) -> Requester {
 }
 
 fn managed(event_type: &str) -> PermitError {
-    PermitError::ServerManaged(EventType::parse(event_type).unwrap())
+    PermitError::ServerManaged(kitbag_testkit::event_type(event_type))
 }
 
 #[tokio::test]

@@ -3,14 +3,27 @@
 //! A store calls both suites from its integration tests. What the closure returns next to the store
 //! (a temporary directory, say) lives as long as the store is used:
 //!
-//! ```ignore
-//! kitbag_testkit::store_suite!(|limits: Limits| async move { open_fresh(limits).await });
-//! kitbag_testkit::law_suite!(|limits: Limits| async move { open_fresh(limits).await });
+//! ```
+//! use std::sync::Arc;
+//!
+//! use kitbag_domain::{Limits, MemoryStore};
+//!
+//! kitbag_testkit::store_suite!(|limits: Limits| async move {
+//!     let directory = "what must be kept";
+//!     (Arc::new(MemoryStore::new(limits, 1)), directory)
+//! });
+//! # fn main() {}
 //! ```
 //!
-//! `open_fresh` returns an `Arc<impl Store>`, or a pair of one and of what must be kept alive. Give
+//! The closure returns an `Arc<impl Store>`, or a pair of one and of what must be kept alive. Give
 //! each suite a file of its own under `tests/`; the calling crate needs `tokio` with `macros` and
 //! `rt-multi-thread`.
+//!
+//! | Environment | Effect on `law_suite!` |
+//! |---|---|
+//! | nothing | the short form: some seconds, always the same seeds |
+//! | `KITBAG_LONG=1` | the long form: many seeds |
+//! | `KITBAG_SEED=n` | that seed alone, which a failure prints |
 #![warn(missing_docs)]
 #![expect(
     clippy::unwrap_used,

@@ -1,6 +1,6 @@
 //! The judge of histories: a naive model of its own, which shares types with the product, never code.
 //!
-//! For each user the acknowledged writes are sorted by position and replayed on a [`State`]: each
+//! For each user the acknowledged writes are sorted by position and replayed on a model: each
 //! must be what the model does at that place. Of every other answer (reads, syncs, refusals, and
 //! operations that changed nothing) some state between its beginning and its end must give it, and
 //! no operation may see an older state than one that ended before it began. That is linearizability
