@@ -133,6 +133,7 @@ impl ApiError {
                 json!({"retry_after_ms": retry_after_ms.unwrap_or(u64::MAX)})
             }
             Self::UnknownToken { soft_logout } => json!({"soft_logout": soft_logout}),
+            Self::Write(WriteError::SessionGone) => json!({"soft_logout": false}),
             Self::Uia(challenge) => challenge.body(),
             _ => json!({}),
         }

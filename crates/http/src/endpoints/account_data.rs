@@ -8,7 +8,7 @@
 use axum::body::Body;
 use axum::extract::State;
 use axum::routing::{MethodRouter, get as get_method};
-use kitbag_domain::{Content, Expectation, Key, PermitError, Scope};
+use kitbag_domain::{Content, Expectation, Key, PermitError, Scope, WritePolicy};
 use serde::Deserialize;
 
 use crate::error::ApiError;
@@ -65,25 +65,24 @@ pub(crate) async fn delete(
     State(app): State<App>,
     Target { auth, key }: Target,
 ) -> Result<EmptyObject, ApiError> {
-    let is_enabled = app.settings.features.msc3391.enabled;
-    match app.data.permit(&auth.requester, key).await {
-        Err(error @ PermitError::ServerManaged(_)) => Err(error.into()),
-        _ if !is_enabled => Err(ApiError::Unrecognized),
-        permit => {
-            permit?.delete().await?;
-            Ok(EmptyObject)
-        }
+    if !app.settings.features.msc3391.enabled {
+        return Err(refusal(key, ApiError::Unrecognized));
     }
+    let permit = app.data.permit(&auth.requester, key).await?;
+    permit.delete().await?;
+    Ok(EmptyObject)
 }
 
 /// No specification has a `DELETE` here; protected types are refused as such on every path.
-async fn delete_on_stable_path(
-    State(app): State<App>,
-    Target { auth, key }: Target,
-) -> Result<EmptyObject, ApiError> {
-    match app.data.permit(&auth.requester, key).await {
-        Err(error @ PermitError::ServerManaged(_)) => Err(error.into()),
-        _ => Err(ApiError::MethodNotAllowed),
+async fn delete_on_stable_path(Target { key, .. }: Target) -> ApiError {
+    refusal(key, ApiError::MethodNotAllowed)
+}
+
+/// Refuses what is refused whoever asks, so without asking the store.
+fn refusal(key: Key, otherwise: ApiError) -> ApiError {
+    match WritePolicy::of(&key) {
+        WritePolicy::ServerManaged => PermitError::ServerManaged(key.event_type).into(),
+        WritePolicy::AnyDevice | WritePolicy::OwnDevice => otherwise,
     }
 }
 

@@ -1,0 +1,11 @@
+//! The whole API over a store in memory, with a clock that the tests set and faults that they order.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests: what fails in them is a failed test"
+)]
+
+mod endpoints;
+mod errors;
+mod store_failures;
+mod support;

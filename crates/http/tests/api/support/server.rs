@@ -1,0 +1,232 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
+
+use argon2::password_hash::PasswordHasher as _;
+use argon2::{Algorithm, Argon2, Params, Version};
+use kitbag_domain::{AccountStore as _, EntryStore as _, Selector};
+use kitbag_domain::{
+    Content, DeviceId, Key, Limits, Login, NewAccount, PushRules, Seen, ServerName, SessionTokens,
+    SpecDefaults, Token, TokenKind, UserId,
+};
+use kitbag_http::{Edge, Parts, Passwords, Random, Settings};
+use kitbag_testkit::clock::TestClock;
+use kitbag_testkit::dice::Dice;
+use tokio::sync::watch;
+
+use super::{Call, FailingStore, Reply};
+
+/// The password of every account that [`Server::user`] makes.
+pub(crate) const PASSWORD: &str = "wordpass";
+
+static HASH: LazyLock<String> = LazyLock::new(|| {
+    // The cheapest parameters that Argon2 has: a hash names its own.
+    let params = Params::new(Params::MIN_M_COST, 1, 1, None).unwrap();
+    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    let hash = argon2.hash_password_with_salt(PASSWORD.as_bytes(), &[7; 16]);
+    hash.unwrap().to_string()
+});
+
+/// Its decoy takes a while to hash, so all servers share one.
+static PASSWORDS: LazyLock<Passwords> =
+    LazyLock::new(|| Passwords::new(2, Arc::new(SeededRandom::new(1))).unwrap());
+
+/// Returns the hash of [`PASSWORD`], which is quick to check.
+pub(crate) fn password_hash() -> String {
+    HASH.clone()
+}
+
+struct SeededRandom(Mutex<Dice>);
+
+impl SeededRandom {
+    fn new(seed: u64) -> Self {
+        Self(Mutex::new(Dice::new(seed)))
+    }
+}
+
+impl Random for SeededRandom {
+    fn fill(&self, bytes: &mut [u8]) {
+        let mut dice = self.0.lock().unwrap();
+        for chunk in bytes.chunks_mut(8) {
+            let drawn = dice.draw().to_le_bytes();
+            chunk.copy_from_slice(&drawn[..chunk.len()]);
+        }
+    }
+}
+
+/// What a server is made of, to be changed before it starts.
+pub(crate) struct Setup {
+    pub(crate) settings: Settings,
+    pub(crate) limits: Limits,
+    pub(crate) rules: Arc<dyn PushRules>,
+    pub(crate) passwords: Passwords,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let mut settings = Settings {
+            is_loopback_only: true,
+            public_base_url: Some("http://kitbag.test".to_owned()),
+            ..Settings::default()
+        };
+        settings.rate_limits.enabled = false;
+        Self {
+            settings,
+            limits: Limits::default(),
+            rules: Arc::new(SpecDefaults),
+            passwords: PASSWORDS.clone(),
+        }
+    }
+}
+
+/// The API over a store in memory.
+pub(crate) struct Server {
+    pub(crate) edge: Edge,
+    pub(crate) store: Arc<FailingStore>,
+    pub(crate) clock: Arc<TestClock>,
+    pub(crate) stop: watch::Sender<bool>,
+    secrets: AtomicU64,
+}
+
+/// A user's device that is logged in.
+#[derive(Clone)]
+pub(crate) struct Session {
+    pub(crate) user: UserId,
+    pub(crate) device: DeviceId,
+    pub(crate) token: String,
+}
+
+impl Server {
+    pub(crate) fn start() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub(crate) fn with(change: impl FnOnce(&mut Setup)) -> Self {
+        let mut setup = Setup::default();
+        change(&mut setup);
+        let store = Arc::new(FailingStore::new(setup.limits.clone()));
+        Self::build(setup, store, Arc::default())
+    }
+
+    /// Starts another server over the same store and clock.
+    pub(crate) fn restart_with(&self, change: impl FnOnce(&mut Setup)) -> Self {
+        let mut setup = Setup::default();
+        change(&mut setup);
+        let server = Self::build(setup, Arc::clone(&self.store), Arc::clone(&self.clock));
+        let secrets = self.secrets.load(Ordering::Relaxed);
+        server.secrets.store(secrets, Ordering::Relaxed);
+        server
+    }
+
+    fn build(setup: Setup, store: Arc<FailingStore>, clock: Arc<TestClock>) -> Self {
+        let (stop, stopping) = watch::channel(false);
+        let edge = Edge::new(Parts {
+            store: store.clone(),
+            rules: setup.rules,
+            clock: clock.clone(),
+            random: Arc::new(SeededRandom::new(2)),
+            limits: Arc::new(setup.limits),
+            server_name: ServerName::parse("localhost").unwrap(),
+            passwords: setup.passwords,
+            settings: setup.settings,
+            stopping,
+        });
+        Self {
+            edge,
+            store,
+            clock,
+            stop,
+            secrets: AtomicU64::new(1),
+        }
+    }
+
+    pub(crate) async fn send(&self, call: Call) -> Reply {
+        let peer = call.peer;
+        let response = self.edge.clone().answer(peer, call.request()).await;
+        Reply::read(response).await
+    }
+
+    /// Registers a user with the device `PHONE`.
+    pub(crate) async fn user(&self, localpart: &str) -> Session {
+        let server_name = ServerName::parse("localhost").unwrap();
+        let user = UserId::from_parts(localpart, &server_name).unwrap();
+        let (login, session) = self.new_session(&user, "PHONE");
+        let account = NewAccount {
+            user,
+            password_hash: password_hash(),
+            at: TestClock::START_MS,
+        };
+        let store = self.store.memory();
+        store.register(account, Some(login)).await.unwrap();
+        session
+    }
+
+    /// Logs a device of an existing user in.
+    pub(crate) async fn device(&self, user: &UserId, device: &str) -> Session {
+        let (login, session) = self.new_session(user, device);
+        self.store.memory().login(user, login).await.unwrap();
+        session
+    }
+
+    /// Returns a session that the store does not know, and the login that would make it known.
+    pub(crate) fn new_session(&self, user: &UserId, device: &str) -> (Login, Session) {
+        let mut secret = [0; 32];
+        let number = self.secrets.fetch_add(1, Ordering::Relaxed);
+        secret[..8].copy_from_slice(&number.to_le_bytes());
+        let token = Token::new(TokenKind::Access, user.clone(), secret);
+        let device = DeviceId::parse(device).unwrap();
+        let login = Login {
+            verified_hash: password_hash(),
+            device: device.clone(),
+            display_name: None,
+            tokens: SessionTokens {
+                access: token.hash(),
+                access_expires_at: None,
+                refresh: None,
+            },
+            seen: Seen {
+                at: TestClock::START_MS,
+                ..Seen::default()
+            },
+        };
+        let session = Session {
+            user: user.clone(),
+            device,
+            token: token.reveal().to_owned(),
+        };
+        (login, session)
+    }
+
+    /// Returns everything that a user has stored.
+    pub(crate) async fn entries(&self, session: &Session) -> Vec<(Key, Option<Content>)> {
+        let entries = self.store.memory().list(&session.user, Selector::All);
+        let entries = entries.await.unwrap().into_iter();
+        entries.map(|entry| (entry.key, entry.content)).collect()
+    }
+}
+
+impl Session {
+    pub(crate) fn global(&self, event_type: &str) -> String {
+        format!("{}/account_data/{event_type}", self.base())
+    }
+
+    pub(crate) fn room(&self, room: &str, event_type: &str) -> String {
+        format!("{}/rooms/{room}/account_data/{event_type}", self.base())
+    }
+
+    pub(crate) fn device_data(&self, device: &str, event_type: &str) -> String {
+        format!("{}/devices/{device}/account_data/{event_type}", self.base())
+    }
+
+    pub(crate) fn base(&self) -> String {
+        format!("/_matrix/client/v3/user/{}", self.user)
+    }
+
+    /// Returns the member `auth` that shows the user's password.
+    pub(crate) fn password_auth(&self, password: &str) -> serde_json::Value {
+        serde_json::json!({
+            "type": "m.login.password",
+            "identifier": {"type": "m.id.user", "user": self.user.as_str()},
+            "password": password,
+        })
+    }
+}
