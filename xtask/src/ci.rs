@@ -61,7 +61,15 @@ pub(crate) fn run(workspace: &Workspace, arguments: &CiArguments) -> anyhow::Res
 }
 
 fn rustdoc(workspace: &Workspace, members: u64) -> PartResult {
-    let mut command = process::cargo(&workspace.root, ["doc", "--workspace", "--no-deps"]);
+    // With private items: the crates' own documentation is read by who works on them, and the
+    // links of a private module are checked only so.
+    let arguments = [
+        "doc",
+        "--workspace",
+        "--no-deps",
+        "--document-private-items",
+    ];
+    let mut command = process::cargo(&workspace.root, arguments);
     command.env("RUSTDOCFLAGS", "-D warnings");
     process::run(command).map(|_| Outcome::Passed(Some(members)))
 }
