@@ -72,3 +72,53 @@ impl Connections {
 fn lock(connection: &Mutex<Option<Connection>>) -> MutexGuard<'_, Option<Connection>> {
     connection.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use kitbag_domain::ServerName;
+    use rusqlite::ffi;
+
+    use super::*;
+    use crate::{Options, open};
+
+    const MARK: i64 = 77;
+
+    /// Marks the connection: a fresh one has another cache size.
+    fn mark(connections: &Connections) {
+        let mark = |connection: &Connection| {
+            let marked = connection.pragma_update(None, "cache_size", MARK);
+            Ok(marked?)
+        };
+        connections.with(0, mark).unwrap();
+        assert!(is_marked(connections));
+    }
+
+    fn is_marked(connections: &Connections) -> bool {
+        let read = |connection: &Connection| {
+            let sql = "PRAGMA cache_size";
+            Ok(connection.query_row(sql, [], |row| row.get::<_, i64>(0))?)
+        };
+        connections.with(0, read).unwrap() == MARK
+    }
+
+    #[test]
+    fn a_fault_closes_the_connection_and_other_errors_do_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options::new(ServerName::parse("localhost").unwrap(), 1);
+        let opened = open::open(dir.path(), &options).unwrap();
+        let connections = Connections::new(opened.file, options.durability, [Role::Read]);
+        mark(&connections);
+        let fail = |code| {
+            let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+            let failed = connections.with(0, |_| Err::<(), _>(Failure::Sql(error)));
+            assert!(failed.is_err());
+        };
+        fail(ffi::SQLITE_BUSY);
+        assert!(is_marked(&connections));
+        fail(ffi::SQLITE_IOERR_READ);
+        assert!(!is_marked(&connections));
+        mark(&connections);
+        connections.close_all();
+        assert!(!is_marked(&connections));
+    }
+}

@@ -1,8 +1,9 @@
 //! The embedded store of Kitbag: SQLite in one directory, durable before it acknowledges.
 //!
-//! One thread writes and commits whatever queued while the last fsync ran ([`writer`]); a few
-//! threads read, each on a connection of its own ([`readers`]); one thread keeps the write-ahead
-//! log small ([`checkpoint`]). The file format stands in [`format`].
+//! One thread writes and commits whatever queued while the last fsync ran (`writer.rs`); a few
+//! threads read, each on a connection of its own (`readers.rs`); one keeps the write-ahead log
+//! small (`checkpoint.rs`). The file format stands in `format.rs`. [`SqliteStore`] implements
+//! `EntryStore` and `AccountStore` of the domain.
 //!
 //! ```
 //! use kitbag_domain::{AccountStore as _, ServerName, UserId};

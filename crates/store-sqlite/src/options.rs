@@ -28,7 +28,8 @@ pub mod limit {
     pub const REOPEN_WAIT_MS_MAX: u64 = 1_000;
     /// Frames (pages of 4 KiB) in the write-ahead log that make a checkpoint worth its fsyncs.
     pub const CHECKPOINT_FRAMES: u64 = 1_000;
-    /// Frames at which a checkpoint is urged again, though one was asked for: 16 MiB.
+    /// Frames by which the log may grow while a checkpoint is under way before another is asked
+    /// for: 16 MiB.
     pub const WAL_FRAMES_SOFT: u64 = 16 * 1024 * 1024 / PAGE_BYTES;
     /// Frames at which the writer stops for a checkpoint: 256 MiB.
     pub const WAL_FRAMES_HARD: u64 = 256 * 1024 * 1024 / PAGE_BYTES;

@@ -89,5 +89,5 @@ impl ReadQueue {
 }
 
 fn lost() -> StoreError {
-    StoreError::Unavailable("the store is closed".to_owned())
+    StoreError::Unavailable("the store is closed, or the read panicked".to_owned())
 }

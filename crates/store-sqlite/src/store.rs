@@ -162,6 +162,7 @@ impl SqliteStore {
         let Some(running) = running.take() else {
             return;
         };
+        self.writes.close();
         for _ in &running.readers {
             self.reads.close_one();
         }

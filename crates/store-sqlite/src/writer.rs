@@ -13,7 +13,7 @@ mod tests;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
@@ -49,6 +49,7 @@ pub(crate) struct WriteQueue {
     jobs: Sender<Box<dyn Job>>,
     bytes: Arc<AtomicU64>,
     bytes_max: u64,
+    closed: AtomicBool,
 }
 
 /// Returns the queue to a writer and the writer, which is to be run in a thread of its own.
@@ -59,6 +60,7 @@ pub(crate) fn writer(options: Options, setup: Setup) -> (WriteQueue, Writer) {
         jobs: sender,
         bytes: Arc::clone(&bytes),
         bytes_max: options.write_queue_bytes_max,
+        closed: AtomicBool::new(false),
     };
     let writer = Writer {
         setup,
@@ -90,7 +92,16 @@ impl WriteQueue {
         }
     }
 
+    /// Lets nothing more in, so that what is queued has an end.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
     fn push(&self, job: Box<dyn Job>, bytes: u64) -> Result<(), StoreError> {
+        let closed = || StoreError::Unavailable("the store is closed".to_owned());
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(closed());
+        }
         let queued = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         // A single write of any size is let in while nothing else waits.
         let sent = if queued > 0 && queued + bytes > self.bytes_max {
@@ -98,9 +109,7 @@ impl WriteQueue {
         } else {
             self.jobs.try_send(job).map_err(|error| match error {
                 TrySendError::Full(_) => StoreError::Overloaded,
-                TrySendError::Disconnected(_) => {
-                    StoreError::Unavailable("the store is closed".to_owned())
-                }
+                TrySendError::Disconnected(_) => closed(),
             })
         };
         if sent.is_err() {

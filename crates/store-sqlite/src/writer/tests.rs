@@ -264,9 +264,21 @@ async fn after_a_full_disk_the_files_are_opened_anew() {
     first(&bench.writer.setup.connection, pages, [], |_| Ok(())).unwrap();
     let large = "INSERT INTO users (name, created_at, displayname)
         VALUES ('large', 0, hex(randomblob(100000)))";
+    // A setting lives and dies with its connection.
+    let connections = Arc::clone(&bench.writer.setup.connections);
+    let mark = |connection: &rusqlite::Connection| {
+        let marked = connection.execute_batch("PRAGMA cache_size = 77");
+        Ok(marked?)
+    };
+    connections.with(0, mark).unwrap();
     let refused = bench.run(large);
     bench.step();
     assert!(matches!(refused.await, Err(StoreError::Unavailable(_))));
+    let cache_size = |connection: &rusqlite::Connection| {
+        let sql = "PRAGMA cache_size";
+        Ok(connection.query_row(sql, [], |row| row.get::<_, i64>(0))?)
+    };
+    assert_ne!(connections.with(0, cache_size).unwrap(), 77, "readers too");
     let again = bench.run(large);
     bench.step();
     again.await.unwrap();
@@ -295,6 +307,17 @@ async fn a_full_queue_is_told_at_once() {
     bench.step();
     first.await.unwrap();
     second.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_closed_queue_lets_nothing_in() {
+    let mut bench = Bench::new(options());
+    let early = bench.add("early");
+    bench.queue.close();
+    let late = bench.add("late").await;
+    assert!(matches!(late, Err(StoreError::Unavailable(_))));
+    bench.step();
+    early.await.unwrap();
 }
 
 #[tokio::test]
