@@ -5,7 +5,10 @@ mod write;
 
 use std::sync::Arc;
 
-use crate::{Clock, DeviceId, Guard, Incarnation, Limits, PushRules, Store, UserId, Writer};
+use crate::{
+    Allowance, Clock, DeviceId, Guard, Incarnation, Limits, PushRules, Store, UnixMs, UserId,
+    Write, Writer,
+};
 
 pub use read::{GetError, Snapshot};
 pub use write::{PermitError, WriteError, WritePermit};
@@ -43,6 +46,17 @@ impl Requester {
                 user_agent: self.user_agent.clone(),
             },
             None => Writer::Server,
+        }
+    }
+
+    /// Returns how this requester's writes are made and recorded.
+    #[must_use]
+    pub fn write_at(&self, at: UnixMs) -> Write {
+        Write {
+            guard: self.guard(),
+            writer: self.writer(),
+            at,
+            allowance: Allowance::Ordinary,
         }
     }
 

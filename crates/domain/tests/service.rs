@@ -440,3 +440,28 @@ async fn the_answer_stands_where_its_token_says() {
         token = snapshot.next;
     }
 }
+
+#[tokio::test]
+async fn a_deletion_obeys_an_expectation_too() {
+    let ground = Ground::new().await;
+    let requester = ground.phone.requester();
+    let key = global("a");
+    let stored = r#"{"m.revision_id":"R"}"#;
+    ground.put(&ground.phone, &key, stored).await.unwrap();
+    let expecting = |revision: &str| Expectation {
+        stable: Some(revision.to_owned()),
+        unstable: None,
+    };
+    for (revision, is_there) in [("x", true), ("", true), ("R", false)] {
+        let permit = ground.service.permit(&requester, key.clone()).await;
+        let deleted = permit.unwrap().delete_expecting(expecting(revision)).await;
+        let conflict = Err(WriteError::Conflict {
+            current: content(stored),
+            names: RevisionNames::Stable,
+        });
+        assert_eq!(deleted == conflict, is_there, "{deleted:?}");
+        assert_eq!(ground.phone.entry(&key).await.is_some(), is_there);
+    }
+    let permit = ground.service.permit(&requester, key).await.unwrap();
+    assert_eq!(permit.delete_expecting(expecting("x")).await, Ok(None));
+}

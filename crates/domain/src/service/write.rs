@@ -1,9 +1,10 @@
 use thiserror::Error;
+use tokio::sync::oneshot;
 
 use super::{AccountData, Requester};
 use crate::{
-    Allowance, ApplyError, Content, ContentError, EventType, Expectation, Key, Op, Position,
-    QuotaExceeded, Refusal, RevisionNames, StoreError, Write, WritePolicy, ignored_users,
+    ApplyError, Change, Content, ContentError, Entry, EventType, Expectation, Key, Op, Position,
+    QuotaExceeded, Refusal, RevisionNames, StoreError, WritePolicy, conflicts, ignored_users,
 };
 
 /// Why a requester may not write an entry at all; checked before a body is read.
@@ -125,25 +126,65 @@ impl WritePermit<'_> {
             .await
     }
 
+    /// Deletes the entry, provided that the expectation holds (MSC4547).
+    ///
+    /// For a `PUT {}` that is a deletion (MSC3391).
+    /// # Errors
+    /// [`WriteError`].
+    pub async fn delete_expecting(
+        self,
+        expectation: Expectation,
+    ) -> Result<Option<Position>, WriteError> {
+        let Self {
+            service,
+            requester,
+            key,
+        } = self;
+        let names = expectation.names();
+        let (conflict, mut conflicted) = oneshot::channel();
+        let delete = move |stored: Option<&Entry>| {
+            let current = stored.and_then(|entry| entry.content.as_ref());
+            match current.filter(|_| conflicts(current, &expectation)) {
+                Some(current) => {
+                    // Whoever gave the request up does not listen.
+                    drop(conflict.send(current.clone()));
+                    Change::Keep
+                }
+                None => Change::Delete,
+            }
+        };
+        let write = requester.write_at(service.clock.now_ms());
+        let updated = service
+            .store
+            .update(&requester.user, write, key, Box::new(delete))
+            .await;
+        let applied = updated.map_err(|error| write_error(error, names))?;
+        match conflicted.try_recv() {
+            Ok(current) => Err(WriteError::Conflict { current, names }),
+            Err(_) => Ok(applied.positions[0]),
+        }
+    }
+
     async fn apply(&self, op: Op, names: RevisionNames) -> Result<Option<Position>, WriteError> {
         let Self {
             service, requester, ..
         } = self;
-        let write = Write {
-            guard: requester.guard(),
-            writer: requester.writer(),
-            at: service.clock.now_ms(),
-            allowance: Allowance::Ordinary,
-        };
-        match service.store.apply(&requester.user, write, vec![op]).await {
-            Ok(applied) => Ok(applied.positions[0]),
-            Err(ApplyError::Store(error)) => Err(WriteError::Store(error)),
-            Err(ApplyError::Refused(refusal)) => Err(match refusal {
-                Refusal::Conflict { current } => WriteError::Conflict { current, names },
-                // The permit was given to the device itself: it went together with its session.
-                Refusal::NoSuchDevice | Refusal::SessionGone => WriteError::SessionGone,
-                Refusal::Quota(exceeded) => WriteError::Quota(exceeded),
-            }),
-        }
+        let write = requester.write_at(service.clock.now_ms());
+        let applied = service.store.apply(&requester.user, write, vec![op]).await;
+        let applied = applied.map_err(|error| write_error(error, names))?;
+        Ok(applied.positions[0])
+    }
+}
+
+fn write_error(error: ApplyError, names: RevisionNames) -> WriteError {
+    let refusal = match error {
+        ApplyError::Refused(refusal) => refusal,
+        ApplyError::Store(error) => return WriteError::Store(error),
+    };
+    match refusal {
+        Refusal::Conflict { current } => WriteError::Conflict { current, names },
+        // The permit was given to the device itself: it went together with its session.
+        Refusal::NoSuchDevice | Refusal::SessionGone => WriteError::SessionGone,
+        Refusal::Quota(exceeded) => WriteError::Quota(exceeded),
     }
 }

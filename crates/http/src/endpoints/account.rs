@@ -4,7 +4,7 @@
 
 use axum::extract::State;
 use axum::http::{Method, Uri};
-use kitbag_domain::{Allowance, DeviceSelection, Requester, Write};
+use kitbag_domain::{DeviceSelection, Requester};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -50,7 +50,7 @@ pub(crate) async fn change_password(
         None => DeviceSelection::All,
     };
     let logout = body.logout_devices.unwrap_or(true).then_some(others);
-    let write = app.write_of(&auth.requester);
+    let write = auth.requester.write_at(app.clock.now_ms());
     app.store
         .set_password(&auth.requester.user, write, hash, logout)
         .await?;
@@ -74,7 +74,10 @@ pub(crate) async fn deactivate(
     app.authorize(&client, purpose, Stage::Password, body.auth)
         .await?;
     app.store
-        .deactivate(&auth.requester.user, app.write_of(&auth.requester))
+        .deactivate(
+            &auth.requester.user,
+            auth.requester.write_at(app.clock.now_ms()),
+        )
         .await?;
     // No identity server is known here, so there is none to unbind from.
     Ok(MatrixJson(json!({"id_server_unbind_result": "no-support"})))
@@ -88,18 +91,6 @@ impl Authenticated {
             user,
             method,
             path: uri.path().to_owned(),
-        }
-    }
-}
-
-impl App {
-    /// Returns how a write of the requester is made and recorded.
-    pub(crate) fn write_of(&self, requester: &Requester) -> Write {
-        Write {
-            guard: requester.guard(),
-            writer: requester.writer(),
-            at: self.clock.now_ms(),
-            allowance: Allowance::Ordinary,
         }
     }
 }

@@ -53,7 +53,7 @@ async fn put(
         unstable: query.unstable_expect_revision_id,
     };
     if empty_deletes && content.is_empty_object() {
-        permit.delete().await?;
+        permit.delete_expecting(expectation).await?;
     } else {
         permit.put(content, expectation).await?;
     }

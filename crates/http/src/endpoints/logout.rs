@@ -36,7 +36,7 @@ impl App {
         auth: &Authenticated,
         devices: DeviceSelection,
     ) -> Result<EmptyObject, ApiError> {
-        let write = self.write_of(&auth.requester);
+        let write = auth.requester.write_at(self.clock.now_ms());
         self.store
             .remove_devices(&auth.requester.user, write, devices)
             .await?;
