@@ -1,6 +1,7 @@
 //! The edge: what happens to every request before the route table, and to every answer after it.
 
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -12,11 +13,12 @@ use axum::http::header::{
     ACCESS_CONTROL_EXPOSE_HEADERS,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
+use futures_util::FutureExt as _;
 use tower::ServiceExt as _;
 use tracing::{Instrument as _, debug, error};
 
-use crate::error::Unrendered;
+use crate::error::{ApiError, Unrendered};
 use crate::extract::Peer;
 use crate::linger;
 use crate::routes;
@@ -77,7 +79,12 @@ impl Edge {
     async fn answer_in_span(self, request: Request<Body>, request_id: String) -> Response {
         let started = Instant::now();
         let (request, unread) = linger::share_body(request);
-        let Ok(mut response) = self.router.oneshot(request).await;
+        // What a handler holds is dropped with it, so nothing half-done is looked at again.
+        let answered = AssertUnwindSafe(self.router.oneshot(request)).catch_unwind();
+        let mut response = match answered.await {
+            Ok(Ok(response)) => response,
+            Err(_panic) => ApiError::Panicked.into_response(),
+        };
         unread.drain().await;
         if let Some(Unrendered(error)) = response.extensions_mut().remove() {
             let status = error.row().0;

@@ -56,6 +56,8 @@ pub(crate) enum ApiError {
     NotJson,
     #[error("the account belongs to another user")]
     NotOwnAccount,
+    #[error("a handler panicked")]
+    Panicked,
     #[error(transparent)]
     Password(#[from] PasswordError),
     #[error(transparent)]
@@ -104,6 +106,7 @@ impl ApiError {
             Self::NotFound(_) => (StatusCode::NOT_FOUND, "M_NOT_FOUND"),
             Self::NotJson => (StatusCode::BAD_REQUEST, "M_NOT_JSON"),
             Self::NotOwnAccount => (StatusCode::FORBIDDEN, "M_FORBIDDEN"),
+            Self::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN"),
             Self::Password(PasswordError::Hash(_)) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN")
             }

@@ -1,8 +1,9 @@
 //! How often logins, registrations and password checks may be tried.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use governor::clock::Clock as GovernorClock;
@@ -13,14 +14,28 @@ use kitbag_domain::{Clock, UserId};
 
 use crate::settings::RateLimitSettings;
 
-/// Keys above which those that are full again are dropped.
-const KEYS_MAX: usize = 10_000;
+/// After how many checks the keys that are full again are dropped: it looks at all of them.
+const SWEEP_CHECKS: u64 = 1_024;
+/// Bits of an IPv6 address that one subscriber has; the others they can choose freely.
+const IPV6_SUBSCRIBER_BITS: u32 = 64;
 
 /// What is counted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Key {
     Account(UserId),
     Address(IpAddr),
+}
+
+impl Key {
+    fn address(address: IpAddr) -> Self {
+        Self::Address(match address.to_canonical() {
+            IpAddr::V6(v6) => {
+                let network = u128::MAX << (u128::BITS - IPV6_SUBSCRIBER_BITS);
+                Ipv6Addr::from_bits(v6.to_bits() & network).into()
+            }
+            v4 => v4,
+        })
+    }
 }
 
 type Limiter = RateLimiter<Key, DashMapStateStore<Key>, WallClock, NoOpMiddleware<Duration>>;
@@ -30,6 +45,7 @@ pub(crate) struct RateLimits {
     login: Option<Limiter>,
     registration: Option<Limiter>,
     clock: WallClock,
+    checks: AtomicU64,
 }
 
 /// Too many tries; the next one is allowed after so long.
@@ -59,25 +75,26 @@ impl RateLimits {
                 settings.registration_burst,
             ),
             clock,
+            checks: AtomicU64::new(0),
         }
     }
 
     /// Counts a check of `account`'s password asked for from `address`.
     pub(crate) fn login(&self, address: IpAddr, account: &UserId) -> Result<(), RateLimited> {
-        self.check(self.login.as_ref(), &Key::Address(address))?;
+        self.check(self.login.as_ref(), &Key::address(address))?;
         self.check(self.login.as_ref(), &Key::Account(account.clone()))
     }
 
     /// Counts a registration from `address`.
     pub(crate) fn registration(&self, address: IpAddr) -> Result<(), RateLimited> {
-        self.check(self.registration.as_ref(), &Key::Address(address))
+        self.check(self.registration.as_ref(), &Key::address(address))
     }
 
     fn check(&self, limiter: Option<&Limiter>, key: &Key) -> Result<(), RateLimited> {
         let Some(limiter) = limiter else {
             return Ok(());
         };
-        if limiter.len() > KEYS_MAX {
+        if self.checks.fetch_add(1, Ordering::Relaxed) % SWEEP_CHECKS == 0 {
             limiter.retain_recent();
         }
         limiter.check_key(key).map_err(|not_until| RateLimited {
@@ -100,8 +117,6 @@ impl GovernorClock for WallClock {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
     use super::*;
 
     struct Set(AtomicU64);
@@ -148,5 +163,14 @@ mod tests {
         for _ in 0..1_000 {
             assert!(limits.registration([127, 0, 0, 1].into()).is_ok());
         }
+    }
+
+    #[test]
+    fn a_subscriber_is_one_address() {
+        let key = |address: &str| Key::address(address.parse().unwrap());
+        assert_eq!(key("2001:db8::1"), key("2001:db8::ffff:1"));
+        assert_ne!(key("2001:db8::1"), key("2001:db8:0:1::1"));
+        assert_eq!(key("::ffff:10.0.0.1"), key("10.0.0.1"));
+        assert_ne!(key("10.0.0.1"), key("10.0.0.2"));
     }
 }
