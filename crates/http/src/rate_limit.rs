@@ -94,7 +94,8 @@ impl RateLimits {
         let Some(limiter) = limiter else {
             return Ok(());
         };
-        if self.checks.fetch_add(1, Ordering::Relaxed) % SWEEP_CHECKS == 0 {
+        let checks = self.checks.fetch_add(1, Ordering::Relaxed);
+        if checks.is_multiple_of(SWEEP_CHECKS) {
             limiter.retain_recent();
         }
         limiter.check_key(key).map_err(|not_until| RateLimited {
