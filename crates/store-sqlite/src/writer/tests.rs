@@ -9,6 +9,7 @@ use kitbag_domain::{
 use tempfile::{TempDir, tempdir};
 
 use super::{Control, Counters, Setup, State, Tx, Weight, WriteQueue, Writer, writer};
+use crate::checkpoint;
 use crate::connections::Connections;
 use crate::error::{Failure, Halt};
 use crate::format::Role;
@@ -342,7 +343,7 @@ async fn queued_bytes_have_a_bound() {
 }
 
 #[tokio::test]
-async fn a_grown_log_asks_for_a_checkpoint_and_an_idle_one_is_emptied() {
+async fn a_grown_log_is_copied_and_an_idle_one_emptied() {
     let mut bench = Bench::new(options());
     let small = bench.add("small");
     bench.step();
@@ -358,6 +359,12 @@ async fn a_grown_log_asks_for_a_checkpoint_and_an_idle_one_is_emptied() {
     large.await.unwrap();
     assert!(bench.asked.try_recv().is_ok());
     assert!(bench.log_bytes() > limit::CHECKPOINT_FRAMES * limit::PAGE_BYTES);
+    bench.writer.finish_checkpoint();
+    let frames = checkpoint::frames(&bench.writer.setup.connection).unwrap();
+    assert_eq!(
+        frames.copied, frames.logged,
+        "so that the log can start anew"
+    );
     bench.writer.rest();
     assert_eq!(bench.log_bytes(), 0);
 }
