@@ -170,7 +170,8 @@ fn draw_key(dice: &mut Dice, who: Slot) -> Key {
         82..90 => device_key(device_name(dice.below(DEVICES + 1)).as_str(), &name),
         90..95 => {
             let device = device_name(dice.below(DEVICES));
-            global(&format!("m.local_notification_settings.{device}"))
+            let namespace = ["m", "org.matrix.msc3890"][dice.below(2)];
+            global(&format!("{namespace}.local_notification_settings.{device}"))
         }
         _ => {
             let managed = MANAGED[dice.below(2)];

@@ -18,6 +18,9 @@ const VISITORS: usize = 8;
 
 const BYTES_MAX: u64 = 2_000;
 
+/// How long following the stream may take; it takes this long only where a change is never told.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 fn limits() -> Limits {
     let quota = Quota {
         entries_max: 12,
@@ -223,9 +226,17 @@ pub async fn a_follower_misses_nothing(open: Opener) {
             }
         });
     }
+    let followed = tokio::time::timeout(PATIENCE, follow(&alice, start, 100)).await;
+    let followed = followed.expect("every change is told");
+    writers.join_all().await;
+    assert!(followed.is_sorted_by(|a, b| a < b), "each once");
+}
+
+/// Reads along the stream until so many changes were told; returns their positions.
+async fn follow(actor: &Actor, start: Position, count: usize) -> Vec<Position> {
     let (mut after, mut followed) = (start, Vec::new());
-    while followed.len() < 100 {
-        let changes = alice.changes(Some(after)).await;
+    while followed.len() < count {
+        let changes = actor.changes(Some(after)).await;
         assert!(!changes.is_full);
         let positions = changes.entries.iter().map(|entry| entry.position);
         assert!(positions.clone().all(|p| p > after && p <= changes.head));
@@ -233,8 +244,7 @@ pub async fn a_follower_misses_nothing(open: Opener) {
         after = changes.head;
         tokio::task::yield_now().await;
     }
-    writers.join_all().await;
-    assert!(followed.is_sorted_by(|a, b| a < b), "each once");
+    followed
 }
 
 /// A caller that goes away leaves a whole write or none, and a store that works.
