@@ -462,6 +462,10 @@ async fn a_deletion_obeys_an_expectation_too() {
         assert_eq!(deleted == conflict, is_there, "{deleted:?}");
         assert_eq!(ground.phone.entry(&key).await.is_some(), is_there);
     }
+    let before = ground.since(None).await.next;
     let permit = ground.service.permit(&requester, key).await.unwrap();
-    assert_eq!(permit.delete_expecting(expecting("x")).await, Ok(None));
+    let position = permit.delete_expecting(expecting("x")).await.unwrap();
+    let echo = ground.since(Some(before)).await.entries;
+    assert_eq!(echo.len(), 1, "also where there was nothing (law 11)");
+    assert_eq!((echo[0].position, &echo[0].content), (position, &None));
 }

@@ -1,10 +1,9 @@
 use thiserror::Error;
-use tokio::sync::oneshot;
 
 use super::{AccountData, Requester};
 use crate::{
-    ApplyError, Change, Content, ContentError, Entry, EventType, Expectation, Key, Op, Position,
-    QuotaExceeded, Refusal, RevisionNames, StoreError, WritePolicy, conflicts, ignored_users,
+    ApplyError, Content, ContentError, EventType, Expectation, Key, Op, Position, QuotaExceeded,
+    Refusal, RevisionNames, StoreError, WritePolicy, ignored_users,
 };
 
 /// Why a requester may not write an entry at all; checked before a body is read.
@@ -113,7 +112,7 @@ impl WritePermit<'_> {
         }
         let names = expectation.names();
         let position = self
-            .apply(Op::Put(self.key.clone(), content, expectation), names)
+            .apply(vec![Op::Put(self.key.clone(), content, expectation)], names)
             .await?;
         Ok(position.expect("a put always takes a position"))
     }
@@ -122,57 +121,38 @@ impl WritePermit<'_> {
     /// # Errors
     /// [`WriteError`].
     pub async fn delete(self) -> Result<Option<Position>, WriteError> {
-        self.apply(Op::Delete(self.key.clone()), RevisionNames::Stable)
+        self.apply(vec![Op::Delete(self.key.clone())], RevisionNames::Stable)
             .await
     }
 
-    /// Deletes the entry, provided that the expectation holds (MSC4547).
+    /// Deletes the entry, provided that the expectation holds (MSC4547); returns the position.
     ///
-    /// For a `PUT {}` that is a deletion (MSC3391).
+    /// For a `PUT {}` that is a deletion (MSC3391). Like every put it takes a position, also where
+    /// there was nothing: clients wait for the echo (law 11).
     /// # Errors
     /// [`WriteError`].
-    pub async fn delete_expecting(
-        self,
-        expectation: Expectation,
-    ) -> Result<Option<Position>, WriteError> {
-        let Self {
-            service,
-            requester,
-            key,
-        } = self;
+    pub async fn delete_expecting(self, expectation: Expectation) -> Result<Position, WriteError> {
         let names = expectation.names();
-        let (conflict, mut conflicted) = oneshot::channel();
-        let delete = move |stored: Option<&Entry>| {
-            let current = stored.and_then(|entry| entry.content.as_ref());
-            match current.filter(|_| conflicts(current, &expectation)) {
-                Some(current) => {
-                    // Whoever gave the request up does not listen.
-                    drop(conflict.send(current.clone()));
-                    Change::Keep
-                }
-                None => Change::Delete,
-            }
-        };
-        let write = requester.write_at(service.clock.now_ms());
-        let updated = service
-            .store
-            .update(&requester.user, write, key, Box::new(delete))
-            .await;
-        let applied = updated.map_err(|error| write_error(error, names))?;
-        match conflicted.try_recv() {
-            Ok(current) => Err(WriteError::Conflict { current, names }),
-            Err(_) => Ok(applied.positions[0]),
-        }
+        // The put compares, and leaves something to delete.
+        let put = Op::Put(self.key.clone(), Content::empty(), expectation);
+        let delete = Op::Delete(self.key.clone());
+        let position = self.apply(vec![put, delete], names).await?;
+        Ok(position.expect("what was just put is deleted"))
     }
 
-    async fn apply(&self, op: Op, names: RevisionNames) -> Result<Option<Position>, WriteError> {
+    /// Applies all of `ops`; returns the position that the last one took.
+    async fn apply(
+        &self,
+        ops: Vec<Op>,
+        names: RevisionNames,
+    ) -> Result<Option<Position>, WriteError> {
         let Self {
             service, requester, ..
         } = self;
         let write = requester.write_at(service.clock.now_ms());
-        let applied = service.store.apply(&requester.user, write, vec![op]).await;
+        let applied = service.store.apply(&requester.user, write, ops).await;
         let applied = applied.map_err(|error| write_error(error, names))?;
-        Ok(applied.positions[0])
+        Ok(applied.positions.last().copied().flatten())
     }
 }
 
