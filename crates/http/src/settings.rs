@@ -143,6 +143,13 @@ impl Default for Msc3391Settings {
     }
 }
 
+impl Msc3391Settings {
+    /// Tells whether `PUT {}` deletes: clients are told of both or of none.
+    pub(crate) fn empty_deletes(self) -> bool {
+        self.enabled && self.put_empty_deletes
+    }
+}
+
 /// The table `msc4331`: device account data.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(default, deny_unknown_fields)]

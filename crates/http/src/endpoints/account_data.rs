@@ -7,6 +7,7 @@
 
 use axum::body::Body;
 use axum::extract::State;
+use axum::http::Uri;
 use axum::routing::{MethodRouter, get as get_method};
 use kitbag_domain::{Content, Expectation, Key, PermitError, Scope, WritePolicy};
 use serde::Deserialize;
@@ -37,7 +38,7 @@ async fn get(State(app): State<App>, target: Target) -> Result<Verbatim, ApiErro
 async fn put(
     State(app): State<App>,
     Target { auth, key }: Target,
-    MatrixQuery(query): MatrixQuery<PutQuery>,
+    uri: Uri,
     body: Body,
 ) -> Result<EmptyObject, ApiError> {
     let limits = app.data.limits();
@@ -45,8 +46,10 @@ async fn put(
         Scope::Global | Scope::Room(_) => limits.content_bytes_max,
         Scope::Device(_) => limits.device_content_bytes_max,
     };
-    let empty_deletes = app.settings.features.msc3391.put_empty_deletes && !is_device(&key);
+    let empty_deletes = app.settings.features.msc3391.empty_deletes() && !is_device(&key);
     let permit = app.data.permit(&auth.requester, key).await?;
+    // Behind the policy: a protected type is refused as such, whatever is expected of it.
+    let MatrixQuery(query) = MatrixQuery::<PutQuery>::of(&uri)?;
     let content = Content::parse(read_body(&app, body, limit_bytes).await?, limits)?;
     let expectation = Expectation {
         stable: query.expect_revision_id,

@@ -25,8 +25,7 @@ pub(crate) async fn get(State(app): State<App>) -> MatrixJson<Versions> {
     versions.extend((1..=MINOR_MAX).map(|minor| format!("v1.{minor}")));
     let mut unstable_features = BTreeMap::from([("org.matrix.msc4331", true)]);
     // With the flag, clients expect that `PUT {}` deletes.
-    let msc3391 = app.settings.features.msc3391;
-    if msc3391.enabled && msc3391.put_empty_deletes {
+    if app.settings.features.msc3391.empty_deletes() {
         unstable_features.insert("org.matrix.msc3391", true);
     }
     MatrixJson(Versions {

@@ -62,12 +62,13 @@ impl FromRequestParts<App> for Target {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let OwnPath { auth, params } = OwnPath::from_request_parts(parts, app).await?;
+        // Before the device: what is wrong with the path comes before what is not there.
+        let event_type = EventType::parse(params.get("type").unwrap_or_default())?;
         let scope = match params.get("room") {
             Some(room) => Scope::Room(RoomId::parse(room)?),
             None if params.get("device").is_some() => Scope::Device(params.device()?),
             None => Scope::Global,
         };
-        let event_type = EventType::parse(params.get("type").unwrap_or_default())?;
         Ok(Self {
             auth,
             key: Key::new(scope, event_type),

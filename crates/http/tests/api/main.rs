@@ -5,6 +5,7 @@
     reason = "helpers of tests: what fails in them is a failed test"
 )]
 
+mod account_data;
 mod endpoints;
 mod errors;
 mod store_failures;
