@@ -119,6 +119,9 @@ async fn serve(
         stop.send_replace(true);
     };
     tokio::join!(serving, signalled);
+    if !arguments.ephemeral {
+        socket::remove(&config.data);
+    }
     if let Some((_, task)) = private {
         task.await?;
     }

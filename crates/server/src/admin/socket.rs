@@ -39,6 +39,15 @@ pub(crate) fn bind(dir: &Path) -> Result<UnixListener> {
     UnixListener::bind(&path).with_context(|| format!("cannot listen on `{}`", path.display()))
 }
 
+/// Removes the socket of a server that stops.
+pub(crate) fn remove(dir: &Path) {
+    let path = dir.join(FILE);
+    if let Err(error) = std::fs::remove_file(&path) {
+        // The next start replaces it.
+        warn!(%error, file = %path.display(), "the admin socket was not removed");
+    }
+}
+
 /// Answers commands for ever.
 pub(crate) async fn serve(listener: UnixListener, admin: Admin) {
     loop {
