@@ -49,16 +49,16 @@ Examples:
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct ConfigArguments {
     /// Read settings from this TOML file.
-    #[arg(long, value_name = "FILE", env = "KITBAG_CONFIG")]
+    #[arg(long, global = true, value_name = "FILE", env = "KITBAG_CONFIG")]
     pub(crate) config: Option<PathBuf>,
     /// Keep the data in this directory.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     /// The name behind the colon of user IDs; kept with the data.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME")]
     pub(crate) server_name: Option<String>,
     /// Set any setting; may be repeated.
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
 }
 

@@ -1,6 +1,6 @@
 //! The log: to standard error, as text or JSON.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 
 use anyhow::{Context as _, Result};
 use tracing_subscriber::EnvFilter;
@@ -12,7 +12,8 @@ pub(crate) fn start(config: &LogConfig) -> Result<()> {
         .with_context(|| format!("setting `log.level`: `{}`", config.level))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr);
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
     let started = match config.format {
         LogFormat::Json => builder.json().try_init(),
         LogFormat::Text => builder.try_init(),
