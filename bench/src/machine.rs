@@ -1,0 +1,93 @@
+//! Where and of what a run was made.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+
+use anyhow::Result;
+use serde::Serialize;
+use tempfile::TempDir;
+
+/// What must be known to compare two runs.
+#[derive(Debug, Serialize)]
+pub(crate) struct Machine {
+    pub(crate) date: String,
+    /// With a `+` where the working tree differed.
+    pub(crate) commit: String,
+    pub(crate) profile: &'static str,
+    pub(crate) processor: String,
+    pub(crate) processors: usize,
+    pub(crate) system: String,
+    /// Of the data directory: one in memory makes every fsync free.
+    pub(crate) file_system: String,
+    /// At the start, over 1, 5 and 15 minutes: above 0 somebody else was at work.
+    pub(crate) load: String,
+}
+
+const UNKNOWN: &str = "unknown";
+
+impl Machine {
+    pub(crate) fn look(dir: &TempDir) -> Result<Self> {
+        let commit = output("git", &["rev-parse", "--short=10", "HEAD"]);
+        let changes = output("git", &["status", "--porcelain", "--untracked-files=no"]);
+        let mark = if changes.is_none_or(|changes| changes.is_empty()) {
+            ""
+        } else {
+            "+"
+        };
+        let load = read("/proc/loadavg").map(|text| {
+            let words: Vec<_> = text.split(' ').take(3).collect();
+            words.join(" ")
+        });
+        Ok(Self {
+            date: or_unknown(output("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"])),
+            commit: or_unknown(commit) + mark,
+            profile: if cfg!(debug_assertions) {
+                "debug"
+            } else {
+                "release"
+            },
+            processor: or_unknown(processor()),
+            processors: thread::available_parallelism()?.into(),
+            system: or_unknown(output("uname", &["-sm"])),
+            file_system: or_unknown(file_system(dir.path())),
+            load: or_unknown(load),
+        })
+    }
+}
+
+fn or_unknown(text: Option<String>) -> String {
+    text.unwrap_or_else(|| UNKNOWN.to_owned())
+}
+
+fn read(path: &str) -> Option<String> {
+    fs::read_to_string(path).ok()
+}
+
+fn output(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned())
+}
+
+fn processor() -> Option<String> {
+    let Some(text) = read("/proc/cpuinfo") else {
+        return output("sysctl", &["-n", "machdep.cpu.brand_string"]);
+    };
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+/// Returns the type of the file system of `dir`: that of the longest mount point above it.
+fn file_system(dir: &Path) -> Option<String> {
+    let dir = dir.canonicalize().ok()?;
+    let mounts = read("/proc/self/mounts")?;
+    let mounts = mounts.lines().filter_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        Some((words.next()?, words.next()?))
+    });
+    let above = mounts.filter(|(point, _)| dir.starts_with(point));
+    let (_, kind) = above.max_by_key(|(point, _)| point.len())?;
+    Some(kind.to_owned())
+}

@@ -1,0 +1,89 @@
+//! Measuring two servers by turns, so that what disturbs the machine disturbs both.
+
+use anyhow::Result;
+
+use crate::load::{Sample, Target};
+use crate::plan::Plan;
+use crate::report::Row;
+use crate::stats::Spread;
+
+/// The columns of the rows that [`compare`] makes.
+pub(crate) const COLUMNS: [&str; 4] = ["requests/s", "CPU us", "p50 us", "p99 us"];
+
+/// Measures both by turns; returns their rows and that of Kitbag's figures through the reference's.
+pub(crate) async fn compare(
+    plan: &Plan,
+    kitbag: &mut Target<'_>,
+    reference: &mut Target<'_>,
+) -> Result<Vec<Row>> {
+    kitbag.measure(plan.warm_up).await?;
+    reference.measure(plan.warm_up).await?;
+    let mut pairs = Vec::with_capacity(plan.pairs);
+    for number in 0..plan.pairs {
+        // Whoever comes second may find the machine warmer: each is second half of the times.
+        let pair = if number % 2 == 0 {
+            let ours = kitbag.measure(plan.measure).await?;
+            (ours, reference.measure(plan.measure).await?)
+        } else {
+            let theirs = reference.measure(plan.measure).await?;
+            (kitbag.measure(plan.measure).await?, theirs)
+        };
+        pairs.push(pair);
+    }
+    Ok(rows(&pairs))
+}
+
+type Figure = fn(&Sample) -> Option<f64>;
+
+const FIGURES: [Figure; 4] = [
+    |sample| Some(sample.requests_per_second),
+    |sample| sample.cpu_us,
+    |sample| Some(sample.p50_us),
+    |sample| Some(sample.p99_us),
+];
+
+fn rows(pairs: &[(Sample, Sample)]) -> Vec<Row> {
+    let row =
+        |name, cell: &dyn Fn(Figure) -> Option<Spread>| Row::new(name, FIGURES.map(cell).to_vec());
+    vec![
+        row("kitbag", &|figure| {
+            Spread::of_all(pairs.iter().map(|(ours, _)| figure(ours)))
+        }),
+        row("reference", &|figure| {
+            Spread::of_all(pairs.iter().map(|(_, theirs)| figure(theirs)))
+        }),
+        // The ratio of each pair, not of the medians: a slow minute slows both of a pair.
+        row("ratio", &|figure| {
+            let ratios = pairs
+                .iter()
+                .map(|(ours, theirs)| Some(figure(ours)? / figure(theirs)?));
+            Spread::of_all(ratios)
+        }),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(figure: f64) -> Sample {
+        Sample {
+            requests_per_second: figure,
+            cpu_us: None,
+            p50_us: figure,
+            p99_us: figure,
+        }
+    }
+
+    #[test]
+    fn ratio_is_the_median_of_the_ratios_of_pairs() {
+        // Both sides of the second pair were slowed down alike.
+        let pairs = [(2.0, 1.0), (20.0, 10.0), (3.0, 1.0)];
+        let pairs = pairs.map(|(ours, theirs)| (sample(ours), sample(theirs)));
+        let rows = rows(&pairs);
+        let cell = |row: usize, column: usize| rows[row].cells[column];
+        assert_eq!(cell(2, 0).unwrap().median, 2.0);
+        assert_eq!(cell(0, 0).unwrap().median, 3.0);
+        assert_eq!(cell(2, 1), None, "no CPU time is known");
+    }
+}

@@ -1,0 +1,130 @@
+//! How much is measured, and with what.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use tempfile::TempDir;
+
+use crate::BenchArguments;
+
+/// Enough for a median that two disturbed pairs on either side cannot move.
+pub(crate) const PAIRS_DEFAULT: usize = 9;
+/// Some ten thousand requests: enough for a p99, and for the clock of threads.
+pub(crate) const MEASURE_MS_DEFAULT: u64 = 1_000;
+/// What the usual limit of 1,024 open files nearly allows.
+pub(crate) const WAITING_DEFAULT: usize = 1_000;
+
+/// Files that a process has open beside its connections, with much to spare.
+const OTHER_FILES: usize = 100;
+/// Rounds of a workload that starts its servers anew each time.
+const ROUNDS_MAX: usize = 3;
+
+/// What every workload is told.
+pub(crate) struct Plan {
+    /// Pairs of measurements.
+    pub(crate) pairs: usize,
+    /// Rounds where each starts its servers anew.
+    pub(crate) rounds: usize,
+    /// How long each measurement takes.
+    pub(crate) measure: Duration,
+    /// How long each side runs before the first one.
+    pub(crate) warm_up: Duration,
+    /// How long memory is given to settle before it is read.
+    pub(crate) settle: Duration,
+    /// Syncs that wait at once.
+    pub(crate) waiting: usize,
+    /// Most users of one workload: each costs a password hash.
+    pub(crate) users_max: usize,
+    /// Whether this run only shows that everything runs.
+    pub(crate) is_short: bool,
+    /// The program that is measured.
+    pub(crate) kitbag: PathBuf,
+    /// The program of the references: this one.
+    pub(crate) reference: PathBuf,
+    /// Where servers keep their data; goes with the plan.
+    pub(crate) dir: TempDir,
+}
+
+impl Plan {
+    /// Checks the arguments and makes the directory.
+    pub(crate) fn new(arguments: &BenchArguments) -> Result<Self> {
+        ensure!(arguments.pairs > 0, "there must be at least one pair");
+        ensure!(arguments.measure_ms > 0, "a measurement must take time");
+        let reference = env::current_exe().context("cannot find this program")?;
+        let beside = reference.parent().unwrap_or(Path::new("."));
+        let kitbag = match &arguments.kitbag {
+            Some(path) => path.clone(),
+            None => beside.join("kitbag"),
+        };
+        ensure!(
+            kitbag.try_exists()?,
+            "there is no `{}`; build it with `cargo build{} -p kitbag-server`",
+            kitbag.display(),
+            if cfg!(debug_assertions) {
+                ""
+            } else {
+                " --release"
+            },
+        );
+        let parent = match &arguments.dir {
+            Some(dir) => dir.clone(),
+            None => beside.parent().unwrap_or(beside).join("bench"),
+        };
+        fs::create_dir_all(&parent)
+            .with_context(|| format!("cannot make `{}`", parent.display()))?;
+        let dir = tempfile::Builder::new().prefix("run-").tempdir_in(&parent);
+        let dir =
+            dir.with_context(|| format!("cannot make a directory in `{}`", parent.display()))?;
+        let plan = Self {
+            pairs: arguments.pairs,
+            rounds: arguments.pairs.min(ROUNDS_MAX),
+            measure: Duration::from_millis(arguments.measure_ms),
+            warm_up: Duration::from_millis(arguments.measure_ms),
+            settle: Duration::from_secs(2),
+            waiting: arguments.waiting.min(connections_max()?),
+            users_max: 64,
+            is_short: false,
+            kitbag,
+            reference,
+            dir,
+        };
+        Ok(if arguments.short {
+            plan.shortened()
+        } else {
+            plan
+        })
+    }
+
+    fn shortened(self) -> Self {
+        Self {
+            pairs: 1,
+            rounds: 1,
+            measure: Duration::from_millis(100),
+            warm_up: Duration::from_millis(20),
+            settle: Duration::from_millis(100),
+            waiting: self.waiting.min(20),
+            users_max: 4,
+            is_short: true,
+            ..self
+        }
+    }
+}
+
+/// How many connections this process may open, which its children may accept too.
+fn connections_max() -> Result<usize> {
+    let Ok(limits) = fs::read_to_string("/proc/self/limits") else {
+        return Ok(WAITING_DEFAULT - OTHER_FILES); // no Linux: the usual limit
+    };
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"));
+    let soft = line.and_then(|line| line.split_whitespace().next());
+    let soft: usize = match soft.context("the limit of open files is not told")? {
+        "unlimited" => usize::MAX,
+        number => number.parse()?,
+    };
+    Ok(soft.saturating_sub(OTHER_FILES))
+}

@@ -1,0 +1,106 @@
+//! A server as a process of its own: its address, its CPU time and its memory.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+/// A running server; killed when dropped.
+pub(crate) struct Process {
+    child: Child,
+    address: SocketAddr,
+    /// Open as long as the process lives, which may print more.
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Process {
+    /// Starts `command`, whose first line must end with `http://ADDR:PORT`; its log goes to `log`.
+    ///
+    /// It gets no environment, so that nobody's settings are measured unawares.
+    pub(crate) fn start(mut command: Command, log: &Path) -> Result<Self> {
+        let file = File::create(log).with_context(|| format!("cannot make `{}`", log.display()))?;
+        let mut child = command
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(file)
+            .spawn()
+            .with_context(|| format!("cannot start {command:?}"))?;
+        let stdout = child.stdout.take().context("standard output is piped")?;
+        let mut stdout = BufReader::new(stdout);
+        let mut line = String::new();
+        stdout.read_line(&mut line)?;
+        let address = line
+            .rsplit_once("http://")
+            .map(|(_, address)| address.trim().parse());
+        let Some(Ok(address)) = address else {
+            child.kill().ok();
+            child.wait()?;
+            let log = fs::read_to_string(log)?;
+            bail!("{command:?} did not tell its address but `{line}`\n{log}");
+        };
+        Ok(Self {
+            child,
+            address,
+            _stdout: stdout,
+        })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn base_url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Returns the CPU time of the process's threads so far; none where the system does not tell.
+    pub(crate) fn cpu(&self) -> Option<CpuTimes> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).ok()?;
+        let times = tasks.map(|task| {
+            let task = task.ok()?;
+            // Nanoseconds, where `stat` only counts ticks.
+            let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+            let time_ns = text.split_whitespace().next()?.parse().ok()?;
+            Some((task.file_name().to_string_lossy().into_owned(), time_ns))
+        });
+        times.collect::<Option<_>>().map(CpuTimes)
+    }
+
+    /// Returns the memory that the process holds; none where the system does not tell.
+    pub(crate) fn resident_bytes(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+        Some(kibibytes * 1_024)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // An error means that it has ended by itself, which the requests to it have told.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// CPU time of each thread of a process.
+pub(crate) struct CpuTimes(HashMap<String, u64>);
+
+impl CpuTimes {
+    /// Returns the time since `earlier`, of the threads that still run.
+    pub(crate) fn since(&self, earlier: &Self) -> Duration {
+        let times = self.0.iter().map(|(thread, now)| {
+            let before = earlier.0.get(thread).copied().unwrap_or(0);
+            now.saturating_sub(before)
+        });
+        Duration::from_nanos(times.sum())
+    }
+}
