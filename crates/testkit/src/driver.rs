@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use kitbag_domain::{
     AccountData, Allowance, ApplyError, Clock as _, DeviceSelection, Entry, Expectation, GetError,
@@ -13,6 +12,7 @@ use kitbag_domain::{
 };
 use tokio::sync::RwLock;
 
+use crate::abandon::abandon_after;
 use crate::clock::TestClock;
 use crate::history::{Answer, Call, Event, Told, ToldEntry, Why, revision};
 use crate::ops::{Expect, Make, Since, Slot, Step, USERS, What, device_name};
@@ -88,12 +88,13 @@ impl World {
 
     /// Runs a step; nothing is recorded where only time passed.
     ///
-    /// A device that has no session logs in instead. With `patience` a put is abandoned behind it.
+    /// A device that has no session logs in instead. With `patience` a put is
+    /// abandoned after so many polls.
     pub async fn run(
         &self,
         step: &Step,
         mind: &mut Mind,
-        patience: Option<Duration>,
+        patience: Option<usize>,
     ) -> Option<Event> {
         let who = step.who;
         match &step.what {
@@ -259,7 +260,7 @@ impl World {
         &self,
         requester: &Requester,
         call: Call,
-        patience: Option<Duration>,
+        patience: Option<usize>,
         mind: &mut Mind,
     ) -> Event {
         let Call::Put(key, text, expectation) = call.clone() else {
@@ -280,8 +281,8 @@ impl World {
         };
         // What is told apart by its content only may stay without an answer.
         let answer = match patience.filter(|_| text.contains("\"n\":")) {
-            Some(patience) => tokio::time::timeout(patience, put).await,
-            None => Ok(put.await),
+            Some(polls) => abandon_after(polls, put).await,
+            None => Some(put.await),
         };
         let answer = answer.unwrap_or(Answer::Unknown);
         match &answer {

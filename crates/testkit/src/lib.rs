@@ -24,12 +24,16 @@
 //! | nothing | the short form: some seconds, always the same seeds |
 //! | `KITBAG_LONG=1` | the long form: many seeds |
 //! | `KITBAG_SEED=n` | that seed alone, which a failure prints |
+//!
+//! A seed fixes what the callers of a concurrent history do, not how they meet: to see a failure
+//! again it may have to be run some times.
 #![warn(missing_docs)]
 #![expect(
     clippy::unwrap_used,
     reason = "test code that clippy does not know as such: a failed unwrap is a failed test"
 )]
 
+mod abandon;
 mod actor;
 pub mod clock;
 pub mod dice;

@@ -106,7 +106,8 @@ pub trait AccountStore: Send + Sync + 'static {
 
     /// Ends an account: removes its devices, sessions, entries, filters, profile and password.
     ///
-    /// The user ID stays taken.
+    /// The user ID stays taken. No tombstones are left, so nothing tells what there was: a token from
+    /// before lies before the horizon.
     /// # Errors
     /// `Refused(SessionGone)` by the guard.
     fn deactivate(&self, user: &UserId, write: Write) -> BoxFuture<'_, Result<(), ApplyError>>;
