@@ -67,7 +67,8 @@ impl Edge {
             finish(&mut response, &request_id);
             return response;
         }
-        request.extensions_mut().insert(Peer(peer));
+        // A listener of both families shows an IPv4 peer as an IPv6 address.
+        request.extensions_mut().insert(Peer(peer.to_canonical()));
         // The path only: a query can hold a token, and paths hold no secrets.
         let (method, path) = (request.method(), request.uri().path());
         let span = tracing::info_span!("request", id = %request_id, %method, path);

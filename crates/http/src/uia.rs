@@ -1,8 +1,9 @@
 //! User-interactive authentication: sessions in memory, stages of one step each.
 
+mod sessions;
+
 use axum::http::Method;
-use kitbag_domain::{UnixMs, UserId};
-use quick_cache::sync::Cache;
+use kitbag_domain::UserId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq as _;
@@ -12,10 +13,8 @@ use crate::error::ApiError;
 use crate::extract::Client;
 use crate::state::App;
 
-/// Sessions kept at once; the least used go first.
-const SESSIONS_MAX: usize = 10_000;
-/// How long a session may be taken up.
-const LIFETIME_MS: u64 = 15 * 60 * 1_000;
+pub(crate) use sessions::UiaSessions;
+
 /// Characters of a session's ID.
 const ID_CHARACTERS: usize = 24;
 
@@ -55,21 +54,6 @@ pub(crate) struct Purpose {
     pub(crate) user: Option<UserId>,
     pub(crate) method: Method,
     pub(crate) path: String,
-}
-
-#[derive(Clone)]
-struct UiaSession {
-    purpose: Purpose,
-    made_at: UnixMs,
-}
-
-/// The sessions that wait for their stage.
-pub(crate) struct UiaSessions(Cache<String, UiaSession>);
-
-impl Default for UiaSessions {
-    fn default() -> Self {
-        Self(Cache::new(SESSIONS_MAX))
-    }
 }
 
 /// The answer of 401 that asks for a stage.
@@ -117,18 +101,15 @@ impl App {
         let Some(auth) = auth else {
             return Err(self.challenge(stage, purpose, None));
         };
-        if let Some(id) = &auth.session {
-            let now = self.clock.now_ms();
-            let session = self.uia.0.get(id).filter(|session| {
-                session.purpose == purpose && now.saturating_sub(session.made_at) < LIFETIME_MS
-            });
-            if session.is_none() {
-                let failure = (
-                    "M_UNKNOWN",
-                    "the session is not known, or is for another request",
-                );
-                return Err(self.challenge(stage, purpose, Some(failure)));
-            }
+        let now = self.clock.now_ms();
+        if let Some(id) = &auth.session
+            && !self.uia.contains(id, &purpose, now)
+        {
+            let failure = (
+                "M_UNKNOWN",
+                "the session is not known, or is for another request",
+            );
+            return Err(self.challenge(stage, purpose, Some(failure)));
         }
         let Some(name) = &auth.stage else {
             return Err(self.challenge(stage, purpose, None));
@@ -145,7 +126,7 @@ impl App {
         match failure {
             None => {
                 if let Some(id) = &auth.session {
-                    self.uia.0.remove(id);
+                    self.uia.remove(id);
                 }
                 Ok(())
             }
@@ -160,10 +141,7 @@ impl App {
         failure: Option<(&'static str, &'static str)>,
     ) -> ApiError {
         let session = self.random.id(ID_CHARACTERS);
-        let made_at = self.clock.now_ms();
-        self.uia
-            .0
-            .insert(session.clone(), UiaSession { purpose, made_at });
+        self.uia.insert(&session, purpose, self.clock.now_ms());
         ApiError::Uia(Box::new(Challenge {
             stage: stage.name(),
             session,

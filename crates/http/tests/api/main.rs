@@ -8,5 +8,8 @@
 mod account_data;
 mod endpoints;
 mod errors;
+mod sessions;
 mod store_failures;
 mod support;
+mod sync;
+mod uia;
