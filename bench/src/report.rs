@@ -66,8 +66,8 @@ impl Report {
     /// What stands below the tables.
     pub(crate) fn ending(&self) -> String {
         format!(
-            "The reference of get, push_rules and sync is this handler, behind a listener with \
-             Kitbag's settings:\n\n{}",
+            "The reference of edge, identity, get, push_rules and sync is this handler, behind a \
+             listener with Kitbag's settings:\n\n{}",
             self.reference_source
         )
     }

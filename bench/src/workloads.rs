@@ -11,7 +11,9 @@ use crate::plan::Plan;
 use crate::report::Table;
 
 /// In the order in which they run: what leaves the machine quiet comes first.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 14] = [
+    "edge",
+    "identity",
     "get/1",
     "get/16",
     "push_rules",
@@ -34,6 +36,8 @@ pub(crate) fn names(filter: &str) -> impl Iterator<Item = &'static str> {
 /// Runs one of [`names`].
 pub(crate) async fn run(name: &str, plan: &Plan) -> Result<Table> {
     let table = match name {
+        "edge" => read::edge(name, plan).await,
+        "identity" => read::identity(name, plan).await,
         "get/1" => read::entry(name, plan, 1).await,
         "get/16" => read::entry(name, plan, 16).await,
         "push_rules" => read::push_rules(name, plan).await,

@@ -1,4 +1,4 @@
-//! Reading: one entry, the push rules, and syncs that return at once.
+//! Reading: nothing, one entry, the push rules, and syncs that return at once.
 
 use std::net::SocketAddr;
 
@@ -20,6 +20,24 @@ const CONNECTIONS_LARGE: usize = 4;
 const INITIAL_SYNC_ENTRIES: usize = 200;
 
 const BUDGET_CHEAP: &str = "CPU at most 1.6 x the reference's, goal 1.3 x";
+
+/// A request that asks for nothing: the edge and the route table.
+pub(super) async fn edge(name: &str, plan: &Plan) -> Result<Table> {
+    let (accounts, process) = start(name, plan).await?;
+    let request = get(accounts.session(0), "/_matrix/client/versions");
+    let what = format!("GET /versions: no identity, no store, by {CONNECTIONS} connections");
+    let table = Table::new(name, what, &COLUMNS);
+    beside_fixed(plan, table, &process, request, CONNECTIONS).await
+}
+
+/// A request that asks only who it is.
+pub(super) async fn identity(name: &str, plan: &Plan) -> Result<Table> {
+    let (accounts, process) = start(name, plan).await?;
+    let request = get(accounts.session(0), "/_matrix/client/v3/account/whoami");
+    let what = format!("GET /account/whoami: one look-up, by {CONNECTIONS} connections");
+    let table = Table::new(name, what, &COLUMNS);
+    beside_fixed(plan, table, &process, request, CONNECTIONS).await
+}
 
 /// `GET` of an entry of 1 KiB.
 pub(super) async fn entry(name: &str, plan: &Plan, connections: usize) -> Result<Table> {
