@@ -1,13 +1,17 @@
-//! The whole API over a store in memory, with a clock that the tests set and faults that they order.
+//! The whole API over a store in memory, with a clock that tests set and faults that they order.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
     reason = "helpers of tests: what fails in them is a failed test"
 )]
 
+mod account;
 mod account_data;
 mod endpoints;
 mod errors;
+mod login;
+mod logs;
+mod register;
 mod sessions;
 mod store_failures;
 mod support;
