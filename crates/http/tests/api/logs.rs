@@ -1,58 +1,14 @@
 //! What must never stand in a log: tokens, passwords, contents.
 
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
-
 use kitbag_domain::StoreError;
 use kitbag_http::RegistrationMode;
 use serde_json::{Value, json};
-use tracing_subscriber::fmt::MakeWriter;
 
-use crate::support::{Call, Reply, Server};
+use crate::support::{Call, LogCapture, Reply, Server};
 
 /// Part of everything that is secret in these scenarios.
 const CANARY: &str = "yellowbird";
 const C3: &str = "/_matrix/client/v3";
-
-#[derive(Clone, Default)]
-struct Captured(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Captured {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Captured {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
-impl Captured {
-    /// Captures everything that this thread logs until the guard is dropped.
-    fn start() -> (Self, tracing::subscriber::DefaultGuard) {
-        let captured = Self::default();
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::TRACE)
-            .with_writer(captured.clone())
-            .with_ansi(false)
-            .finish();
-        let guard = tracing::subscriber::set_default(subscriber);
-        (captured, guard)
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
 
 /// Registers, logs in and writes, each with something wrong as well; returns tokens and replies.
 async fn scenario(server: &Server) -> (Vec<String>, Vec<Reply>) {
@@ -129,9 +85,8 @@ fn secret_part(token: &str) -> &str {
 
 #[tokio::test]
 async fn no_log_holds_a_token_a_password_or_a_content() {
-    let (captured, guard) = Captured::start();
+    let captured = LogCapture::start();
     let (tokens, replies) = scenario(&server()).await;
-    drop(guard);
     let statuses: Vec<u16> = replies.iter().map(|reply| reply.status).collect();
     let expected = [
         401, 200, 200, 403, 400, 400, 200, 409, 400, 400, 200, 200, 400, 200, 401, 404,
@@ -153,14 +108,13 @@ async fn no_log_holds_a_token_a_password_or_a_content() {
 async fn failures_are_logged_once_with_their_cause_and_the_request() {
     let server = Server::start();
     let alice = server.user("alice").await;
-    let (captured, guard) = Captured::start();
+    let captured = LogCapture::start();
     let secret = format!("{{\"{CANARY}\":1}}");
     server
         .store
         .fail_after(1, StoreError::Unavailable("disk on fire".to_owned()));
     let put = Call::put(alice.global("app.test"), secret).by(&alice);
     let reply = server.send(put).await;
-    drop(guard);
     reply.assert_is(503, "M_UNKNOWN");
     let log = captured.text();
     assert_eq!(log.matches("disk on fire").count(), 1, "{log}");

@@ -2,6 +2,7 @@
 
 mod call;
 mod failing_store;
+mod log;
 mod server;
 
 use std::future::Future;
@@ -10,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 
 pub(crate) use call::{Call, Reply, ending_body, endless_body};
 pub(crate) use failing_store::FailingStore;
+pub(crate) use log::LogCapture;
 pub(crate) use server::{PASSWORD, Server, Session, Setup, password_hash};
 
 /// Polls once: what a future does before it first waits.

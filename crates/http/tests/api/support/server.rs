@@ -13,7 +13,7 @@ use kitbag_testkit::clock::TestClock;
 use kitbag_testkit::dice::Dice;
 use tokio::sync::watch;
 
-use super::{Call, FailingStore, Reply};
+use super::{Call, FailingStore, Reply, log};
 
 /// The password of every account that [`Server::user`] makes.
 pub(crate) const PASSWORD: &str = "wordpass";
@@ -118,6 +118,7 @@ impl Server {
     }
 
     fn build(setup: Setup, store: Arc<FailingStore>, clock: Arc<TestClock>) -> Self {
+        log::watch();
         let (stop, stopping) = watch::channel(false);
         let edge = Edge::new(Parts {
             store: store.clone(),
