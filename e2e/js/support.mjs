@@ -16,14 +16,14 @@ const PASSWORD = "correct horse battery staple";
 logger.setLevel(process.env.KITBAG_E2E_LOG ?? "error");
 
 export function baseUrl() {
-    const url = process.env.KITBAG_URL;
-    if (!url) throw new Error("KITBAG_URL is not set: run `cargo xtask e2e js`");
+    const url = process.env.KITBAG_TEST_URL;
+    if (!url) throw new Error("KITBAG_TEST_URL is not set: run `cargo xtask e2e js`");
     return url.replace(/\/+$/, "");
 }
 
 /** Makes a content that carries the canary, which must never reach the server's log. */
 export function content(fields = {}) {
-    return { canary: process.env.KITBAG_CANARY ?? "canary-content-unset", ...fields };
+    return { canary: process.env.KITBAG_TEST_CANARY ?? "canary-content-unset", ...fields };
 }
 
 /** Makes a type that was never stored, with the characters that a client must escape. */

@@ -20,15 +20,15 @@ DEVICE_DATA_SYNC_KEY = "org.matrix.msc4331.device_account_data"
 
 def base_url() -> str:
     """Returns the address of the server under test."""
-    url = os.environ.get("KITBAG_URL")
+    url = os.environ.get("KITBAG_TEST_URL")
     if not url:
-        raise RuntimeError("KITBAG_URL is not set: run `cargo xtask e2e python`")
+        raise RuntimeError("KITBAG_TEST_URL is not set: run `cargo xtask e2e python`")
     return url.rstrip("/")
 
 
 def content(**fields: Any) -> dict[str, Any]:
     """Makes a content that carries the canary, which must never reach the server's log."""
-    return {"canary": os.environ.get("KITBAG_CANARY", "canary-content-unset"), **fields}
+    return {"canary": os.environ.get("KITBAG_TEST_CANARY", "canary-content-unset"), **fields}
 
 
 def fresh_user() -> str:

@@ -27,6 +27,9 @@ use crate::state::{App, Parts};
 /// The header that carries the request's ID in every answer.
 pub const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
+/// What says what `M_USER_LIMIT_EXCEEDED` is, where the operator names no page of their own.
+const INFO_URI: &str = "https://spec.matrix.org/v1.18/client-server-api/#common-error-codes";
+
 /// The whole API as one function from a request to an answer.
 #[derive(Clone)]
 pub struct Edge {
@@ -102,11 +105,11 @@ impl Edge {
 }
 
 impl App {
-    fn info_uri(&self) -> Option<&str> {
-        self.settings
-            .limits_info_uri
-            .as_deref()
-            .or(self.settings.public_base_url.as_deref())
+    /// Returns the page that a full account is pointed to, which the errcode must name.
+    fn info_uri(&self) -> &str {
+        let configured = self.settings.limits_info_uri.as_deref();
+        let base_url = self.settings.public_base_url.as_deref();
+        configured.or(base_url).unwrap_or(INFO_URI)
     }
 }
 

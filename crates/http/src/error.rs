@@ -128,7 +128,7 @@ impl ApiError {
     }
 
     /// Returns the members of the body beside `errcode` and `error`.
-    fn extra(&self, info_uri: Option<&str>) -> Value {
+    fn extra(&self, info_uri: &str) -> Value {
         match self {
             Self::TooMany(_) | Self::Write(WriteError::Quota(_)) => json!({"info_uri": info_uri}),
             Self::RateLimited(limited) => {
@@ -143,7 +143,7 @@ impl ApiError {
     }
 
     /// Builds the answer. What went wrong inside is not for clients: they get the request's ID.
-    pub(crate) fn render(&self, request_id: &str, info_uri: Option<&str>) -> Response {
+    pub(crate) fn render(&self, request_id: &str, info_uri: &str) -> Response {
         let (status, errcode) = self.row();
         let text = if status.is_server_error() {
             format!("internal error, request {request_id}")

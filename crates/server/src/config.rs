@@ -23,8 +23,10 @@ use crate::cli::{ConfigArguments, ServeArguments};
 
 /// Prefix of environment variables; `__` stands between table and key.
 const ENVIRONMENT_PREFIX: &str = "KITBAG_";
-/// Variables that are not settings: the file's own name, and those of the test suite.
-const NOT_SETTINGS: [&str; 2] = ["config", "test_long"];
+/// A variable that names the file, and no setting.
+const FILE_VARIABLE: &str = "config";
+/// What variables of the test suite begin with.
+const TEST_VARIABLES: &str = "test_";
 
 /// All settings; docs/configuration.md lists them.
 #[derive(Debug, Deserialize, Serialize)]
@@ -161,12 +163,12 @@ impl Config {
         if let Some(private) = arguments.private {
             figment = figment.merge(("private", private));
         }
-        extract(&figment)
+        extract(set(figment, &arguments.config)?)
     }
 
     /// Reads the settings of the other commands.
     pub(crate) fn load(arguments: &ConfigArguments) -> Result<Self> {
-        extract(&sources(arguments)?)
+        extract(set(sources(arguments)?, arguments)?)
     }
 
     pub(crate) fn server_name(&self) -> Result<ServerName> {
@@ -194,9 +196,11 @@ impl Config {
 
     /// Returns the settings of the API on a listener at `address`.
     pub(crate) fn api(&self, address: SocketAddr) -> Settings {
-        let base_url = self.public_base_url.clone();
+        // An address of all interfaces is none that a client could use.
+        let is_reachable = !address.ip().is_unspecified();
+        let own_url = is_reachable.then(|| format!("http://{address}"));
         Settings {
-            public_base_url: Some(base_url.unwrap_or_else(|| format!("http://{address}"))),
+            public_base_url: self.public_base_url.clone().or(own_url),
             limits_info_uri: self.limits.info_uri.clone(),
             trusted_proxies: self.trusted_proxies.clone(),
             is_loopback_only: address.ip().is_loopback(),
@@ -226,7 +230,10 @@ fn sources(arguments: &ConfigArguments) -> Result<Figment> {
         figment = figment.merge(Toml::file_exact(file));
     }
     let environment = Env::prefixed(ENVIRONMENT_PREFIX)
-        .ignore(&NOT_SETTINGS)
+        .filter(|name| {
+            let name = name.as_str().to_ascii_lowercase();
+            name != FILE_VARIABLE && !name.starts_with(TEST_VARIABLES)
+        })
         .split("__");
     figment = figment.merge(environment);
     if let Some(data) = &arguments.data {
@@ -235,6 +242,11 @@ fn sources(arguments: &ConfigArguments) -> Result<Figment> {
     if let Some(name) = &arguments.server_name {
         figment = figment.merge(("server_name", name));
     }
+    Ok(figment)
+}
+
+/// Lays what `--set` says over everything else.
+fn set(mut figment: Figment, arguments: &ConfigArguments) -> Result<Figment> {
     for pair in &arguments.set {
         let (key, value) = pair
             .split_once('=')
@@ -248,7 +260,11 @@ fn sources(arguments: &ConfigArguments) -> Result<Figment> {
     Ok(figment)
 }
 
-fn extract(figment: &Figment) -> Result<Config> {
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the last that is done with it"
+)]
+fn extract(figment: Figment) -> Result<Config> {
     figment.extract().map_err(|error| {
         let messages: Vec<String> = error
             .into_iter()
@@ -334,5 +350,45 @@ mod tests {
                 .to_string()
                 .contains("/nowhere/kitbag.toml")
         );
+    }
+
+    #[test]
+    fn set_wins_over_the_flags() {
+        let arguments = ServeArguments {
+            config: ConfigArguments {
+                set: vec!["listen=127.0.0.1:2".to_owned()],
+                ..ConfigArguments::default()
+            },
+            listen: Some(([127, 0, 0, 1], 1).into()),
+            ephemeral: false,
+            private: None,
+        };
+        let config = Config::load_for_serve(&arguments).unwrap();
+        assert_eq!(config.listen.port(), 2);
+    }
+
+    #[test]
+    fn an_address_of_all_interfaces_is_told_to_nobody() {
+        let config = Config::default();
+        let url = |address: &str| config.api(address.parse().unwrap()).public_base_url;
+        assert_eq!(url("0.0.0.0:8008"), None);
+        assert_eq!(url("[::]:8008"), None);
+        let loopback = url("127.0.0.1:8008");
+        assert_eq!(loopback.as_deref(), Some("http://127.0.0.1:8008"));
+    }
+
+    #[test]
+    fn the_example_file_is_of_the_defaults() {
+        let file = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../docs/kitbag.example.toml"
+        );
+        let arguments = ConfigArguments {
+            config: Some(file.into()),
+            ..ConfigArguments::default()
+        };
+        let told = serde_json::to_value(Config::load(&arguments).unwrap()).unwrap();
+        let defaults = serde_json::to_value(Config::default()).unwrap();
+        assert_eq!(told, defaults);
     }
 }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use axum::Router;
+use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
 use axum::routing::get;
 use kitbag_domain::Store;
 use tokio::net::TcpListener;
@@ -40,14 +43,13 @@ pub(crate) async fn start(
     Ok((address, task))
 }
 
-async fn health(
-    axum::extract::State(store): axum::extract::State<Arc<dyn Store>>,
-) -> (StatusCode, &'static str) {
-    match store.accounts(None, 1).await {
+async fn health(State(store): State<Arc<dyn Store>>) -> impl IntoResponse {
+    let (status, body) = match store.accounts(None, 1).await {
         Ok(_) => (StatusCode::OK, "{}"),
         Err(_) => (
             StatusCode::SERVICE_UNAVAILABLE,
-            "{\"error\":\"the store does not answer\"}",
+            r#"{"error":"the store does not answer"}"#,
         ),
-    }
+    };
+    (status, [(CONTENT_TYPE, "application/json")], body)
 }

@@ -23,17 +23,23 @@ pub(crate) fn run(arguments: &ServeArguments) -> Result<()> {
     logging::start(&config.log)?;
     let server_name = config.server_name()?;
     let limits = config.limits();
-    let store = open(arguments, &config, &server_name, &limits)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(serve(
+    // First, since a port that is taken must leave no new data directory behind.
+    let listener = runtime
+        .block_on(TcpListener::bind(config.listen))
+        .with_context(|| format!("cannot listen on {}", config.listen))?;
+    let store = open(arguments, &config, &server_name, &limits)?;
+    let server = Server {
         arguments,
-        &config,
+        config: &config,
         server_name,
         limits,
-        store.clone(),
-    ))?;
+        store: store.clone(),
+        listener,
+    };
+    runtime.block_on(server.run())?;
     // Everything that holds the store ends with the runtime; then the store commits and closes.
     drop(runtime);
     drop(store);
@@ -58,74 +64,87 @@ fn open(
     Ok(Arc::new(store.context("the store could not be opened")?))
 }
 
-async fn serve(
-    arguments: &ServeArguments,
-    config: &Config,
+/// What was made ready before anything is served.
+struct Server<'a> {
+    arguments: &'a ServeArguments,
+    config: &'a Config,
     server_name: ServerName,
     limits: Limits,
     store: Arc<dyn Store>,
-) -> Result<()> {
+    listener: TcpListener,
+}
+
+impl Server<'_> {
+    async fn run(self) -> Result<()> {
+        let Self {
+            arguments, config, ..
+        } = self;
+        let (stop, stopping) = watch::channel(false);
+        let signalled = stop_at_signal(stop)?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let parallel = config.passwords.parallel.get();
+        let passwords = Passwords::new(parallel, Arc::new(SystemRandom))?;
+        let address = self.listener.local_addr()?;
+        let settings = config.api(address);
+
+        if !arguments.ephemeral {
+            let admin = Admin {
+                store: Arc::clone(&self.store),
+                clock: Arc::clone(&clock),
+                passwords: passwords.clone(),
+                server_name: self.server_name.clone(),
+            };
+            tokio::spawn(socket::serve(socket::bind(&config.data)?, admin));
+        }
+        let private = match config.private {
+            Some(address) => {
+                let store = Arc::clone(&self.store);
+                Some(private::start(address, store, stopping.clone()).await?)
+            }
+            None => None,
+        };
+        let greeting = Greeting {
+            arguments,
+            config,
+            address,
+            settings: &settings,
+        };
+        greeting.print(private.as_ref().map(|(address, _)| *address));
+
+        let edge = Edge::new(Parts {
+            store: self.store,
+            rules: Arc::new(SpecDefaults),
+            clock,
+            random: Arc::new(SystemRandom),
+            limits: Arc::new(self.limits),
+            server_name: self.server_name,
+            passwords,
+            settings,
+            stopping: stopping.clone(),
+        });
+        tokio::join!(kitbag_http::serve(self.listener, edge, stopping), signalled);
+        if !arguments.ephemeral {
+            socket::remove(&config.data);
+        }
+        if let Some((_, task)) = private {
+            task.abort(); // whoever asks for the health of a stopped server gets no answer
+        }
+        Ok(())
+    }
+}
+
+/// Listens for SIGTERM and SIGINT at once; the future ends when one came and `stop` is set.
+fn stop_at_signal(stop: watch::Sender<bool>) -> Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let (stop, stopping) = watch::channel(false);
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let passwords = Passwords::new(config.passwords.parallel.get(), Arc::new(SystemRandom))?;
-
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", config.listen))?;
-    let address = listener.local_addr()?;
-    let settings = config.api(address);
-    let greeting = Greeting {
-        arguments,
-        config,
-        address,
-        settings: &settings,
-    };
-
-    if !arguments.ephemeral {
-        let admin = Admin {
-            store: Arc::clone(&store),
-            clock: Arc::clone(&clock),
-            passwords: passwords.clone(),
-            server_name: server_name.clone(),
-        };
-        tokio::spawn(socket::serve(socket::bind(&config.data)?, admin));
-    }
-    let private = match config.private {
-        Some(private) => Some(private::start(private, Arc::clone(&store), stopping.clone()).await?),
-        None => None,
-    };
-    greeting.print(private.as_ref().map(|(address, _)| *address));
-
-    let edge = Edge::new(Parts {
-        store,
-        rules: Arc::new(SpecDefaults),
-        clock,
-        random: Arc::new(SystemRandom),
-        limits: Arc::new(limits),
-        server_name,
-        passwords,
-        settings,
-        stopping: stopping.clone(),
-    });
-    let serving = kitbag_http::serve(listener, edge, stopping);
-    let signalled = async {
+    Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
         info!("stopping");
         stop.send_replace(true);
-    };
-    tokio::join!(serving, signalled);
-    if !arguments.ephemeral {
-        socket::remove(&config.data);
-    }
-    if let Some((_, task)) = private {
-        task.await?;
-    }
-    Ok(())
+    })
 }
 
 /// What a user sees first.

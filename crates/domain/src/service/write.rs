@@ -2,8 +2,8 @@ use thiserror::Error;
 
 use super::{AccountData, Requester};
 use crate::{
-    ApplyError, Content, ContentError, EventType, Expectation, Key, Op, Position, QuotaExceeded,
-    Refusal, RevisionNames, StoreError, WritePolicy, ignored_users,
+    Allowance, ApplyError, Content, ContentError, EventType, Expectation, Key, Op, Position,
+    QuotaExceeded, Refusal, RevisionNames, StoreError, Write, WritePolicy, ignored_users,
 };
 
 /// Why a requester may not write an entry at all; checked before a body is read.
@@ -112,7 +112,11 @@ impl WritePermit<'_> {
         }
         let names = expectation.names();
         let position = self
-            .apply(vec![Op::Put(self.key.clone(), content, expectation)], names)
+            .apply(
+                vec![Op::Put(self.key.clone(), content, expectation)],
+                names,
+                Allowance::Ordinary,
+            )
             .await?;
         Ok(position.expect("a put always takes a position"))
     }
@@ -121,8 +125,12 @@ impl WritePermit<'_> {
     /// # Errors
     /// [`WriteError`].
     pub async fn delete(self) -> Result<Option<Position>, WriteError> {
-        self.apply(vec![Op::Delete(self.key.clone())], RevisionNames::Stable)
-            .await
+        self.apply(
+            vec![Op::Delete(self.key.clone())],
+            RevisionNames::Stable,
+            Allowance::Ordinary,
+        )
+        .await
     }
 
     /// Deletes the entry, provided that the expectation holds (MSC4547); returns the position.
@@ -136,7 +144,10 @@ impl WritePermit<'_> {
         // The put compares, and leaves something to delete.
         let put = Op::Put(self.key.clone(), Content::empty(), expectation);
         let delete = Op::Delete(self.key.clone());
-        let position = self.apply(vec![put, delete], names).await?;
+        // The reserve, since a full account may delete, and nothing of the put stays.
+        let position = self
+            .apply(vec![put, delete], names, Allowance::OwnDoor)
+            .await?;
         Ok(position.expect("what was just put is deleted"))
     }
 
@@ -145,11 +156,15 @@ impl WritePermit<'_> {
         &self,
         ops: Vec<Op>,
         names: RevisionNames,
+        allowance: Allowance,
     ) -> Result<Option<Position>, WriteError> {
         let Self {
             service, requester, ..
         } = self;
-        let write = requester.write_at(service.clock.now_ms());
+        let write = Write {
+            allowance,
+            ..requester.write_at(service.clock.now_ms())
+        };
         let applied = service.store.apply(&requester.user, write, ops).await;
         let applied = applied.map_err(|error| write_error(error, names))?;
         Ok(applied.positions.last().copied().flatten())

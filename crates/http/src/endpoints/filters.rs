@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State;
 use bytes::Bytes;
-use kitbag_domain::{Content, Limits, limit};
+use kitbag_domain::{Content, limit};
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
@@ -22,7 +22,7 @@ pub(crate) async fn create(
     body: Body,
 ) -> Result<MatrixJson<Value>, ApiError> {
     let body = read_body(&app, body, limit::FILTER_BYTES_MAX as u64).await?;
-    let content = Content::parse(body, &Limits::default())?;
+    let content = Content::parse(body, app.data.limits())?;
     Filter::parse(content.as_str())?;
     let (user, guard) = (&auth.requester.user, auth.requester.guard());
     let id = app

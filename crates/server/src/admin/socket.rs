@@ -1,9 +1,10 @@
 //! `DIR/admin.sock`: how commands reach a running server, which alone may touch its data.
 //!
-//! One line of JSON in, one line of JSON out. Only the server's own user can connect: the file is
-//! made in a directory of mode 0700.
+//! One line of JSON in, one line of JSON out. Only the server's own user can connect.
 
+use std::fs::Permissions;
 use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream as BlockingUnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -18,6 +19,8 @@ use super::{Admin, Command, Reply};
 
 /// The name of the socket in the data directory.
 pub(crate) const FILE: &str = "admin.sock";
+/// The mode of the socket: only the server's own user may connect.
+const OWNER_ONLY: u32 = 0o600;
 /// Bytes of a command.
 const COMMAND_BYTES_MAX: u64 = 64 * 1024;
 /// How long a command may take to arrive.
@@ -36,7 +39,11 @@ pub(crate) fn bind(dir: &Path) -> Result<UnixListener> {
         }
         _ => {}
     }
-    UnixListener::bind(&path).with_context(|| format!("cannot listen on `{}`", path.display()))
+    let listener = UnixListener::bind(&path)
+        .with_context(|| format!("cannot listen on `{}`", path.display()))?;
+    std::fs::set_permissions(&path, Permissions::from_mode(OWNER_ONLY))
+        .with_context(|| format!("cannot protect `{}`", path.display()))?;
+    Ok(listener)
 }
 
 /// Removes the socket of a server that stops.

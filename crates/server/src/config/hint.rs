@@ -17,7 +17,11 @@ pub(super) fn explain(error: &Error) -> String {
             format!("there is no setting `{key}`{}", hint(field, known))
         }
         kind => {
-            let source = error.metadata.as_ref().map_or(String::new(), |metadata| {
+            // Only a file or a variable has a name that says something to the reader.
+            let named = error.metadata.as_ref().filter(|metadata| {
+                metadata.source.is_some() || metadata.name.contains("environment")
+            });
+            let source = named.map_or(String::new(), |metadata| {
                 format!(" (from {})", metadata.name)
             });
             format!("setting `{path}`: {kind}{source}")
