@@ -22,7 +22,7 @@ pub(crate) struct ConformanceArguments {
     /// Run against this server instead of starting one.
     #[arg(long)]
     base_url: Option<String>,
-    /// Passed on to kitbag-conformance after `--`, such as `--filter global/`.
+    /// Passed on to kitbag-conformance after `--`, such as `--filter account_data/`.
     #[arg(last = true)]
     rest: Vec<String>,
 }

@@ -12,7 +12,7 @@ use crate::process;
 use crate::server::{CANARY, CANARY_VARIABLE, Server};
 use crate::workspace::Workspace;
 
-const URL_VARIABLE: &str = "KITBAG_URL";
+const URL_VARIABLE: &str = "KITBAG_TEST_URL";
 
 /// The versions in `e2e/python/requirements.txt` are for this one; the later ones work too.
 const PYTHONS: [&str; 5] = [

@@ -17,7 +17,7 @@ use crate::workspace::Workspace;
 pub(crate) const CANARY: &str = "canary-content-7f3a9d20c4e85b16";
 
 /// The variable that hands [`CANARY`] to test programs.
-pub(crate) const CANARY_VARIABLE: &str = "KITBAG_CANARY";
+pub(crate) const CANARY_VARIABLE: &str = "KITBAG_TEST_CANARY";
 
 /// What every access token begins with: no line of a log may have it.
 const TOKEN_PREFIX: &str = "kt_";

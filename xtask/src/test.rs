@@ -32,6 +32,7 @@ pub(crate) fn part(workspace: &Workspace, long: bool) -> PartResult {
     let mut command = runner(workspace);
     if long {
         command.env("PROPTEST_CASES", LONG_CASES);
+        command.env("KITBAG_TEST_LONG", "1");
     }
     counted(&process::run(command)?)
 }

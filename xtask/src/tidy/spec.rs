@@ -122,11 +122,13 @@ fn literals_behind<'a>(code: &'a str, before: &'a str) -> impl Iterator<Item = &
 }
 
 fn prefix<'a>(code: &'a str, table: &str) -> &'a str {
-    let before = code
-        .split(&format!("\", {table})"))
-        .next()
-        .filter(|before| before.len() < code.len());
+    // `add(router, "/prefix", TABLE)`, over however many lines.
+    let calls = code
+        .match_indices(table)
+        .map(|(start, _)| code[..start].trim_end());
+    let mut before = calls.filter_map(|before| before.strip_suffix("\","));
     before
+        .next()
         .and_then(|before| before.rsplit('"').next())
         .unwrap_or_default()
 }
