@@ -13,6 +13,7 @@ mod filter;
 mod json;
 mod linger;
 mod passwords;
+mod patience;
 mod random;
 mod rate_limit;
 mod routes;

@@ -20,6 +20,8 @@ use tokio::time;
 const DRAIN_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How long the rest may take.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long nothing may come of it: the answer waits for whoever is sending, and for nobody else.
+const DRAIN_PAUSE: Duration = Duration::from_millis(500);
 
 /// What a handler may have left of a body.
 pub(crate) struct Unread(Option<SharedBody>);
@@ -50,7 +52,7 @@ impl Unread {
 }
 
 async fn drop_frames(mut body: Limited<SharedBody>) {
-    while let Some(Ok(frame)) = body.frame().await {
+    while let Ok(Some(Ok(frame))) = time::timeout(DRAIN_PAUSE, body.frame()).await {
         drop(frame);
     }
 }

@@ -18,6 +18,7 @@ use tokio::time;
 use tracing::{debug, info, warn};
 
 use crate::edge::Edge;
+use crate::patience::PatientStream;
 
 /// Bytes that the head of a request may have: hyper's smallest buffer, and the largest part of what
 /// a waiting sync costs.
@@ -36,7 +37,9 @@ pub async fn serve(listener: TcpListener, edge: Edge, mut stopping: watch::Recei
         .timer(TokioTimer::new())
         .max_buf_size(HEAD_BYTES_MAX)
         .header_read_timeout(Duration::from_millis(settings.header_timeout_ms));
-    let places = Arc::new(Semaphore::new(settings.connections_max));
+    let places = Arc::new(Semaphore::new(
+        settings.connections_max.get().min(Semaphore::MAX_PERMITS),
+    ));
     let shutdown = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     loop {
@@ -95,10 +98,13 @@ impl Connection {
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "could not switch Nagle's algorithm off");
         }
+        let write_timeout_ms = edge.app().settings.listener.write_timeout_ms;
+        let write_timeout = Duration::from_millis(write_timeout_ms);
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             let answer = edge.clone().answer(peer.ip(), request.map(Body::new));
             async move { Ok::<_, Infallible>(answer.await) }
         });
+        let stream = PatientStream::new(stream, write_timeout);
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         let connection = shutdown.watch(connection);
         async move {

@@ -1,5 +1,7 @@
 //! What an operator can set about the client-server API; the defaults are what `Default` says.
 
+use std::num::NonZeroUsize;
+
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -185,11 +187,13 @@ pub struct CompatSettings {
 #[serde(default, deny_unknown_fields)]
 pub struct ListenerSettings {
     /// Connections at once; further ones wait to be accepted.
-    pub connections_max: usize,
+    pub connections_max: NonZeroUsize,
     /// How long a client may take to send the head of a request, idle time included.
     pub header_timeout_ms: u64,
     /// How long a client may take to send a body.
     pub body_timeout_ms: u64,
+    /// How long a client may take nothing of an answer before it is cut off.
+    pub write_timeout_ms: u64,
     /// How long requests under way may take once the server stops.
     pub shutdown_timeout_ms: u64,
 }
@@ -197,9 +201,10 @@ pub struct ListenerSettings {
 impl Default for ListenerSettings {
     fn default() -> Self {
         Self {
-            connections_max: 16_384,
+            connections_max: NonZeroUsize::new(16_384).expect("the number is not zero"),
             header_timeout_ms: 60_000,
             body_timeout_ms: 30_000,
+            write_timeout_ms: 30_000,
             shutdown_timeout_ms: 10_000,
         }
     }

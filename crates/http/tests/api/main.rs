@@ -9,6 +9,7 @@ mod account;
 mod account_data;
 mod endpoints;
 mod errors;
+mod listener;
 mod login;
 mod logs;
 mod register;
