@@ -17,6 +17,18 @@ pub struct History {
     pub events: Vec<Event>,
 }
 
+impl History {
+    /// Writes down what happened to one user, a line for each operation, for people to read.
+    #[must_use]
+    pub fn of(&self, user: &UserId) -> String {
+        let mut events: Vec<&Event> = self.events.iter().collect();
+        events.retain(|event| event.user == *user);
+        events.sort_by_key(|event| event.began);
+        let lines: Vec<String> = events.into_iter().map(ToString::to_string).collect();
+        lines.join("\n")
+    }
+}
+
 /// One operation from its invocation to its answer.
 #[derive(Clone, Debug)]
 pub struct Event {
@@ -34,6 +46,28 @@ pub struct Event {
     pub call: Call,
     /// What was answered.
     pub answer: Answer,
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            user,
+            who,
+            began,
+            ended,
+            call,
+            answer,
+            ..
+        } = self;
+        match who {
+            Some((device, incarnation)) => write!(f, "{user} {device}#{}", incarnation.0)?,
+            None => write!(f, "{user}")?,
+        }
+        match answer {
+            Answer::Unknown => write!(f, " [{began}, never] {call:?}"),
+            _ => write!(f, " [{began}, {ended}] {call:?} -> {answer:?}"),
+        }
+    }
 }
 
 /// What was asked.

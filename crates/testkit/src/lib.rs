@@ -22,8 +22,8 @@
 //! | Environment | Effect on `law_suite!` |
 //! |---|---|
 //! | nothing | the short form: some seconds, always the same seeds |
-//! | `KITBAG_LONG=1` | the long form: many seeds |
-//! | `KITBAG_SEED=n` | that seed alone, which a failure prints |
+//! | `KITBAG_TEST_LONG=1` | the long form: many seeds |
+//! | `KITBAG_TEST_SEED=n` | that seed alone, which a failure prints |
 //!
 //! A seed fixes what the callers of a concurrent history do, not how they meet: to see a failure
 //! again it may have to be run some times.

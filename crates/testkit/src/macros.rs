@@ -135,8 +135,8 @@ macro_rules! store_suite {
 
 /// Makes a test of each law of histories: property tests against the oracle.
 ///
-/// Takes what [`store_suite!`](crate::store_suite) takes. A few seconds; with `KITBAG_LONG=1` in the
-/// environment minutes and many more seeds. A failure prints the seed, and `KITBAG_SEED` runs one
+/// Takes what [`store_suite!`](crate::store_suite) takes. A few seconds; with `KITBAG_TEST_LONG=1` in the
+/// environment minutes and many more seeds. A failure prints the seed, and `KITBAG_TEST_SEED` runs one
 /// seed again.
 #[macro_export]
 macro_rules! law_suite {

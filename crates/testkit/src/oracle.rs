@@ -27,8 +27,8 @@ use crate::history::{Answer, Call, Event, History};
 use placing::Placement;
 use state::State;
 
-/// How often the search for the places of floating writes begins anew.
-const RESTARTS: usize = 20;
+/// How often the search for the places of floating writes goes on where it stands still.
+const RESTARTS: usize = 60;
 
 /// An answer that no law-abiding store gives.
 #[derive(Clone, Debug)]
@@ -41,17 +41,7 @@ pub struct Violation {
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Event {
-            user,
-            who,
-            began,
-            ended,
-            call,
-            answer,
-            ..
-        } = &self.event;
-        write!(f, "{user} {who:?} [{began}, {ended}] asked {call:?}")?;
-        write!(f, " and was answered {answer:?}: {}", self.why)
+        write!(f, "{}: {}", self.event, self.why)
     }
 }
 
@@ -89,35 +79,50 @@ impl<'a> Trial<'a> {
         if let Some(index) = doubles.first() {
             return vec![self.violation(*index, "a position was taken twice".to_owned())];
         }
-        let mut found = self.improve(&mut placement);
-        // Where floating writes depend on each other a first choice may mislead: others are tried.
+        let mut order = placement.floating();
+        let mut found = self.improve(&mut placement, &order);
+        // Floating writes that overlap may only be right together: those near what is wrong are
+        // shaken, and what is no worse is gone on from.
         let mut dice = Dice::new(1);
-        let floating = placement.floating();
         for _ in 0..RESTARTS {
-            if found.is_empty() || floating.is_empty() {
+            if found.is_empty() || order.is_empty() {
                 break;
             }
-            for index in &floating {
-                let candidates = placement.candidates(self.events, *index);
-                if !candidates.is_empty() {
-                    placement.set(*index, candidates[dice.below(candidates.len())]);
-                }
+            for at in (1..order.len()).rev() {
+                order.swap(at, dice.below(at + 1));
             }
-            let other = self.improve(&mut placement);
-            if other.len() < found.len() {
-                found = other;
+            let mut other = placement.clone();
+            self.shake(&mut other, &found, &mut dice);
+            let fewer = self.improve(&mut other, &order);
+            if fewer.len() <= found.len() {
+                (placement, found) = (other, fewer);
             }
         }
         found
     }
 
+    /// Puts the removals that overlap what is wrong anywhere that they may stand.
+    fn shake(&self, placement: &mut Placement, found: &[Violation], dice: &mut Dice) {
+        for index in placement.floating() {
+            let event = self.events[index];
+            let is_near = |other: &Violation| {
+                other.event.began <= event.ended && event.began <= other.event.ended
+            };
+            if event.answer != Answer::Unknown && found.iter().any(is_near) {
+                let candidates = placement.candidates(self.events, index);
+                let drawn = (!candidates.is_empty()).then(|| dice.below(candidates.len()));
+                placement.set(index, drawn.and_then(|drawn| candidates[drawn]));
+            }
+        }
+    }
+
     /// Moves each floating write in turn to where it explains the most, until nothing gets better.
-    fn improve(&self, placement: &mut Placement) -> Vec<Violation> {
+    fn improve(&self, placement: &mut Placement, order: &[usize]) -> Vec<Violation> {
         let mut found = self.replay(placement);
         loop {
             let before = found.len();
-            for index in placement.floating() {
-                found = self.move_one(placement, index, found);
+            for index in order {
+                found = self.move_one(placement, *index, found);
             }
             if found.is_empty() || found.len() == before {
                 return found;
@@ -131,6 +136,7 @@ impl<'a> Trial<'a> {
         index: usize,
         mut found: Vec<Violation>,
     ) -> Vec<Violation> {
+        let event = self.events[index];
         let mut best = placement.place(index);
         for candidate in placement.candidates(self.events, index) {
             if found.is_empty() {
@@ -138,7 +144,10 @@ impl<'a> Trial<'a> {
             }
             placement.set(index, candidate);
             let fewer = self.replay(placement);
-            if fewer.len() < found.len() {
+            // What would have been refused was not made, whatever else it might explain.
+            let is_refused = event.answer == Answer::Unknown
+                && fewer.iter().any(|other| other.event.began == event.began);
+            if fewer.len() < found.len() && !is_refused {
                 (best, found) = (candidate, fewer);
             }
         }

@@ -8,6 +8,7 @@ use crate::history::{Answer, Call, Event};
 const CANDIDATES_MAX: usize = 64;
 
 /// A place for each write, by the number of its event.
+#[derive(Clone)]
 pub(super) struct Placement {
     fixed: BTreeMap<usize, u64>,
     /// Every position of which it is known who took it.
@@ -58,7 +59,11 @@ impl Placement {
         let told = told_entries(events).map(|entry| entry.position);
         placement.taken.extend(told);
         for index in placement.floating() {
-            let first = placement.candidates(events, index).into_iter().next();
+            let earlier = placement.floating.iter();
+            let earlier = earlier.filter(|(other, _)| events[**other].ended < events[index].began);
+            let low = earlier.filter_map(|(_, place)| *place).max();
+            let mut candidates = placement.candidates(events, index).into_iter();
+            let first = candidates.find(|place| place.is_none() || *place > low);
             placement.set(index, first.flatten());
         }
         if let Some(index) = ends {

@@ -542,3 +542,45 @@ fn an_unknown_outcome_is_tried_both_ways() {
     assert!(check(&first_there_then_not).is_err());
     with_outcome(&[None]).refused("expected Some");
 }
+
+#[test]
+fn an_unseen_write_is_explained_by_who_may_have_made_it() {
+    let key = global("a");
+    let with_unknowns = |by_the_living: bool| {
+        let mut script = Script::new();
+        script.act_as("B", 2);
+        script.swap(&key, ONE, None, Answer::Unknown).ended = u64::MAX;
+        script.act_as("A", 1);
+        script.remove("B", 77);
+        script.put(&global("b"), "{}", 4);
+        if by_the_living {
+            script.swap(&key, TWO, None, Answer::Unknown).ended = u64::MAX;
+        }
+        script.get(&key, None);
+        // Somebody took the position 5, and was deleted before anyone looked.
+        script.delete(&key, Some(6));
+        script
+    };
+    with_unknowns(true).accepted();
+    assert!(check(&with_unknowns(false).history()).is_err());
+}
+
+#[test]
+fn removals_that_overlap_are_put_in_the_order_that_explains_them() {
+    let remove = |script: &mut Script, selection, removed: &[&str]| {
+        let removed = removed.iter().map(|device| device_id(device)).collect();
+        let event = script.add(Call::Remove(selection), Answer::Removed(Some(removed)));
+        overlap(event, 10 + event.began, 100 + event.ended);
+    };
+    let these = |devices: &[&str]| {
+        DeviceSelection::These(devices.iter().map(|device| device_id(device)).collect())
+    };
+    let mut script = Script::new();
+    remove(&mut script, these(&["B"]), &[]);
+    remove(&mut script, these(&["B", "C"]), &[]);
+    remove(&mut script, these(&["C", "B"]), &[]);
+    remove(&mut script, these(&["B"]), &["B"]);
+    script.now = 200;
+    script.put(&global("a"), "{}", 7);
+    script.accepted();
+}

@@ -20,7 +20,7 @@ use crate::settings;
 /// How long a waiting sync may wait; it waits this long only where a wake-up was lost.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How much is run: a few seconds, or with `KITBAG_LONG=1` some minutes.
+/// How much is run: a few seconds, or with `KITBAG_TEST_LONG=1` some minutes.
 struct Extent {
     sequential: u32,
     concurrent: u64,
@@ -73,7 +73,7 @@ pub async fn sequential_histories_are_those_of_the_model(open: Opener) {
         Err(TestError::Fail(why, steps)) => {
             let steps: Vec<String> = steps.iter().map(|step| format!("{step:?}")).collect();
             let steps = steps.join("\n");
-            unreachable!("KITBAG_SEED={seed}: {why}, after\n{steps}");
+            unreachable!("KITBAG_TEST_SEED={seed}: {why}, after\n{steps}");
         }
     }
     expect_eventful(&tally.into_inner(), false);
@@ -108,7 +108,9 @@ pub async fn concurrent_histories_obey_the_laws(open: Opener) {
         let verdict = block_in_place(|| oracle::check(&history));
         if let Err(violations) = verdict {
             let told: Vec<String> = violations.iter().map(ToString::to_string).collect();
-            unreachable!("KITBAG_SEED={seed}: {}", told.join("\n"));
+            let user = &violations[0].event.user;
+            let whole = history.of(user);
+            unreachable!("KITBAG_TEST_SEED={seed}: {}, in\n{whole}", told.join("\n"));
         }
     }
     if seeds.end - seeds.start > 1 {
