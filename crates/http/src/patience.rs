@@ -16,7 +16,7 @@ use tokio::time::{Sleep, sleep};
 /// How long a client that still sends may go on after the last answer.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes that are taken of it.
-const LINGER_BYTES_MAX: usize = 1024 * 1024;
+const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 pub(crate) struct PatientStream {
     stream: TcpStream,

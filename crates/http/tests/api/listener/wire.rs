@@ -3,10 +3,12 @@ use std::io;
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time;
 
 use super::PATIENCE;
+
+const SEND_BUFFER_BYTES: u32 = 16 * 1024;
 
 /// One connection, spoken to byte by byte.
 pub(super) struct Wire {
@@ -37,7 +39,10 @@ impl Wire {
     }
 
     pub(super) async fn try_connect(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
+        let socket = TcpSocket::new_v4()?;
+        // So that what is sent cannot all wait in the client's own system.
+        socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+        let stream = socket.connect(address).await?;
         stream.set_nodelay(true)?;
         Ok(Self {
             stream,
