@@ -274,6 +274,7 @@ async fn wrong_stage(lab: Lab) -> Outcome {
     for auth in [
         json!({"type": "m.login.nonsense", "session": challenge["session"]}),
         json!({"session": challenge["session"]}),
+        json!({"type": "m.login.dummy", "session": "never-was"}),
     ] {
         body["auth"] = auth;
         let reply = post(&lab, "register", &body).await?;

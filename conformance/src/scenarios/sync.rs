@@ -430,13 +430,24 @@ async fn garbage_token(lab: Lab, errcode: Option<&str>) -> Outcome {
     Ok(())
 }
 
+const FOREIGN_WRITES: usize = 5;
+
 async fn foreign_token(lab: Lab) -> Outcome {
     let (alice, bob) = (lab.user().await?, lab.user().await?);
+    let write = json!({"n": 1});
+    for _ in 0..FOREIGN_WRITES {
+        alice.set(&alice.global("org.example.a"), &write).await?;
+    }
     let since = alice.settled().await?;
     alice
         .set(&alice.global("org.example.secret"), &json!({"of": "alice"}))
         .await?;
     bob.set(&bob.global(TYPE), &json!({"of": "bob"})).await?;
+    // Where each user has a stream of their own, that change lies before the token, and these last
+    // ones behind it.
+    for _ in 0..2 * FOREIGN_WRITES {
+        bob.set(&bob.global("org.example.b"), &write).await?;
+    }
     let params = SyncParams {
         since: Some(&since),
         ..SyncParams::default()
