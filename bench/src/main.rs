@@ -50,7 +50,7 @@ struct Arguments {
 const EXAMPLES: &str = "\
 Examples:
   cargo run --release -p kitbag-bench
-      Everything; some six minutes.
+      Everything; some ten minutes.
   cargo run --release -p kitbag-bench -- --filter put/64 --pairs 3
       Only the puts of 64 clients, in a hurry.
   cargo run --release -p kitbag-bench -- --json run.json
