@@ -1,5 +1,6 @@
 //! `kitbag serve`: wires store, service and API together, and stops cleanly.
 
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use kitbag_store_sqlite::{Durability, Options, SqliteStore};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tracing::info;
+use tracing::{debug, info};
 
 use crate::admin::{Admin, socket};
 use crate::cli::ServeArguments;
@@ -156,23 +157,31 @@ struct Greeting<'a> {
 }
 
 impl Greeting<'_> {
-    /// The first line is for scripts: it comes once the address answers.
+    /// Whoever started the server may have left, or may read the first line only: it serves anyway.
     fn print(&self, private: Option<SocketAddr>) {
+        let mut out = io::stdout().lock();
+        if let Err(error) = self.write(&mut out, private) {
+            debug!(%error, "nobody reads the standard output");
+        }
+    }
+
+    /// The first line is for scripts: it comes once the address answers.
+    fn write(&self, out: &mut impl Write, private: Option<SocketAddr>) -> io::Result<()> {
         let Self {
             arguments,
             config,
             address,
             settings,
         } = self;
-        println!("kitbag listening on http://{address}");
+        writeln!(out, "kitbag listening on http://{address}")?;
         if let Some(private) = private {
-            println!("  private:      http://{private}/health");
+            writeln!(out, "  private:      http://{private}/health")?;
         }
-        println!("  server name:  {}", config.server_name);
+        writeln!(out, "  server name:  {}", config.server_name)?;
         if arguments.ephemeral {
-            println!("  data:         nothing is kept (--ephemeral)");
+            writeln!(out, "  data:         nothing is kept (--ephemeral)")?;
         } else {
-            println!("  data:         {}", config.data.display());
+            writeln!(out, "  data:         {}", config.data.display())?;
         }
         let registration = &settings.registration;
         let is_private = settings.is_loopback_only && settings.trusted_proxies.is_empty();
@@ -185,7 +194,10 @@ impl Greeting<'_> {
             }
             RegistrationMode::Auto | RegistrationMode::Token => "whoever has a token",
         };
-        println!("  may register: {who}");
-        println!("  try:          curl http://{address}/_matrix/client/versions");
+        writeln!(out, "  may register: {who}")?;
+        writeln!(
+            out,
+            "  try:          curl http://{address}/_matrix/client/versions"
+        )
     }
 }

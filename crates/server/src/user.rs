@@ -1,6 +1,6 @@
 //! `kitbag user …`
 
-use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
@@ -71,6 +71,7 @@ impl Operator {
     }
 
     fn list(&self, json: bool) -> Result<()> {
+        let mut out = io::stdout().lock();
         let mut after = None;
         let mut total = 0;
         loop {
@@ -82,10 +83,10 @@ impl Operator {
                 Reply::Done { .. } => bail!("the server gave an unexpected answer"),
             };
             if total == 0 && !json && !users.is_empty() {
-                println!("{:<40} {:>7}  STATE", "USER", "DEVICES");
+                writeln!(out, "{:<40} {:>7}  STATE", "USER", "DEVICES")?;
             }
             for user in &users {
-                print_row(user, json)?;
+                write_row(&mut out, user, json)?;
             }
             total += users.len();
             if users.len() < PAGE {
@@ -94,7 +95,7 @@ impl Operator {
             after = users.last().map(|user| user.user_id.clone());
         }
         if total == 0 && !json {
-            println!("no accounts");
+            writeln!(out, "no accounts")?;
         }
         Ok(())
     }
@@ -136,16 +137,16 @@ impl Operator {
     }
 }
 
-fn print_row(user: &UserRow, json: bool) -> Result<()> {
+fn write_row(out: &mut impl Write, user: &UserRow, json: bool) -> Result<()> {
     if json {
-        println!("{}", serde_json::to_string(user)?);
+        writeln!(out, "{}", serde_json::to_string(user)?)?;
     } else {
         let state = if user.deactivated_ts.is_some() {
             "deactivated"
         } else {
             "active"
         };
-        println!("{:<40} {:>7}  {state}", user.user_id, user.devices);
+        writeln!(out, "{:<40} {:>7}  {state}", user.user_id, user.devices)?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Says what is wrong with a setting, and what was probably meant.
 
+use figment::Source;
 use figment::error::{Error, Kind};
 
 /// How like a known key must be to be named: below it, a hint would only puzzle.
@@ -19,7 +20,8 @@ pub(super) fn explain(error: &Error) -> String {
         kind => {
             // Only a file or a variable has a name that says something to the reader.
             let named = error.metadata.as_ref().filter(|metadata| {
-                metadata.source.is_some() || metadata.name.contains("environment")
+                let is_file = matches!(metadata.source, Some(Source::File(_)));
+                is_file || metadata.name.contains("environment")
             });
             let source = named.map_or(String::new(), |metadata| {
                 format!(" (from {})", metadata.name)

@@ -1,0 +1,63 @@
+//! What the program says of itself: changed on purpose only.
+
+use crate::support::{directory, run};
+
+#[track_caller]
+fn assert_help(arguments: &[&str], expected: &str) {
+    let dir = directory();
+    let ended = run(dir.path(), arguments);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    // Trailing spaces of clap's would not survive in a file.
+    let lines: Vec<&str> = ended.stdout.lines().map(str::trim_end).collect();
+    assert_eq!(lines.join("\n"), expected.trim_end(), "{}", ended.stdout);
+}
+
+#[test]
+fn of_the_program() {
+    assert_help(&["--help"], include_str!("help/kitbag.txt"));
+}
+
+#[test]
+fn of_serve() {
+    assert_help(&["serve", "--help"], include_str!("help/serve.txt"));
+}
+
+#[test]
+fn of_user() {
+    assert_help(&["user", "--help"], include_str!("help/user.txt"));
+    assert_help(
+        &["user", "add", "--help"],
+        include_str!("help/user_add.txt"),
+    );
+    assert_help(
+        &["user", "list", "--help"],
+        include_str!("help/user_list.txt"),
+    );
+    assert_help(
+        &["user", "password", "--help"],
+        include_str!("help/user_password.txt"),
+    );
+    assert_help(
+        &["user", "deactivate", "--help"],
+        include_str!("help/user_deactivate.txt"),
+    );
+}
+
+#[test]
+fn of_the_version() {
+    assert_help(
+        &["--version"],
+        concat!("kitbag ", env!("CARGO_PKG_VERSION")),
+    );
+}
+
+#[test]
+fn without_a_command_the_help_is_an_error() {
+    let dir = directory();
+    let ended = run(dir.path(), &[]);
+    assert_eq!(ended.code, Some(2));
+    assert!(
+        ended.stderr.contains("Usage: kitbag <COMMAND>"),
+        "{ended:?}"
+    );
+}

@@ -1,0 +1,14 @@
+//! The program itself: started, spoken to over HTTP and by its command line, and ended.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests: what fails in them is a failed test"
+)]
+
+mod configuration;
+mod help;
+mod life;
+mod logs;
+mod serve;
+mod support;
+mod user;
