@@ -95,7 +95,9 @@ impl Server<'_> {
                 passwords: passwords.clone(),
                 server_name: self.server_name.clone(),
             };
-            tokio::spawn(socket::serve(socket::bind(&config.data)?, admin));
+            if let Some(socket) = socket::bind(&config.data)? {
+                tokio::spawn(socket::serve(socket, admin));
+            }
         }
         let private = match config.private {
             Some(address) => {

@@ -31,7 +31,10 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Opens the socket; a stale one of a killed server is replaced, since the caller holds the lock.
-pub(crate) fn bind(dir: &Path) -> Result<UnixListener> {
+///
+/// `None` where the system cannot make a socket at so long a path; accounts can then be managed
+/// while the server stands still.
+pub(crate) fn bind(dir: &Path) -> Result<Option<UnixListener>> {
     let path = dir.join(FILE);
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -39,11 +42,20 @@ pub(crate) fn bind(dir: &Path) -> Result<UnixListener> {
         }
         _ => {}
     }
-    let listener = UnixListener::bind(&path)
-        .with_context(|| format!("cannot listen on `{}`", path.display()))?;
+    let listener = match UnixListener::bind(&path) {
+        Err(error) if is_too_long(&error) => {
+            warn!(path = %path.display(), %error, "`kitbag user` cannot reach this server");
+            return Ok(None);
+        }
+        bound => bound.with_context(|| format!("cannot listen on `{}`", path.display()))?,
+    };
     std::fs::set_permissions(&path, Permissions::from_mode(OWNER_ONLY))
         .with_context(|| format!("cannot protect `{}`", path.display()))?;
-    Ok(listener)
+    Ok(Some(listener))
+}
+
+fn is_too_long(error: &std::io::Error) -> bool {
+    error.kind() == ErrorKind::InvalidInput
 }
 
 /// Removes the socket of a server that stops.
@@ -104,6 +116,7 @@ pub(crate) fn send(dir: &Path, command: &Command) -> Result<Option<Reply>> {
         {
             return Ok(None);
         }
+        Err(error) if is_too_long(&error) => return Ok(None),
         Err(error) => {
             return Err(error).with_context(|| format!("cannot connect to `{}`", path.display()));
         }

@@ -245,3 +245,26 @@ fn a_list_that_nobody_can_read_is_an_error_and_no_panic() {
         "{stderr}"
     );
 }
+
+/// A socket's path has some hundred bytes at most; temporary directories of tests have more.
+#[test]
+fn a_long_path_keeps_commands_from_a_running_server_only() {
+    let dir = directory();
+    let deep = dir.path().join("d".repeat(70)).join("e".repeat(70));
+    std::fs::create_dir_all(&deep).unwrap();
+    let added = user(&deep, &["add", "alice", "--password-stdin"], "x");
+    assert_done(&added, "added @alice:localhost");
+    let data = deep.join("data");
+    let data = data.to_str().unwrap();
+    let server = Server::start_as(kitbag(&deep).args(["serve", "--data", data]));
+    assert_eq!(server.client().login("alice", "x").status, 200);
+    let beside = run(&deep, &["user", "list", "--data", data]);
+    assert_refused(&beside, "a server uses the data and does not answer");
+    let ended = server.stop();
+    assert!(
+        ended.stderr.contains("cannot reach this server"),
+        "{ended:?}"
+    );
+    let without = run(&deep, &["user", "list", "--data", data]);
+    assert!(without.stdout.contains("@alice:localhost"), "{without:?}");
+}
