@@ -103,15 +103,12 @@ impl Placement {
     pub(super) fn candidates(&self, events: &[&Event], index: usize) -> Vec<Option<u64>> {
         let event = events[index];
         let (mut low, mut high) = (0, u64::MAX);
-        let others = self
-            .order()
-            .into_iter()
-            .filter(|(_, other)| *other != index);
-        for (place, other) in others {
-            if events[other].ended < event.began {
-                low = low.max(place);
-            } else if events[other].began > event.ended {
-                high = high.min(place);
+        // Floating ones do not bound each other: they have to pass on the way to their places.
+        for (other, place) in &self.fixed {
+            if events[*other].ended < event.began {
+                low = low.max(*place);
+            } else if events[*other].began > event.ended {
+                high = high.min(*place);
             }
         }
         for (sync, head) in heads(events) {
