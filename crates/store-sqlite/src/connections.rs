@@ -1,6 +1,7 @@
 //! The connections of the threads that do not write.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
@@ -12,6 +13,8 @@ use crate::options::Durability;
 /// One place for the connection of each thread, so that the writer can close them after a fault.
 pub(crate) struct Connections {
     places: Box<[Place]>,
+    /// Whether none may be opened. Looked at under the mutex of a place, so that none is missed.
+    is_closing: AtomicBool,
     file: PathBuf,
     durability: Durability,
 }
@@ -34,6 +37,7 @@ impl Connections {
         };
         Self {
             places: roles.into_iter().map(place).collect(),
+            is_closing: AtomicBool::new(false),
             file,
             durability,
         }
@@ -41,7 +45,8 @@ impl Connections {
 
     /// Lends the connection at `place` to `work`, opening it where it is not open.
     ///
-    /// A fault closes it, so that the next use starts afresh.
+    /// A fault closes it, so that the next use starts afresh. While all are being closed none is
+    /// lent, instead of letting readers wait for the slowest of them.
     pub(crate) fn with<T>(
         &self,
         place: usize,
@@ -49,6 +54,9 @@ impl Connections {
     ) -> Result<T, Failure> {
         let place = &self.places[place];
         let mut lent = lock(&place.connection);
+        if self.is_closing.load(Ordering::Relaxed) {
+            return Err(Failure::Closing);
+        }
         let connection = match &mut *lent {
             Some(connection) => connection,
             empty => empty.insert(format::connect(&self.file, place.role, self.durability)?),
@@ -60,11 +68,26 @@ impl Connections {
         result
     }
 
-    /// Closes all connections, waiting for those in use.
-    pub(crate) fn close_all(&self) {
+    /// Closes all connections, waiting for those in use; none is opened while the result lives.
+    ///
+    /// SQLite keeps the index of the log in memory that all connections share, and makes it anew
+    /// only where the first one opens it: so there must be a moment at which none is open.
+    pub(crate) fn close_all(&self) -> Closed<'_> {
+        self.is_closing.store(true, Ordering::Relaxed);
         for place in &self.places {
             *lock(&place.connection) = None;
         }
+        Closed(self)
+    }
+}
+
+/// That all connections are closed.
+#[must_use = "dropping it lets them be opened again"]
+pub(crate) struct Closed<'a>(&'a Connections);
+
+impl Drop for Closed<'_> {
+    fn drop(&mut self) {
+        self.0.is_closing.store(false, Ordering::Relaxed);
     }
 }
 
@@ -75,6 +98,8 @@ fn lock(connection: &Mutex<Option<Connection>>) -> MutexGuard<'_, Option<Connect
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use kitbag_domain::ServerName;
     use rusqlite::ffi;
 
@@ -118,7 +143,32 @@ mod tests {
         fail(ffi::SQLITE_IOERR_READ);
         assert!(!is_marked(&connections));
         mark(&connections);
-        connections.close_all();
+        drop(connections.close_all());
         assert!(!is_marked(&connections));
+    }
+
+    #[test]
+    fn none_is_opened_while_others_are_being_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options::new(ServerName::parse("localhost").unwrap(), 1);
+        let opened = open::open(dir.path(), &options).unwrap();
+        let roles = [Role::Read, Role::Read];
+        let connections = Connections::new(opened.file, options.durability, roles);
+        let is_refused = || matches!(connections.with(0, |_| Ok(())), Err(Failure::Closing));
+        thread::scope(|scope| {
+            let busy = |_: &Connection| {
+                let closing = scope.spawn(|| connections.close_all());
+                // The first place is closed soon, but the second one is in use.
+                while !is_refused() {
+                    thread::yield_now();
+                }
+                assert!(!closing.is_finished());
+                Ok(closing)
+            };
+            let closed = connections.with(1, busy).unwrap().join().unwrap();
+            assert!(is_refused());
+            drop(closed);
+            assert!(!is_refused());
+        });
     }
 }

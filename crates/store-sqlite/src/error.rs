@@ -7,6 +7,9 @@ use thiserror::Error;
 /// Why SQLite, or a row that it returned, was of no use.
 #[derive(Debug, Error)]
 pub(crate) enum Failure {
+    /// All connections are being closed after a fault, or since the store is.
+    #[error("the files are being closed")]
+    Closing,
     /// A row that this store cannot have written.
     #[error("{0}")]
     Row(String),
@@ -21,7 +24,7 @@ impl Failure {
     /// Everything but the few errors that lie in a statement and its values.
     pub(crate) fn is_fault(&self) -> bool {
         match self {
-            Self::Row(_) => false,
+            Self::Closing | Self::Row(_) => false,
             Self::Sql(error) => !matches!(
                 error.sqlite_error_code(),
                 None | Some(
@@ -38,6 +41,7 @@ impl Failure {
     fn is_damage(&self) -> bool {
         use rusqlite::Error;
         match self {
+            Self::Closing => false,
             Self::Row(_) => true,
             Self::Sql(error) => {
                 matches!(

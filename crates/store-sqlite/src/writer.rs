@@ -121,7 +121,8 @@ impl WriteQueue {
 
 /// What a writer works with besides its queue.
 pub(crate) struct Setup {
-    pub(crate) connection: Connection,
+    /// `None` from a fault until the files work again, or for ever where they did not.
+    pub(crate) connection: Option<Connection>,
     pub(crate) file: PathBuf,
     pub(crate) connections: Arc<Connections>,
     pub(crate) control: Receiver<Control>,
@@ -176,7 +177,7 @@ impl Abort {
 
 impl Writer {
     /// Serves the queue until it is told to close, then returns the connection.
-    pub(crate) fn run(mut self) -> Connection {
+    pub(crate) fn run(mut self) -> Option<Connection> {
         let (jobs, control) = (self.jobs.clone(), self.setup.control.clone());
         while self.state == State::Serving {
             select! {
@@ -198,9 +199,14 @@ impl Writer {
         self.setup.connection
     }
 
+    fn connection(&self) -> &Connection {
+        let connection = self.setup.connection.as_ref();
+        connection.expect("recovery returns with a connection or ends the writer")
+    }
+
     fn serve(&mut self, first: Box<dyn Job>) {
         let mut batch = self.gather(first);
-        match transact(&self.setup.connection, &self.limits, &mut batch) {
+        match transact(self.connection(), &self.limits, &mut batch) {
             Ok(changed) => {
                 self.publish(&changed);
                 acknowledge(batch, &self.setup.counters);
@@ -239,7 +245,7 @@ impl Writer {
         } = abort;
         let writes = batch.len();
         tracing::error!(%error, writes, is_fault, "gave up a batch of writes");
-        let rolled_back = roll_back(&self.setup.connection);
+        let rolled_back = roll_back(self.connection());
         for job in batch {
             job.fail(error.clone());
         }
@@ -253,7 +259,7 @@ impl Writer {
     /// Looks how the log has grown, and asks for a checkpoint or stops for one.
     fn after_commit(&mut self) {
         let counters = &self.setup.counters;
-        let frames = checkpoint::frames(&self.setup.connection).unwrap_or_default();
+        let frames = checkpoint::frames(self.connection()).unwrap_or_default();
         counters.commits.fetch_add(1, Ordering::Relaxed);
         counters.wal_frames.store(frames.logged, Ordering::Relaxed);
         if self.log.wants_checkpoint(frames) {
@@ -267,7 +273,7 @@ impl Writer {
 
     fn finish_checkpoint(&mut self) {
         self.log.checkpoint_ended();
-        if let Err(error) = checkpoint::passive(&self.setup.connection) {
+        if let Err(error) = checkpoint::passive(self.connection()) {
             tracing::warn!(%error, "a checkpoint failed");
         }
     }
@@ -280,7 +286,7 @@ impl Writer {
     }
 
     fn truncate(&mut self) {
-        match checkpoint::truncate(&self.setup.connection) {
+        match checkpoint::truncate(self.connection()) {
             Ok(()) => self.setup.counters.wal_frames.store(0, Ordering::Relaxed),
             Err(error) => tracing::debug!(%error, "the write-ahead log was not emptied"),
         }

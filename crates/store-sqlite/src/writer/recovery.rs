@@ -14,18 +14,20 @@ use crate::options::limit;
 impl Writer {
     /// Opens the database anew; meanwhile writes are answered as unavailable.
     ///
-    /// What a connection remembers of a file that failed it cannot be trusted: so all are closed,
-    /// the readers' too, whose pages SQLite then reads again. Returns when a write has succeeded,
-    /// or the store is to be closed.
+    /// What a connection remembers of a file that failed it cannot be trusted, nor can what all
+    /// share: so all are closed before any is opened again. Then reads go on where they can.
+    /// Returns when a write has succeeded, or the store is to be closed.
     pub(super) fn recover(&mut self) {
         tracing::error!("the store takes no writes until its files work again");
-        self.setup.connections.close_all();
+        let closed = self.setup.connections.close_all();
+        self.setup.connection = None;
+        drop(closed);
         let mut wait_ms = limit::REOPEN_WAIT_MS_MIN;
         let started = Instant::now();
         loop {
             match self.reopen() {
                 Ok(connection) => {
-                    self.setup.connection = connection;
+                    self.setup.connection = Some(connection);
                     let outage_ms = started.elapsed().as_millis();
                     tracing::info!(outage_ms, "the store takes writes again");
                     return;
@@ -42,9 +44,7 @@ impl Writer {
     }
 
     /// Opens a connection and proves by a write that the disk takes it.
-    fn reopen(&mut self) -> Result<Connection, Failure> {
-        // The old connection holds locks and a view of the log: it has to go first.
-        self.setup.connection = Connection::open_in_memory()?;
+    fn reopen(&self) -> Result<Connection, Failure> {
         let connection = format::connect(&self.setup.file, Role::Write, self.durability)?;
         connection.execute("UPDATE store SET probes = probes + 1", [])?;
         Ok(connection)

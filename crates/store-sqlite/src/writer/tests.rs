@@ -41,7 +41,7 @@ impl Bench {
         let (control, controlled) = bounded(2);
         let (ask, asked) = bounded(1);
         let setup = Setup {
-            connection: opened.connection,
+            connection: Some(opened.connection),
             file: opened.file,
             connections: Arc::new(connections),
             control: controlled,
@@ -262,7 +262,7 @@ async fn after_a_full_disk_the_files_are_opened_anew() {
         "STRICT refuses the type, which is no fault"
     );
     let pages = "PRAGMA max_page_count = 1";
-    first(&bench.writer.setup.connection, pages, [], |_| Ok(())).unwrap();
+    first(bench.writer.connection(), pages, [], |_| Ok(())).unwrap();
     let large = "INSERT INTO users (name, created_at, displayname)
         VALUES ('large', 0, hex(randomblob(100000)))";
     // A setting lives and dies with its connection.
@@ -360,7 +360,7 @@ async fn a_grown_log_is_copied_and_an_idle_one_emptied() {
     assert!(bench.asked.try_recv().is_ok());
     assert!(bench.log_bytes() > limit::CHECKPOINT_FRAMES * limit::PAGE_BYTES);
     bench.writer.finish_checkpoint();
-    let frames = checkpoint::frames(&bench.writer.setup.connection).unwrap();
+    let frames = checkpoint::frames(bench.writer.connection()).unwrap();
     assert_eq!(
         frames.copied, frames.logged,
         "so that the log can start anew"
