@@ -38,21 +38,25 @@ impl Failure {
         }
     }
 
-    fn is_damage(&self) -> bool {
+    /// Tells whether a row holds what it cannot hold, which concerns only those who read it.
+    pub(crate) fn is_unreadable_row(&self) -> bool {
         use rusqlite::Error;
         match self {
             Self::Closing => false,
             Self::Row(_) => true,
-            Self::Sql(error) => {
-                matches!(
-                    error,
-                    Error::FromSqlConversionFailure(..)
-                        | Error::IntegralValueOutOfRange(..)
-                        | Error::InvalidColumnType(..)
-                        | Error::Utf8Error(..)
-                ) || is_damaged_file(error)
-            }
+            Self::Sql(error) => matches!(
+                error,
+                Error::FromSqlConversionFailure(..)
+                    | Error::IntegralValueOutOfRange(..)
+                    | Error::InvalidColumnType(..)
+                    | Error::Utf8Error(..)
+            ),
         }
+    }
+
+    fn is_damage(&self) -> bool {
+        let is_damaged_file = matches!(self, Self::Sql(error) if is_damaged_file(error));
+        is_damaged_file || self.is_unreadable_row()
     }
 }
 

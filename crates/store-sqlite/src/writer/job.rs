@@ -91,7 +91,7 @@ where
             Ok(done) => (Ok(done), Verdict::Done),
             Err(Halt::Refused(refusal)) => (Err(refusal), Verdict::Refused),
             // One user's unreadable row is no reason to fail the others in the batch.
-            Err(Halt::Failed(failure @ Failure::Row(_))) => {
+            Err(Halt::Failed(failure)) if failure.is_unreadable_row() => {
                 (Err(StoreError::from(failure).into()), Verdict::Refused)
             }
             Err(Halt::Failed(failure)) => return Err(failure),

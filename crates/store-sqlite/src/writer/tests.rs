@@ -6,6 +6,7 @@ use crossbeam_channel::bounded;
 use kitbag_domain::{
     Applied, ApplyError, BoxFuture, Position, ServerName, StoreError, UserId, Wakeups,
 };
+use rusqlite::types::FromSql;
 use tempfile::{TempDir, tempdir};
 
 use super::{Control, Counters, Setup, State, Tx, Weight, WriteQueue, Writer, writer};
@@ -81,6 +82,14 @@ impl Bench {
     fn run(&self, sql: &'static str) -> Reply<()> {
         self.queue.submit(Weight::default(), move |tx| {
             run(tx.connection, sql, [])?;
+            Ok(())
+        })
+    }
+
+    /// Queues the reading of a value.
+    fn read<T: FromSql>(&self, sql: &'static str) -> Reply<()> {
+        self.queue.submit(Weight::default(), move |tx| {
+            first(tx.connection, sql, [], |row| Ok(row.get::<_, T>(0)?))?;
             Ok(())
         })
     }
@@ -228,6 +237,23 @@ async fn an_unreadable_row_concerns_its_reader_only() {
     let other = bench.add("other");
     bench.step();
     assert!(matches!(damaged.await, Err(StoreError::Corrupt(_))));
+    other.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_value_of_the_wrong_kind_concerns_its_reader_only() {
+    let mut bench = Bench::new(options());
+    let damaged = [
+        bench.read::<u64>("SELECT -1"),
+        bench.read::<u64>("SELECT NULL"),
+        bench.read::<String>("SELECT CAST(x'ff' AS TEXT)"),
+    ];
+    let other = bench.add("other");
+    bench.step();
+    for reply in damaged {
+        let error = reply.await.unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt(_)), "{error}");
+    }
     other.await.unwrap();
 }
 
