@@ -6,6 +6,7 @@
 //! a few mebibytes and no commit waits for more than that little.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use rusqlite::Connection;
@@ -32,6 +33,8 @@ pub(crate) struct Log {
     asked_at: Option<u64>,
     /// Frames in the log when the writer last tried to empty it.
     truncated_at: u64,
+    /// Whether nothing can be in the file. Not so at the start: a crash leaves a log behind.
+    pub(crate) is_empty: bool,
 }
 
 impl Log {
@@ -105,6 +108,14 @@ pub(crate) fn passive(connection: &Connection) -> Result<(), Failure> {
 /// Copies everything and empties the log, waiting for readers.
 pub(crate) fn truncate(connection: &Connection) -> Result<(), Failure> {
     checkpoint(connection, CheckpointMode::TRUNCATE).map(drop)
+}
+
+/// Copies everything and empties the log, or fails at once where a reader still needs it.
+pub(crate) fn truncate_at_once(connection: &Connection) -> Result<(), Failure> {
+    connection.busy_timeout(Duration::ZERO)?;
+    let truncated = truncate(connection);
+    connection.busy_timeout(Duration::from_millis(limit::BUSY_WAIT_MS))?;
+    truncated
 }
 
 fn checkpoint(connection: &Connection, mode: CheckpointMode) -> Result<Frames, Failure> {

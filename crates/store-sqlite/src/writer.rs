@@ -206,6 +206,8 @@ impl Writer {
 
     fn serve(&mut self, first: Box<dyn Job>) {
         let mut batch = self.gather(first);
+        // Also a batch that is rolled back may have got into the log.
+        self.log.is_empty = false;
         match transact(self.connection(), &self.limits, &mut batch) {
             Ok(changed) => {
                 self.publish(&changed);
@@ -267,7 +269,8 @@ impl Writer {
             self.setup.checkpoint.try_send(()).ok();
         }
         if self.log.wants_truncation(frames) {
-            self.truncate();
+            let truncated = checkpoint::truncate(self.connection());
+            self.note_truncation(truncated);
         }
     }
 
@@ -279,15 +282,22 @@ impl Writer {
     }
 
     /// Empties the log where nothing was written for a while.
+    ///
+    /// Where a long read holds the log this is left to the next time: a write may come, which must
+    /// not wait for a read.
     fn rest(&mut self) {
-        if self.setup.counters.wal_frames.load(Ordering::Relaxed) > 0 {
-            self.truncate();
+        if !self.log.is_empty {
+            let truncated = checkpoint::truncate_at_once(self.connection());
+            self.note_truncation(truncated);
         }
     }
 
-    fn truncate(&mut self) {
-        match checkpoint::truncate(self.connection()) {
-            Ok(()) => self.setup.counters.wal_frames.store(0, Ordering::Relaxed),
+    fn note_truncation(&mut self, truncated: Result<(), Failure>) {
+        match truncated {
+            Ok(()) => {
+                self.log.is_empty = true;
+                self.setup.counters.wal_frames.store(0, Ordering::Relaxed);
+            }
             Err(error) => tracing::debug!(%error, "the write-ahead log was not emptied"),
         }
     }

@@ -1,6 +1,7 @@
 //! The steps of a batch, one at a time: jobs are queued first, then the writer takes one step.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 use kitbag_domain::{
@@ -35,7 +36,10 @@ fn options() -> Options {
 
 impl Bench {
     fn new(options: Options) -> Self {
-        let dir = tempdir().unwrap();
+        Self::open(tempdir().unwrap(), options)
+    }
+
+    fn open(dir: TempDir, options: Options) -> Self {
         let opened = open::open(dir.path(), &options).unwrap();
         let roles = [Role::Read];
         let connections = Connections::new(opened.file.clone(), options.durability, roles);
@@ -391,6 +395,45 @@ async fn a_grown_log_is_copied_and_an_idle_one_emptied() {
         frames.copied, frames.logged,
         "so that the log can start anew"
     );
+    bench.writer.rest();
+    assert_eq!(bench.log_bytes(), 0);
+}
+
+#[tokio::test]
+async fn a_log_that_a_crash_left_is_emptied_without_a_write() {
+    let mut bench = Bench::new(options());
+    let kept = bench.add("kept");
+    bench.step();
+    kept.await.unwrap();
+    // The connections go down without a checkpoint, and the log stays.
+    let Bench { dir, .. } = bench;
+    let mut bench = Bench::open(dir, options());
+    assert!(bench.log_bytes() > 0);
+    bench.writer.rest();
+    assert_eq!(bench.log_bytes(), 0);
+    assert_eq!(bench.users(), ["kept"]);
+}
+
+#[tokio::test]
+async fn a_long_read_does_not_hold_up_the_writer_at_rest() {
+    let mut bench = Bench::new(options());
+    let written = bench.add("written");
+    bench.step();
+    written.await.unwrap();
+    let connections = Arc::clone(&bench.writer.setup.connections);
+    let rest = |reader: &rusqlite::Connection| {
+        let _snapshot = reader.unchecked_transaction()?;
+        first(reader, "SELECT probes FROM store", [], |_| Ok(()))?;
+        let started = Instant::now();
+        bench.writer.rest();
+        Ok(started.elapsed())
+    };
+    let elapsed = connections.with(0, rest).unwrap();
+    assert!(elapsed < Duration::from_millis(limit::BUSY_WAIT_MS));
+    assert!(bench.log_bytes() > 0, "the read needs it");
+    let sql = "PRAGMA busy_timeout";
+    let wait_ms = first(bench.writer.connection(), sql, [], |row| Ok(row.get(0)?));
+    assert_eq!(wait_ms.unwrap(), Some(limit::BUSY_WAIT_MS));
     bench.writer.rest();
     assert_eq!(bench.log_bytes(), 0);
 }
