@@ -3,6 +3,8 @@
 mod read;
 mod write;
 
+use std::sync::atomic::Ordering;
+
 use kitbag_domain::{
     Applied, ApplyError, BoxFuture, Changes, Entry, EntryStore, Key, Op, Position, Selector,
     StoreError, StoreInfo, Subscription, UpdateFn, UserId, Write,
@@ -15,6 +17,10 @@ pub(crate) use write::{UserRow, user_row};
 impl EntryStore for SqliteStore {
     fn info(&self) -> StoreInfo {
         StoreInfo { epoch: self.epoch }
+    }
+
+    fn takes_writes(&self) -> bool {
+        !self.counters.is_mending.load(Ordering::Relaxed)
     }
 
     fn get(&self, user: &UserId, key: &Key) -> BoxFuture<'_, Result<Option<Entry>, StoreError>> {

@@ -36,7 +36,7 @@ pub struct SqliteStore {
     pub(crate) wakeups: Arc<Wakeups>,
     connections: Arc<Connections>,
     control: Sender<Control>,
-    counters: Arc<Counters>,
+    pub(crate) counters: Arc<Counters>,
     running: Mutex<Option<Running>>,
 }
 
@@ -191,6 +191,7 @@ impl SqliteStore {
             commits,
             writes,
             wal_frames,
+            is_mending: _,
         } = &*self.counters;
         Stats {
             commits: commits.load(Ordering::Relaxed),
@@ -234,7 +235,9 @@ fn join<T>(thread: JoinHandle<T>) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
-    use kitbag_domain::{AccountStore as _, BoxFuture, NewAccount, ServerName, StoreError, UserId};
+    use kitbag_domain::{
+        AccountStore as _, BoxFuture, EntryStore as _, NewAccount, ServerName, StoreError, UserId,
+    };
     use rusqlite::ffi;
 
     use super::*;
@@ -249,6 +252,35 @@ mod tests {
         }
     }
 
+    /// Makes the writer believe that the disk failed it.
+    async fn fail(store: &SqliteStore) {
+        let fault: BoxFuture<'_, Result<(), StoreError>> =
+            store.writes.submit(Weight::default(), |_| {
+                let error = ffi::Error::new(ffi::SQLITE_IOERR);
+                let error = rusqlite::Error::SqliteFailure(error, None);
+                Err(Halt::Failed(Failure::Sql(error)))
+            });
+        assert!(matches!(fault.await, Err(StoreError::Unavailable(_))));
+    }
+
+    #[tokio::test]
+    async fn while_its_files_do_not_work_a_store_says_that_it_takes_no_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options::new(ServerName::parse("localhost").unwrap(), 1);
+        let store = SqliteStore::open(dir.path(), options).unwrap();
+        assert!(store.takes_writes());
+        let (file, gone) = (dir.path().join("kitbag.db"), dir.path().join("gone"));
+        std::fs::rename(&file, &gone).unwrap();
+        fail(&store).await;
+        // This one is refused by the recovery, which is therefore under way.
+        let alice = account("alice");
+        store.register(alice.clone(), None).await.unwrap_err();
+        assert!(!store.takes_writes());
+        std::fs::rename(&gone, &file).unwrap();
+        while store.register(alice.clone(), None).await.is_err() {}
+        assert!(store.takes_writes());
+    }
+
     #[tokio::test]
     async fn after_a_fault_reads_and_writes_soon_go_on() {
         let dir = tempfile::tempdir().unwrap();
@@ -257,13 +289,7 @@ mod tests {
         let alice = account("alice");
         store.register(alice.clone(), None).await.unwrap();
         assert!(store.account(&alice.user).await.unwrap().is_some());
-        let fault: BoxFuture<'_, Result<(), StoreError>> =
-            store.writes.submit(Weight::default(), |_| {
-                let error = ffi::Error::new(ffi::SQLITE_IOERR);
-                let error = rusqlite::Error::SqliteFailure(error, None);
-                Err(Halt::Failed(Failure::Sql(error)))
-            });
-        assert!(matches!(fault.await, Err(StoreError::Unavailable(_))));
+        fail(&store).await;
         // A read may come while the connections are being closed.
         let read = loop {
             match store.account(&alice.user).await {

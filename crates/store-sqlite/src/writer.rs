@@ -36,12 +36,14 @@ pub(crate) enum Control {
     Close,
 }
 
-/// Figures of the writer, for metrics and tests.
+/// What others may see of the writer: for metrics, health and tests.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) commits: AtomicU64,
     pub(crate) writes: AtomicU64,
     pub(crate) wal_frames: AtomicU64,
+    /// Whether no write is taken since the files failed.
+    pub(crate) is_mending: AtomicBool,
 }
 
 /// The way to the writer.

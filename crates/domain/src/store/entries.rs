@@ -11,6 +11,15 @@ pub trait EntryStore: Send + Sync + 'static {
     /// Tells what the store is; costs nothing.
     fn info(&self) -> StoreInfo;
 
+    /// Tells whether the store takes writes; costs nothing.
+    ///
+    /// False while the store mends a fault of its files: writes are answered as
+    /// [`StoreError::Unavailable`] then, reads go on where they can. For the health of the server;
+    /// no promise to the next write.
+    fn takes_writes(&self) -> bool {
+        true
+    }
+
     /// Answers [`EntryStore::get`] at once where the answer is in memory; `None` says nothing.
     fn peek(&self, _user: &UserId, _key: &Key) -> Option<Option<Entry>> {
         None

@@ -1,5 +1,6 @@
 //! After an I/O error or a full disk: all connections are opened anew until a write succeeds.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::RecvTimeoutError;
@@ -19,6 +20,7 @@ impl Writer {
     /// Returns when a write has succeeded, or the store is to be closed.
     pub(super) fn recover(&mut self) {
         tracing::error!("the store takes no writes until its files work again");
+        self.note_mending(true);
         let closed = self.setup.connections.close_all();
         self.setup.connection = None;
         drop(closed);
@@ -28,6 +30,7 @@ impl Writer {
             match self.reopen() {
                 Ok(connection) => {
                     self.setup.connection = Some(connection);
+                    self.note_mending(false);
                     let outage_ms = started.elapsed().as_millis();
                     tracing::info!(outage_ms, "the store takes writes again");
                     return;
@@ -41,6 +44,11 @@ impl Writer {
             }
             wait_ms = (wait_ms * 2).min(limit::REOPEN_WAIT_MS_MAX);
         }
+    }
+
+    fn note_mending(&self, is_mending: bool) {
+        let noted = &self.setup.counters.is_mending;
+        noted.store(is_mending, Ordering::Relaxed);
     }
 
     /// Opens a connection and proves by a write that the disk takes it.
