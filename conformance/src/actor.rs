@@ -1,24 +1,26 @@
 //! One logged-in device of one user, as scenarios use it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use kitbag_client::{Account, Bytes, Method, Naming, Request, Scope, SyncParams, path};
 use serde_json::{Value, json};
 
+use crate::canary::Canary;
 use crate::expect::{Outcome, Reply};
-use crate::lab::PASSWORD;
 use crate::sync::Sync;
 
 /// A device with shorthands for the requests that scenarios send.
 #[derive(Clone, Debug)]
 pub(crate) struct Actor {
     account: Account,
+    canary: Arc<Canary>,
 }
 
 impl Actor {
-    pub(crate) fn new(account: Account) -> Self {
-        Self { account }
+    pub(crate) fn new(account: Account, canary: Arc<Canary>) -> Self {
+        Self { account, canary }
     }
 
     pub(crate) fn account(&self) -> &Account {
@@ -35,6 +37,11 @@ impl Actor {
 
     pub(crate) fn token(&self) -> &str {
         &self.account.session().access_token
+    }
+
+    /// The password that the user was made with.
+    pub(crate) fn password(&self) -> &str {
+        self.canary.password()
     }
 
     /// The part of the user ID between `@` and the first colon.
@@ -76,10 +83,7 @@ impl Actor {
     pub(crate) async fn send(&self, request: Request) -> Outcome<Reply> {
         let summary = request.summary();
         let response = self.account.send(request).await?;
-        Ok(Reply {
-            request: summary,
-            response,
-        })
+        self.canary.reply(summary, response)
     }
 
     pub(crate) async fn get(&self, path: &str) -> Outcome<Reply> {
@@ -87,8 +91,7 @@ impl Actor {
     }
 
     pub(crate) async fn put(&self, path: &str, content: &Value) -> Outcome<Reply> {
-        self.send(Request::new(Method::PUT, path).json(content))
-            .await
+        self.put_bytes(path, content.to_string()).await
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Outcome<Reply> {
@@ -100,10 +103,17 @@ impl Actor {
     }
 
     pub(crate) async fn put_bytes(&self, path: &str, body: impl Into<Bytes>) -> Outcome<Reply> {
+        let body = body.into();
+        let marked = self.canary.mark(path, &body);
+        let is_marked = marked.is_some();
         let request = Request::new(Method::PUT, path)
             .header("content-type", "application/json")
-            .body(body);
-        self.send(request).await
+            .body(marked.unwrap_or(body));
+        let reply = self.send(request).await?;
+        if is_marked && reply.response.is_success() {
+            self.canary.note_stored();
+        }
+        Ok(reply)
     }
 
     /// Stores an entry, which must succeed.
@@ -145,7 +155,7 @@ impl Actor {
         if first.status() != 401 {
             return Ok(first);
         }
-        body["auth"] = self.auth(&first.expect_challenge()?, PASSWORD);
+        body["auth"] = self.auth(&first.expect_challenge()?, self.password());
         self.send(request.json(&body)).await
     }
 

@@ -2,29 +2,46 @@
 
 use std::sync::Arc;
 
-use kitbag_client::{Client, Login, Register, Request};
+use kitbag_client::{Account, Client, Login, Register, Request};
 
 use crate::actor::Actor;
+use crate::canary::Canary;
 use crate::expect::{Failure, Outcome, Reply};
-
-/// The password of every user that scenarios make.
-pub(crate) const PASSWORD: &str = "conformance-Passw0rd-1";
 
 /// A server under test.
 #[derive(Clone, Debug)]
 pub struct Lab {
     client: Client,
     registration_token: Option<Arc<str>>,
+    canary: Arc<Canary>,
 }
 
 impl Lab {
-    /// A lab on this server. The token is for servers whose registration needs one.
+    /// A lab on this server. The token is for servers whose registration needs one; the canary
+    /// goes into all contents and passwords.
     #[must_use]
-    pub fn new(client: Client, registration_token: Option<&str>) -> Self {
+    pub fn new(client: Client, registration_token: Option<&str>, canary: Canary) -> Self {
         Self {
             client,
             registration_token: registration_token.map(Arc::from),
+            canary: Arc::new(canary),
         }
+    }
+
+    /// How many writes that carried the canary the server has accepted.
+    #[must_use]
+    pub fn canary_stored(&self) -> u64 {
+        self.canary.stored()
+    }
+
+    /// The password of every user that scenarios make.
+    pub(crate) fn password(&self) -> &str {
+        self.canary.password()
+    }
+
+    /// This login, as scenarios use it.
+    pub(crate) fn actor(&self, account: Account) -> Actor {
+        Actor::new(account, Arc::clone(&self.canary))
     }
 
     pub(crate) fn registration_token(&self) -> Option<&str> {
@@ -43,18 +60,18 @@ impl Lab {
     pub(crate) async fn user_named(&self, name: &str) -> Outcome<Actor> {
         let register = Register {
             username: Some(name),
-            password: Some(PASSWORD),
+            password: Some(self.password()),
             registration_token: self.registration_token(),
             ..Register::default()
         };
-        Ok(Actor::new(self.client.register(&register).await?))
+        Ok(self.actor(self.client.register(&register).await?))
     }
 
     /// Logs the user in on one more device.
     pub(crate) async fn second_device(&self, of: &Actor) -> Outcome<Actor> {
-        Ok(Actor::new(
+        Ok(self.actor(
             self.client
-                .login(&Login::password(of.user_id(), PASSWORD))
+                .login(&Login::password(of.user_id(), self.password()))
                 .await?,
         ))
     }
@@ -63,19 +80,16 @@ impl Lab {
     pub(crate) async fn login_as(&self, user_id: &str, device_id: &str) -> Outcome<Actor> {
         let login = Login {
             device_id: Some(device_id),
-            ..Login::password(user_id, PASSWORD)
+            ..Login::password(user_id, self.password())
         };
-        Ok(Actor::new(self.client.login(&login).await?))
+        Ok(self.actor(self.client.login(&login).await?))
     }
 
     /// Sends a request without a token.
     pub(crate) async fn send(&self, request: Request) -> Outcome<Reply> {
         let summary = request.summary();
         let response = self.client.send(request).await?;
-        Ok(Reply {
-            request: summary,
-            response,
-        })
+        self.canary.reply(summary, response)
     }
 }
 

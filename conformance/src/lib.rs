@@ -6,6 +6,7 @@
 //! should have its rate limits off or high.
 
 mod actor;
+mod canary;
 mod expect;
 mod lab;
 mod poll;
@@ -15,6 +16,7 @@ mod scenario;
 pub mod scenarios;
 mod sync;
 
+pub use canary::{CANARY_DEFAULT, Canary};
 pub use expect::Failure;
 pub use lab::Lab;
 pub use report::{Report, Row};

@@ -11,7 +11,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser;
 use kitbag_client::Client;
-use kitbag_conformance::{Feature, Lab, Options, PARALLEL_DEFAULT, Selection, run, scenarios};
+use kitbag_conformance::{
+    CANARY_DEFAULT, Canary, Feature, Lab, Options, PARALLEL_DEFAULT, Selection, run, scenarios,
+};
 
 /// Black-box scenarios for account data, against any Matrix homeserver.
 ///
@@ -30,12 +32,16 @@ struct Arguments {
     #[arg(long, default_value = "")]
     filter: String,
     /// What the server has, separated by commas: all, spec, rooms, kitbag, msc3391, msc3890,
-    /// msc4331, msc4547. Scenarios that need anything else are left out.
+    /// msc4331, msc4547, put-empty-deletes, short-tokens. Scenarios that need anything else are
+    /// left out.
     #[arg(long, default_value = "all", value_delimiter = ',')]
     features: Vec<String>,
     /// Also write the results to this file, as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Goes into contents and passwords, to be searched for in the server's log afterwards.
+    #[arg(long, env = "KITBAG_TEST_CANARY", default_value = CANARY_DEFAULT)]
+    canary: String,
     /// How many scenarios run at once.
     #[arg(long, default_value_t = PARALLEL_DEFAULT)]
     parallel: usize,
@@ -59,12 +65,14 @@ async fn main() -> anyhow::Result<ExitCode> {
         .base_url
         .as_deref()
         .context("--base-url is missing")?;
+    let canary = Canary::new(&arguments.canary)
+        .context("--canary may have letters, digits and hyphens only")?;
     let client = Client::new(base_url)?;
     client
         .versions()
         .await
         .with_context(|| format!("no Matrix server at {base_url}"))?;
-    let lab = Lab::new(client, arguments.registration_token.as_deref());
+    let lab = Lab::new(client, arguments.registration_token.as_deref(), canary);
     let report = run(
         &lab,
         &Options {
@@ -80,7 +88,12 @@ async fn main() -> anyhow::Result<ExitCode> {
     }
     // A run of nothing shows nothing, so a mistyped filter must not look like success.
     let good = report.failed() == 0 && !report.rows.is_empty();
-    Ok(if good {
+    // A few scenarios may well store nothing.
+    let has_canary = report.canary_stored > 0 || !arguments.filter.is_empty();
+    if !has_canary {
+        println!("FAIL: the canary was never stored, so it cannot be found in a log either");
+    }
+    Ok(if good && has_canary {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

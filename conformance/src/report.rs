@@ -63,6 +63,9 @@ impl Row {
 pub struct Report {
     /// The results, in the order of the list.
     pub rows: Vec<Row>,
+    /// How many writes that carried the canary the server accepted: with none, the search of its
+    /// log for the canary shows nothing.
+    pub canary_stored: u64,
 }
 
 impl Report {
@@ -78,12 +81,13 @@ impl Report {
         self.rows.len() - self.passed()
     }
 
-    /// The results as JSON: `{"passed", "failed", "rows": [...]}`.
+    /// The results as JSON: `{"passed", "failed", "canary_stored", "rows": [...]}`.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         serde_json::json!({
             "passed": self.passed(),
             "failed": self.failed(),
+            "canary_stored": self.canary_stored,
             "rows": self.rows,
         })
     }
@@ -109,6 +113,7 @@ impl fmt::Display for Report {
                 writeln!(f, "    by        {}", row.reference)?;
             }
         }
-        write!(f, "{} passed, {} failed", self.passed(), self.failed())
+        writeln!(f, "{} passed, {} failed", self.passed(), self.failed())?;
+        write!(f, "canary stored {} times", self.canary_stored)
     }
 }

@@ -69,5 +69,6 @@ pub async fn run(lab: &Lab, options: &Options) -> Report {
     rows.sort_by_key(|(order, _)| *order);
     Report {
         rows: rows.into_iter().map(|(_, row)| row).collect(),
+        canary_stored: lab.canary_stored(),
     }
 }

@@ -10,7 +10,7 @@ use crate::lab::Lab;
 
 /// What a server must offer beyond the specification for a scenario to make sense.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Feature {
     /// A decision or limit of Kitbag where the specification is silent.
     Kitbag,
@@ -22,21 +22,27 @@ pub enum Feature {
     Msc4331,
     /// Compare-and-swap.
     Msc4547,
+    /// `PUT {}` deletes in global and room scope (MSC3391), which is against the specification.
+    PutEmptyDeletes,
     /// Rooms that users can create.
     Rooms,
+    /// Access tokens that can be refreshed live for a few seconds only.
+    ShortTokens,
     /// The client-server API as released.
     Spec,
 }
 
 impl Feature {
     /// All features.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Kitbag,
         Self::Msc3391,
         Self::Msc3890,
         Self::Msc4331,
         Self::Msc4547,
+        Self::PutEmptyDeletes,
         Self::Rooms,
+        Self::ShortTokens,
         Self::Spec,
     ];
 
@@ -49,7 +55,9 @@ impl Feature {
             Self::Msc3890 => "msc3890",
             Self::Msc4331 => "msc4331",
             Self::Msc4547 => "msc4547",
+            Self::PutEmptyDeletes => "put-empty-deletes",
             Self::Rooms => "rooms",
+            Self::ShortTokens => "short-tokens",
             Self::Spec => "spec",
         }
     }
@@ -208,9 +216,10 @@ mod tests {
     }
 
     #[test]
-    fn every_feature_is_found_by_its_name() {
+    fn every_feature_is_found_by_its_name_and_reported_by_it() {
         for feature in Feature::ALL {
             assert_eq!(Feature::of_name(feature.name()), Some(feature));
+            assert_eq!(serde_json::to_value(feature).unwrap(), feature.name());
         }
         assert_eq!(Feature::of_name("all"), None);
     }

@@ -12,8 +12,10 @@ mod global;
 mod http;
 mod life_cycle;
 mod protected;
+mod put_empty;
 mod refusals;
 mod room;
+mod short_tokens;
 mod sync;
 mod tokens;
 
@@ -28,6 +30,7 @@ pub fn all() -> Vec<Scenario> {
         room::scenarios(),
         protected::scenarios(),
         delete::scenarios(),
+        put_empty::scenarios(),
         compare_and_swap::scenarios(),
         device::scenarios(),
         device_contents::scenarios(),
@@ -37,6 +40,7 @@ pub fn all() -> Vec<Scenario> {
         filters::scenarios(),
         accounts::scenarios(),
         tokens::scenarios(),
+        short_tokens::scenarios(),
         devices::scenarios(),
         http::scenarios(),
     ]

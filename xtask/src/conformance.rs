@@ -13,8 +13,40 @@ use crate::process;
 use crate::server::{CANARY, CANARY_VARIABLE, Server};
 use crate::workspace::Workspace;
 
-/// What Kitbag offers today: all but rooms.
-const FEATURES: &str = "spec,kitbag,msc3391,msc3890,msc4331,msc4547";
+/// A server and the scenarios that it is for.
+#[derive(Debug)]
+struct Setup {
+    /// Names the log and the report.
+    name: &'static str,
+    settings: &'static [&'static str],
+    features: &'static str,
+    /// A part of the names: a feature alone may be needed by others too.
+    filter: &'static str,
+}
+
+/// What Kitbag offers today as it is by default: all but rooms.
+const DEFAULT: Setup = Setup {
+    name: "conformance",
+    settings: &[],
+    features: "spec,kitbag,msc3391,msc3890,msc4331,msc4547",
+    filter: "",
+};
+
+/// The settings that change what clients see, each with a server of its own.
+const SWITCHED: [Setup; 2] = [
+    Setup {
+        name: "conformance-put-empty",
+        settings: &["msc3391.put_empty_deletes=true"],
+        features: "put-empty-deletes,msc4331",
+        filter: "put_empty/",
+    },
+    Setup {
+        name: "conformance-short-tokens",
+        settings: &["sessions.access_token_lifetime_ms=2000"],
+        features: "short-tokens,kitbag",
+        filter: "short_tokens/",
+    },
+];
 
 /// Which server, and what to pass on.
 #[derive(Clone, Debug, Args)]
@@ -30,6 +62,7 @@ pub(crate) struct ConformanceArguments {
 #[derive(Debug, Deserialize)]
 struct Report {
     rows: Vec<Row>,
+    canary_stored: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -37,37 +70,50 @@ struct Row {
     passed: bool,
 }
 
-/// `cargo xtask conformance`.
+/// `cargo xtask conformance`: all that `part` does, or what the arguments after `--` choose of the
+/// scenarios for a default server.
 pub(crate) fn task(workspace: &Workspace, arguments: &ConformanceArguments) -> anyhow::Result<()> {
     if let Some(base_url) = &arguments.base_url {
         process::build(&workspace.root)?;
-        return scenarios(workspace, base_url, &arguments.rest).map(drop);
+        return scenarios(workspace, base_url, &DEFAULT, &arguments.rest);
     }
-    let server = Server::start(workspace, "conformance")?;
-    scenarios(workspace, server.base_url(), &arguments.rest)?;
+    if arguments.rest.is_empty() {
+        return part(workspace).map(drop);
+    }
+    let server = Server::start(workspace, DEFAULT.name, DEFAULT.settings)?;
+    scenarios(workspace, server.base_url(), &DEFAULT, &arguments.rest)?;
     server.stop()
 }
 
-/// All scenarios for what Kitbag offers, against a fresh server.
+/// All scenarios for what Kitbag offers, against a fresh server for each setup.
 pub(crate) fn part(workspace: &Workspace) -> PartResult {
-    let server = Server::start(workspace, "conformance")?;
-    let report = workspace.target.join("xtask/conformance.json");
-    let arguments = ["--json".to_owned(), report.display().to_string()];
-    scenarios(workspace, server.base_url(), &arguments)?;
-    server.stop()?;
-    Ok(Outcome::Passed(Some(count(&report)?)))
+    let mut passed = 0;
+    for setup in [&DEFAULT].into_iter().chain(&SWITCHED) {
+        let server = Server::start(workspace, setup.name, setup.settings)?;
+        let report = workspace.target.join(format!("xtask/{}.json", setup.name));
+        let arguments = ["--json".to_owned(), report.display().to_string()];
+        scenarios(workspace, server.base_url(), setup, &arguments)?;
+        server.stop()?;
+        passed += count(&report)?;
+    }
+    Ok(Outcome::Passed(Some(passed)))
 }
 
-fn scenarios(workspace: &Workspace, base_url: &str, rest: &[String]) -> anyhow::Result<()> {
+fn scenarios(
+    workspace: &Workspace,
+    base_url: &str,
+    setup: &Setup,
+    rest: &[String],
+) -> anyhow::Result<()> {
     let mut command = Command::new(workspace.program("kitbag-conformance"));
     command
         .args(["--base-url", base_url])
         .env(CANARY_VARIABLE, CANARY);
-    if !rest
-        .iter()
-        .any(|argument| argument.starts_with("--features"))
-    {
-        command.args(["--features", FEATURES]);
+    for (option, value) in [("--features", setup.features), ("--filter", setup.filter)] {
+        let is_given = rest.iter().any(|argument| argument.starts_with(option));
+        if !is_given && !value.is_empty() {
+            command.args([option, value]);
+        }
     }
     command.args(rest);
     process::run(command).map(drop)
@@ -80,6 +126,10 @@ fn count(report: &Path) -> anyhow::Result<u64> {
     ensure!(
         report.rows.iter().all(|row| row.passed),
         "the report has failed scenarios"
+    );
+    ensure!(
+        report.canary_stored > 0,
+        "the canary was never stored, so its absence from the log shows nothing"
     );
     u64::try_from(report.rows.len()).context("rows fit in 64 bits")
 }

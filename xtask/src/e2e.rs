@@ -89,7 +89,7 @@ pub(crate) fn part(workspace: &Workspace, sdk: Sdk) -> PartResult {
         Ok(tool) => tool,
         Err(why) => return Ok(Outcome::NotRun(why.to_owned())),
     };
-    let server = Server::start(workspace, tool.log_name())?;
+    let server = Server::start(workspace, tool.log_name(), &[])?;
     let outcome = tool.run(workspace, server.base_url())?;
     server.stop()?;
     Ok(outcome)

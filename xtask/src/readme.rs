@@ -77,7 +77,7 @@ pub(crate) fn part(workspace: &Workspace) -> PartResult {
         ));
     }
     let count = blocks(&readme(workspace)?)?.len();
-    let server = Server::start(workspace, "readme")?;
+    let server = Server::start(workspace, "readme", &[])?;
     run(workspace, server.base_url())?;
     server.stop()?;
     Ok(Outcome::Passed(Some(u64::try_from(count)?)))

@@ -13,14 +13,15 @@ use anyhow::{Context as _, bail, ensure};
 use crate::process;
 use crate::workspace::Workspace;
 
-/// The content that test programs store, so that a server which logs contents is found out.
+/// What test programs put into contents and passwords, so that a server which logs them is found
+/// out.
 pub(crate) const CANARY: &str = "canary-content-7f3a9d20c4e85b16";
 
 /// The variable that hands [`CANARY`] to test programs.
 pub(crate) const CANARY_VARIABLE: &str = "KITBAG_TEST_CANARY";
 
-/// What every access token begins with: no line of a log may have it.
-const TOKEN_PREFIX: &str = "kt_";
+/// What every access token and every refresh token begins with: no line of a log may have it.
+const TOKEN_PREFIXES: [&str; 2] = ["kt_", "ktr_"];
 
 /// An empty server answers within milliseconds; this is for a machine that is busy building.
 const START_DEADLINE: Duration = Duration::from_secs(30);
@@ -41,8 +42,14 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Builds and starts a fresh server on a free port. `part` names its log.
-    pub(crate) fn start(workspace: &Workspace, part: &str) -> anyhow::Result<Self> {
+    /// Builds and starts a fresh server on a free port, which logs all that it can.
+    ///
+    /// `part` names its log; `settings` are of the form `sync.timeout_ms_max=1000`.
+    pub(crate) fn start(
+        workspace: &Workspace,
+        part: &str,
+        settings: &[&str],
+    ) -> anyhow::Result<Self> {
         process::build(&workspace.root)?;
         let folder = workspace.target.join("xtask");
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -52,7 +59,8 @@ impl Server {
         command
             .args(["serve", "--ephemeral", "--listen", "127.0.0.1:0"])
             .args(["--set", "rate_limits.enabled=false"])
-            .args(["--set", "log.level=debug"])
+            .args(["--set", "log.level=trace"])
+            .args(settings.iter().flat_map(|setting| ["--set", setting]))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(file);
@@ -160,13 +168,18 @@ fn first_line(child: &mut Child) -> anyhow::Result<Receiver<String>> {
     Ok(first)
 }
 
-/// Refuses a log with a token or a content in it, and an empty one, which would show nothing.
+/// Refuses a log with a token, a content or a password in it, and an empty one, which would show
+/// nothing.
 fn check_log(log: &str) -> anyhow::Result<()> {
     ensure!(
         !log.trim().is_empty(),
         "the server logged nothing, so nothing was checked"
     );
-    for secret in [CANARY, TOKEN_PREFIX] {
+    let as_numbers = numbers(CANARY);
+    let secrets = TOKEN_PREFIXES
+        .into_iter()
+        .chain([CANARY, as_numbers.as_str()]);
+    for secret in secrets {
         if let Some((index, line)) = log
             .lines()
             .enumerate()
@@ -176,6 +189,12 @@ fn check_log(log: &str) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// How `Debug` writes bytes.
+fn numbers(text: &str) -> String {
+    let numbers: Vec<_> = text.bytes().map(|byte| byte.to_string()).collect();
+    numbers.join(", ")
 }
 
 #[cfg(test)]
@@ -226,15 +245,40 @@ mod tests {
     }
 
     #[test]
-    fn log_with_a_token_fails() {
-        let error = check_log("fine\nuser kt_QGE6Yg_x logged in\n").unwrap_err();
-        assert!(error.to_string().contains("line 2"), "{error}");
+    fn log_with_a_secret_fails_however_it_is_written() {
+        let content = serde_json::json!({"canary": CANARY}).to_string();
+        let password = format!("{CANARY}-Passw0rd-1");
+        for secret in ["kt_QGE6Yg_x", "ktr_QGE6Yg_x", CANARY, &content, &password] {
+            for line in [
+                format!("TRACE kitbag: stored {secret} in 2 ms"),
+                format!("TRACE kitbag: stored {secret:?}"),
+                serde_json::json!({"fields": {"message": format!("stored {secret:?}")}})
+                    .to_string(),
+            ] {
+                let error = check_log(&format!("fine\n{line}\nfine\n")).unwrap_err();
+                assert!(error.to_string().contains("line 2"), "{error}");
+            }
+        }
     }
 
     #[test]
-    fn log_with_a_content_fails() {
-        let log = format!("stored {{\"canary\":\"{CANARY}\"}}");
-        assert!(check_log(&log).is_err());
+    fn log_with_a_content_as_bytes_fails() {
+        let content = format!("{{\"canary\":\"{CANARY}\"}}");
+        assert!(check_log(&format!("stored {:?}", content.as_bytes())).is_err());
+    }
+
+    #[test]
+    fn log_without_a_secret_passes() {
+        check_log("TRACE kitbag: put user.id=@kt:localhost type=org.example.a\n").unwrap();
+    }
+
+    #[test]
+    fn server_that_logs_a_secret_fails() {
+        let script = format!(
+            "trap 'exit 0' TERM; echo {CANARY} >&2; echo kitbag listening on http://h:1; {LOOP}"
+        );
+        let error = fake("leak", &script).unwrap().stop().unwrap_err();
+        assert!(format!("{error:#}").contains("line 1"), "{error:#}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::actor::Actor;
 use crate::expect::{Outcome, Reply, check, check_eq};
-use crate::lab::{Lab, PASSWORD, random_name};
+use crate::lab::{Lab, random_name};
 use crate::scenario::Scenario;
 
 const LOGIN: &str = "CS API, Login; SPEC 9.2";
@@ -176,7 +176,7 @@ fn password_login(user: &str, password: &str) -> Value {
 
 async fn register(lab: Lab) -> Outcome {
     let name = random_name()?;
-    let body = json!({"username": name, "password": PASSWORD});
+    let body = json!({"username": name, "password": lab.password()});
     let challenge = post(&lab, "register", &body).await?.expect_challenge()?;
     check(
         challenge["params"].is_object(),
@@ -199,7 +199,7 @@ async fn register_with_device(lab: Lab) -> Outcome {
     let name = random_name()?;
     let register = Register {
         username: Some(&name),
-        password: Some(PASSWORD),
+        password: Some(lab.password()),
         device_id: Some("MYDEVICE"),
         initial_device_display_name: Some("my device"),
         registration_token: lab.registration_token(),
@@ -214,7 +214,7 @@ async fn register_with_device(lab: Lab) -> Outcome {
 
 async fn inhibit_login(lab: Lab) -> Outcome {
     let name = random_name()?;
-    let mut body = json!({"username": name, "password": PASSWORD, "inhibit_login": true});
+    let mut body = json!({"username": name, "password": lab.password(), "inhibit_login": true});
     let challenge = post(&lab, "register", &body).await?.expect_challenge()?;
     body["auth"] = json!({"type": "m.login.dummy", "session": challenge["session"]});
     if let Some(token) = lab.registration_token() {
@@ -228,14 +228,14 @@ async fn inhibit_login(lab: Lab) -> Outcome {
     check(is_bare, "a user_id only", answer.to_string())?;
     let user_id = answer["user_id"].as_str().unwrap_or_default().to_owned();
     lab.client()
-        .login(&Login::password(&user_id, PASSWORD))
+        .login(&Login::password(&user_id, lab.password()))
         .await?;
     Ok(())
 }
 
 async fn taken_name(lab: Lab) -> Outcome {
     let user = lab.user().await?;
-    let body = json!({"username": user.localpart(), "password": PASSWORD});
+    let body = json!({"username": user.localpart(), "password": lab.password()});
     post(&lab, "register", &body)
         .await?
         .expect_error(400, "M_USER_IN_USE")?;
@@ -248,7 +248,7 @@ async fn taken_name(lab: Lab) -> Outcome {
 
 async fn invalid_name(lab: Lab) -> Outcome {
     for name in ["with space", "sla:sh", "ünïcödé", &"x".repeat(300)] {
-        let body = json!({"username": name, "password": PASSWORD});
+        let body = json!({"username": name, "password": lab.password()});
         post(&lab, "register", &body)
             .await?
             .expect_error(400, "M_INVALID_USERNAME")?;
@@ -269,7 +269,7 @@ async fn free_name(lab: Lab) -> Outcome {
 
 async fn wrong_stage(lab: Lab) -> Outcome {
     let name = random_name()?;
-    let mut body = json!({"username": name, "password": PASSWORD});
+    let mut body = json!({"username": name, "password": lab.password()});
     let challenge = post(&lab, "register", &body).await?.expect_challenge()?;
     for auth in [
         json!({"type": "m.login.nonsense", "session": challenge["session"]}),
@@ -300,8 +300,8 @@ async fn flows(lab: Lab) -> Outcome {
 async fn both_forms(lab: Lab) -> Outcome {
     let user = lab.user().await?;
     for name in [user.user_id(), user.localpart()] {
-        let old = json!({"type": "m.login.password", "user": name, "password": PASSWORD});
-        for body in [password_login(name, PASSWORD), old] {
+        let old = json!({"type": "m.login.password", "user": name, "password": lab.password()});
+        for body in [password_login(name, lab.password()), old] {
             let answer = post(&lab, "login", &body).await?.ok()?;
             check(
                 answer["user_id"] == user.user_id()
@@ -319,10 +319,11 @@ async fn both_forms(lab: Lab) -> Outcome {
 async fn wrong_password(lab: Lab) -> Outcome {
     let user = lab.user().await?;
     let never = random_name()?;
+    let wrong = format!("{}-wrong", lab.password());
     for (name, password) in [
-        (user.user_id(), "wrong"),
+        (user.user_id(), wrong.as_str()),
         (user.localpart(), ""),
-        (never.as_str(), PASSWORD),
+        (never.as_str(), lab.password()),
     ] {
         let body = password_login(name, password);
         post(&lab, "login", &body)
@@ -387,14 +388,14 @@ async fn same_device(lab: Lab) -> Outcome {
     let login = Login {
         device_id: Some("NAMED"),
         initial_device_display_name: Some("first"),
-        ..Login::password(user.user_id(), PASSWORD)
+        ..Login::password(user.user_id(), lab.password())
     };
-    let old = Actor::new(lab.client().login(&login).await?);
+    let old = lab.actor(lab.client().login(&login).await?);
     let again = Login {
         initial_device_display_name: Some("second"),
         ..login
     };
-    let new = Actor::new(lab.client().login(&again).await?);
+    let new = lab.actor(lab.client().login(&again).await?);
     old.get(&old.global("a"))
         .await?
         .expect_error(401, "M_UNKNOWN_TOKEN")?;
@@ -420,12 +421,14 @@ async fn whoami(lab: Lab) -> Outcome {
     Ok(())
 }
 
-const NEW_PASSWORD: &str = "another-Passw0rd-2";
+fn new_password(user: &Actor) -> String {
+    format!("{}-new", user.password())
+}
 
 async fn change_needs_uia(lab: Lab) -> Outcome {
     let user = lab.user().await?;
     let path = format!("{}/account/password", path::V3);
-    let mut body = json!({"new_password": NEW_PASSWORD});
+    let mut body = json!({"new_password": new_password(&user)});
     let challenge = user.post(&path, &body).await?.expect_challenge()?;
     body["auth"] = user.auth(&challenge, "wrong");
     let refused = user.post(&path, &body).await?;
@@ -437,7 +440,7 @@ async fn change_needs_uia(lab: Lab) -> Outcome {
 
 async fn change(user: &Actor, logout_devices: bool) -> Outcome {
     let path = format!("{}/account/password", path::V3);
-    let body = json!({"new_password": NEW_PASSWORD, "logout_devices": logout_devices});
+    let body = json!({"new_password": new_password(user), "logout_devices": logout_devices});
     user.with_uia(Method::POST, &path, body)
         .await?
         .expect_status(200)?;
@@ -455,11 +458,11 @@ async fn change_takes_effect(lab: Lab) -> Outcome {
     user.get(&user.global("a"))
         .await?
         .expect_error(404, "M_NOT_FOUND")?;
-    let old = password_login(user.user_id(), PASSWORD);
+    let old = password_login(user.user_id(), lab.password());
     post(&lab, "login", &old)
         .await?
         .expect_error(403, "M_FORBIDDEN")?;
-    let new = password_login(user.user_id(), NEW_PASSWORD);
+    let new = password_login(user.user_id(), &new_password(&user));
     post(&lab, "login", &new).await?.expect_status(200)?;
     Ok(())
 }
@@ -488,10 +491,10 @@ async fn deactivate(lab: Lab) -> Outcome {
         let reply = device.get(&user.global("org.example.a")).await?;
         reply.expect_error(401, "M_UNKNOWN_TOKEN")?;
     }
-    let login = password_login(user.user_id(), PASSWORD);
+    let login = password_login(user.user_id(), lab.password());
     let reply = post(&lab, "login", &login).await?;
     reply.expect_error_in(403, &["M_USER_DEACTIVATED", "M_FORBIDDEN"])?;
-    let register = json!({"username": user.localpart(), "password": PASSWORD});
+    let register = json!({"username": user.localpart(), "password": lab.password()});
     post(&lab, "register", &register)
         .await?
         .expect_error(400, "M_USER_IN_USE")?;

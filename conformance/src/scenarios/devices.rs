@@ -4,7 +4,7 @@ use kitbag_client::{Method, Request, path};
 use serde_json::json;
 
 use crate::expect::{Outcome, check, check_eq};
-use crate::lab::{Lab, PASSWORD};
+use crate::lab::Lab;
 use crate::scenario::{Feature, Scenario};
 
 const DEVICES: &str = "CS API, Device management; SPEC 9.1; Complement TestDeviceManagement";
@@ -199,7 +199,8 @@ async fn wrong_password(lab: Lab) -> Outcome {
         .send(request.clone().json(&json!({})))
         .await?
         .expect_challenge()?;
-    let body = json!({"auth": first.auth(&challenge, "wrong")});
+    let wrong = format!("{}-wrong", first.password());
+    let body = json!({"auth": first.auth(&challenge, &wrong)});
     let refused = first.send(request.json(&body)).await?;
     refused.clone().expect_error(401, "M_FORBIDDEN")?;
     refused.expect_challenge()?;
@@ -218,7 +219,7 @@ async fn other_users_uia(lab: Lab) -> Outcome {
         .send(request.clone().json(&json!({})))
         .await?
         .expect_challenge()?;
-    let body = json!({"auth": bob.auth(&challenge, PASSWORD)});
+    let body = json!({"auth": bob.auth(&challenge, lab.password())});
     alice
         .send(request.json(&body))
         .await?
@@ -343,7 +344,7 @@ async fn long_id(lab: Lab) -> Outcome {
     let body = json!({
         "type": "m.login.password",
         "identifier": {"type": "m.id.user", "user": user.user_id()},
-        "password": PASSWORD,
+        "password": lab.password(),
         "device_id": longest + "D",
     });
     let request = Request::new(Method::POST, format!("{}/login", path::V3));

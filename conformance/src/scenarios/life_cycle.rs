@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::actor::Actor;
 use crate::expect::{Outcome, check};
-use crate::lab::{Lab, PASSWORD};
+use crate::lab::Lab;
 use crate::scenario::{Feature, Scenario};
 
 const LIFE: &str = "MSC4331; SPEC 3.5; DESIGN, law 6";
@@ -242,7 +242,7 @@ async fn delete_devices(lab: Lab) -> Outcome {
 
 async fn change_password(lab: Lab, logout_devices: Option<bool>) -> Outcome {
     let (first, second) = two_devices(&lab).await?;
-    let mut body = json!({"new_password": PASSWORD});
+    let mut body = json!({"new_password": lab.password()});
     if let Some(logout_devices) = logout_devices {
         body["logout_devices"] = logout_devices.into();
     }
@@ -268,13 +268,13 @@ async fn refresh_keeps(lab: Lab) -> Outcome {
     let user = lab.user().await?;
     let login = Login {
         refresh_token: true,
-        ..Login::password(user.user_id(), PASSWORD)
+        ..Login::password(user.user_id(), lab.password())
     };
-    let device = Actor::new(lab.client().login(&login).await?);
+    let device = lab.actor(lab.client().login(&login).await?);
     device.set(&device.own(TYPE), &json!({"a": 1})).await?;
     let mut account = device.account().clone();
     account.refresh().await?;
-    let refreshed = Actor::new(account);
+    let refreshed = lab.actor(account);
     refreshed
         .get(&device.own(TYPE))
         .await?

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::actor::Actor;
 use crate::expect::{Failure, Outcome, Reply, check};
-use crate::lab::{Lab, PASSWORD};
+use crate::lab::Lab;
 use crate::poll::{HEAD_START, LONG_POLL, WAKE_UP};
 use crate::scenario::{Feature, Scenario};
 
@@ -210,9 +210,9 @@ async fn refreshable(lab: &Lab) -> Outcome<Actor> {
     let user = lab.user().await?;
     let login = Login {
         refresh_token: true,
-        ..Login::password(user.user_id(), PASSWORD)
+        ..Login::password(user.user_id(), lab.password())
     };
-    Ok(Actor::new(lab.client().login(&login).await?))
+    Ok(lab.actor(lab.client().login(&login).await?))
 }
 
 fn refresh_token(device: &Actor) -> String {
