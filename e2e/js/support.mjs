@@ -1,5 +1,7 @@
 // What all flows share: where the server is, fresh names, clients, and waiting for events.
+import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
+import { after } from "node:test";
 import { ClientEvent, createClient } from "matrix-js-sdk";
 import { logger } from "matrix-js-sdk/lib/logger.js";
 
@@ -11,7 +13,10 @@ export const ROOM_ID = "!e2e:localhost";
 
 export const DEVICE_DATA_SYNC_KEY = "org.matrix.msc4331.device_account_data";
 
-const PASSWORD = "correct horse battery staple";
+// In contents and passwords, neither of which may reach the server's log or a body of status 5xx.
+const CANARY = process.env.KITBAG_TEST_CANARY ?? "canary-content-unset";
+
+const PASSWORD = `correct horse battery staple ${CANARY}`;
 
 logger.setLevel(process.env.KITBAG_E2E_LOG ?? "error");
 
@@ -23,8 +28,22 @@ export function baseUrl() {
 
 /** Makes a content that carries the canary, which must never reach the server's log. */
 export function content(fields = {}) {
-    return { canary: process.env.KITBAG_TEST_CANARY ?? "canary-content-unset", ...fields };
+    return { canary: CANARY, ...fields };
 }
+
+// Below the SDK, which sends its requests through this: no answer of status 5xx may tell a secret.
+const findings = [];
+const unwatched = globalThis.fetch;
+globalThis.fetch = async (resource, init) => {
+    const response = await unwatched(resource, init);
+    if (response.status >= 500) {
+        const body = await response.clone().text();
+        const told = [CANARY, "kt_", "ktr_"].filter((secret) => body.includes(secret));
+        findings.push(...told.map((secret) => `${response.status} tells ${secret}`));
+    }
+    return response;
+};
+after(() => assert.deepEqual(findings, []));
 
 /** Makes a type that was never stored, with the characters that a client must escape. */
 export function freshType() {

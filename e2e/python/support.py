@@ -10,7 +10,10 @@ from urllib.parse import quote
 # Far over what a server on loopback needs, so that only a lost wake-up or a lost echo runs into it.
 DEADLINE_S = 20
 
-PASSWORD = "correct horse battery staple"
+# In contents and passwords, neither of which may reach the server's log or a body of status 5xx.
+CANARY = os.environ.get("KITBAG_TEST_CANARY", "canary-content-unset")
+
+PASSWORD = f"correct horse battery staple {CANARY}"
 
 # Any room ID that is valid may carry account data: the server need not know the room.
 ROOM_ID = "!e2e:localhost"
@@ -28,7 +31,12 @@ def base_url() -> str:
 
 def content(**fields: Any) -> dict[str, Any]:
     """Makes a content that carries the canary, which must never reach the server's log."""
-    return {"canary": os.environ.get("KITBAG_TEST_CANARY", "canary-content-unset"), **fields}
+    return {"canary": CANARY, **fields}
+
+
+def told_secrets(body: str) -> list[str]:
+    """Returns what a body tells of contents, passwords and tokens."""
+    return [secret for secret in (CANARY, "kt_", "ktr_") if secret in body]
 
 
 def fresh_user() -> str:
