@@ -100,10 +100,7 @@ impl Content {
     }
 
     pub(crate) fn check_scope(&self, scope: &Scope, limits: &Limits) -> Result<(), ContentError> {
-        let limit_bytes = match scope {
-            Scope::Global | Scope::Room(_) => limits.content_bytes_max,
-            Scope::Device(_) => limits.device_content_bytes_max,
-        };
+        let limit_bytes = limits.content_bytes_max_in(scope);
         if self.size_bytes() > limit_bytes {
             return Err(ContentError::TooLarge { limit_bytes });
         }

@@ -51,7 +51,7 @@ pub use id::{
 pub use limits::{Limits, Quota, QuotaExceeded, Usage, limit};
 pub use local_notifications::local_notification_keys;
 pub use memory::MemoryStore;
-pub use policy::WritePolicy;
+pub use policy::{PUSH_RULES, WritePolicy};
 pub use push_rules::{PushRules, SpecDefaults};
 pub use revision::{Expectation, RevisionNames, conflicts};
 pub use scope::{Key, Scope, Selector};

@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::Scope;
+
 /// The defaults: each has the unit last in its name.
 pub mod limit {
     /// Bytes of an event type: that of room events [spec, "Size limits"].
@@ -67,6 +69,17 @@ pub struct Limits {
     pub tombstone_age_ms_max: u64,
     /// Filters kept for one user.
     pub filters_max: u64,
+}
+
+impl Limits {
+    /// Returns how many bytes a content in `scope` may have.
+    #[must_use]
+    pub fn content_bytes_max_in(&self, scope: &Scope) -> u64 {
+        match scope {
+            Scope::Global | Scope::Room(_) => self.content_bytes_max,
+            Scope::Device(_) => self.device_content_bytes_max,
+        }
+    }
 }
 
 impl Default for Limits {

@@ -1,11 +1,18 @@
 //! The one table that says who may write which entry.
 
-use crate::{Key, Scope};
+use crate::{EventType, Key, Scope};
+
+/// The type of the user's push rules.
+pub const PUSH_RULES: &str = "m.push_rules";
 
 /// Types that the server manages through doors of their own, in every scope.
 ///
 /// CS API, Client Config, "Server Behaviour" (`m.push_rules` since v1.10: MSC4010).
-const SERVER_MANAGED: [&str; 2] = ["m.fully_read", "m.push_rules"];
+const SERVER_MANAGED: [&str; 2] = ["m.fully_read", PUSH_RULES];
+
+/// Types of device account data with a policy of their own: a newer text of MSC4331 wants such
+/// rules. There are none yet.
+const DEVICE_TYPES: &[(&str, WritePolicy)] = &[];
 
 /// Who may write an entry through the account-data endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,9 +27,6 @@ pub enum WritePolicy {
 
 impl WritePolicy {
     /// Returns the policy of an entry.
-    ///
-    /// Rules for single types (a newer text of MSC4331 wants them) would be added here; there are
-    /// none yet.
     #[must_use]
     pub fn of(key: &Key) -> Self {
         if SERVER_MANAGED.contains(&key.event_type.as_str()) {
@@ -30,15 +34,22 @@ impl WritePolicy {
         }
         match key.scope {
             Scope::Global | Scope::Room(_) => Self::AnyDevice,
-            Scope::Device(_) => Self::OwnDevice,
+            Scope::Device(_) => device_policy(&key.event_type, DEVICE_TYPES),
         }
     }
+}
+
+fn device_policy(event_type: &EventType, rules: &[(&str, WritePolicy)]) -> WritePolicy {
+    let rule = rules
+        .iter()
+        .find(|(known, _)| *known == event_type.as_str());
+    rule.map_or(WritePolicy::OwnDevice, |(_, policy)| *policy)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{DeviceId, EventType, RoomId};
+    use crate::{DeviceId, RoomId};
 
     #[test]
     fn the_table() {
@@ -60,5 +71,13 @@ mod tests {
             let key = Key::new(scope.clone(), EventType::parse(event_type).unwrap());
             assert_eq!(WritePolicy::of(&key), policy, "{key:?}");
         }
+    }
+
+    #[test]
+    fn a_type_of_device_data_can_have_a_policy_of_its_own() {
+        let rules = [("org.example.shared", WritePolicy::AnyDevice)];
+        let policy = |event_type| device_policy(&EventType::parse(event_type).unwrap(), &rules);
+        assert_eq!(policy("org.example.shared"), WritePolicy::AnyDevice);
+        assert_eq!(policy("org.example.other"), WritePolicy::OwnDevice);
     }
 }

@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ALLOW,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use axum::response::{IntoResponse as _, Response};
@@ -74,7 +74,7 @@ impl Edge {
         request.extensions_mut().insert(Peer(peer.to_canonical()));
         // The path only: a query can hold a token, and paths hold no secrets.
         let (method, path) = (request.method(), request.uri().path());
-        let span = tracing::info_span!("request", id = %request_id, %method, path);
+        let span = tracing::debug_span!("request", id = %request_id, %method, path);
         self.answer_in_span(request, request_id)
             .instrument(span)
             .await
@@ -93,9 +93,14 @@ impl Edge {
         if let Some(Unrendered(error)) = response.extensions_mut().remove() {
             let status = error.row().0;
             if status.is_server_error() {
-                error!(status = status.as_u16(), cause = ?error, "request failed");
+                let status = status.as_u16();
+                error!(request.id = %request_id, status, cause = ?error, "request failed");
             }
+            let allowed_methods = response.headers_mut().remove(ALLOW);
             response = error.render(&request_id, self.app.info_uri());
+            if let Some(methods) = allowed_methods {
+                response.headers_mut().insert(ALLOW, methods);
+            }
         }
         finish(&mut response, &request_id);
         let duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -129,7 +134,7 @@ fn finish(response: &mut Response, request_id: &str) {
     );
     headers.insert(
         ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("X-Request-Id"),
+        HeaderValue::from_static("Retry-After, X-Request-Id"),
     );
     let request_id = HeaderValue::from_str(request_id).expect("IDs are made of letters and digits");
     headers.insert(REQUEST_ID_HEADER, request_id);

@@ -107,6 +107,7 @@ impl ApiError {
             Self::NotJson => (StatusCode::BAD_REQUEST, "M_NOT_JSON"),
             Self::NotOwnAccount => (StatusCode::FORBIDDEN, "M_FORBIDDEN"),
             Self::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN"),
+            Self::Password(PasswordError::Empty) => (StatusCode::BAD_REQUEST, "M_WEAK_PASSWORD"),
             Self::Password(PasswordError::Hash(_)) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN")
             }

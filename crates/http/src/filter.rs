@@ -4,8 +4,12 @@
 
 use kitbag_domain::{RoomId, UserId};
 use serde::{Deserialize, Deserializer};
+use serde_json::error::Category;
 
 use crate::error::ApiError;
+
+/// Patterns in one list of types: each is tried on each entry.
+const PATTERNS_MAX: usize = 256;
 
 /// A filter; absent parts let everything pass.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -35,7 +39,9 @@ enum EventFormat {
 )]
 struct EventFilter {
     limit: Option<u64>,
+    #[serde(default, deserialize_with = "patterns")]
     types: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "patterns")]
     not_types: Option<Vec<String>>,
     #[serde(default, deserialize_with = "user_ids")]
     senders: Option<Vec<String>>,
@@ -75,10 +81,12 @@ struct RoomEventFilter {
 impl Filter {
     /// Reads a filter.
     /// # Errors
-    /// [`ApiError::BadJson`] says what is wrong.
+    /// [`ApiError::NotJson`], or [`ApiError::BadJson`] which says what is wrong.
     pub(crate) fn parse(text: &str) -> Result<Self, ApiError> {
-        let wrong = |error: serde_json::Error| ApiError::BadJson(format!("the filter: {error}"));
-        serde_json::from_str(text).map_err(wrong)
+        serde_json::from_str(text).map_err(|error| match error.classify() {
+            Category::Data => ApiError::BadJson(format!("the filter: {error}")),
+            Category::Eof | Category::Io | Category::Syntax => ApiError::NotJson,
+        })
     }
 
     /// Tells whether global or device account data of this type passes.
@@ -108,28 +116,36 @@ impl EventFilter {
 
 /// Matches the whole of `text`; `*` stands for any run of characters.
 ///
-/// In time proportional to the product of the lengths, whatever the pattern: on a mismatch only the
-/// last `*` is tried further on.
+/// In linear time whatever the pattern: each part between two `*` is taken where it first occurs,
+/// which leaves the most for those behind it.
 fn matches_glob(pattern: &str, text: &str) -> bool {
-    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
-    let (mut p, mut t) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while t < text.len() {
-        if pattern.get(p) == Some(&b'*') {
-            star = Some((p, t));
-            p += 1;
-        } else if pattern.get(p) == Some(&text[t]) {
-            p += 1;
-            t += 1;
-        } else if let Some((star_p, star_t)) = star {
-            star = Some((star_p, star_t + 1));
-            p = star_p + 1;
-            t = star_t + 1;
-        } else {
-            return false;
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = text.strip_prefix(first) else {
+        return false;
+    };
+    let Some(last) = parts.next_back() else {
+        return rest.is_empty();
+    };
+    for part in parts {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
         }
     }
-    pattern[p..].iter().all(|byte| *byte == b'*')
+    rest.ends_with(last)
+}
+
+fn patterns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    let patterns = Option::<Vec<String>>::deserialize(deserializer)?;
+    if patterns
+        .as_ref()
+        .is_some_and(|list| list.len() > PATTERNS_MAX)
+    {
+        let limit = format!("a list of types has more than {PATTERNS_MAX} members");
+        return Err(serde::de::Error::custom(limit));
+    }
+    Ok(patterns)
 }
 
 fn user_ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
@@ -188,6 +204,7 @@ mod tests {
         for (pattern, text, matches) in rows {
             assert_eq!(matches_glob(pattern, text), matches, "{pattern} {text}");
         }
+        assert!(matches_glob("a*bc*c", "abcc") && !matches_glob("a*bc*c", "abc"));
         let (pattern, text) = (format!("{}b", "*a".repeat(60)), "a".repeat(250));
         assert!(!matches_glob(&pattern, &text), "ends at all");
     }
@@ -249,6 +266,9 @@ mod tests {
         for field in ["rooms", "not_rooms", "senders", "not_senders"] {
             wrong.push(format!(r#"{{"room":{{"timeline":{{"{field}":["x"]}}}}}}"#));
         }
+        let many = vec!["m"; PATTERNS_MAX + 1].join("\",\"");
+        wrong.push(format!(r#"{{"account_data":{{"types":["{many}"]}}}}"#));
+        assert!(matches!(Filter::parse("{bad"), Err(ApiError::NotJson)));
         for filter in wrong {
             assert!(
                 matches!(Filter::parse(&filter), Err(ApiError::BadJson(_))),

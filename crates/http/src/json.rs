@@ -48,7 +48,13 @@ pub(crate) struct JsonObject(Vec<u8>);
 
 impl JsonObject {
     pub(crate) fn new() -> Self {
-        Self(vec![b'{'])
+        Self::with_capacity(0)
+    }
+
+    pub(crate) fn with_capacity(bytes: usize) -> Self {
+        let mut out = Vec::with_capacity(bytes);
+        out.push(b'{');
+        Self(out)
     }
 
     /// Adds a member whose value is a string.

@@ -30,6 +30,9 @@ pub struct Passwords {
 /// Why a password was not hashed or checked.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum PasswordError {
+    /// The password is empty.
+    #[error("the password must not be empty")]
+    Empty,
     /// A hash could not be computed or read.
     #[error("hashing failed: {0}")]
     Hash(String),
@@ -44,7 +47,7 @@ impl Passwords {
     /// [`PasswordError::Hash`] where Argon2 itself does not work.
     pub fn new(parallel: usize, random: Arc<dyn Random>) -> Result<Self, PasswordError> {
         let decoy = hash(b"", &[0; SALT_BYTES])?.into();
-        let turns = Arc::new(Semaphore::new(parallel));
+        let turns = Arc::new(Semaphore::new(parallel.min(Semaphore::MAX_PERMITS)));
         Ok(Self {
             turns,
             waiting: Arc::default(),
@@ -57,6 +60,9 @@ impl Passwords {
     /// # Errors
     /// [`PasswordError`].
     pub async fn hash(&self, password: &str) -> Result<String, PasswordError> {
+        if password.is_empty() {
+            return Err(PasswordError::Empty);
+        }
         let mut salt = [0; SALT_BYTES];
         self.random.fill(&mut salt);
         let password = password.to_owned();

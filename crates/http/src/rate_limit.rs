@@ -14,6 +14,9 @@ use kitbag_domain::{Clock, UserId};
 
 use crate::settings::RateLimitSettings;
 
+/// How many times as often as from one address an account's password may be tried, so that nobody
+/// can lock an account from one place.
+const ACCOUNT_FACTOR: u32 = 5;
 /// After how many checks the keys that are full again are dropped: it looks at all of them.
 const SWEEP_CHECKS: u64 = 1_024;
 /// Bits of an IPv6 address that one subscriber has; the others they can choose freely.
@@ -43,6 +46,8 @@ type Limiter = RateLimiter<Key, DashMapStateStore<Key>, WallClock, NoOpMiddlewar
 /// The limits in force.
 pub(crate) struct RateLimits {
     login: Option<Limiter>,
+    account: Option<Limiter>,
+    refresh: Option<Limiter>,
     registration: Option<Limiter>,
     clock: WallClock,
     checks: AtomicU64,
@@ -68,8 +73,14 @@ impl RateLimits {
                 clock.clone(),
             ))
         };
+        let times = |number: u32| number.saturating_mul(ACCOUNT_FACTOR);
         Self {
             login: limiter(settings.login_per_minute, settings.login_burst),
+            account: limiter(
+                times(settings.login_per_minute),
+                times(settings.login_burst),
+            ),
+            refresh: limiter(settings.refresh_per_minute, settings.refresh_burst),
             registration: limiter(
                 settings.registration_per_minute,
                 settings.registration_burst,
@@ -82,7 +93,12 @@ impl RateLimits {
     /// Counts a check of `account`'s password asked for from `address`.
     pub(crate) fn login(&self, address: IpAddr, account: &UserId) -> Result<(), RateLimited> {
         self.check(self.login.as_ref(), &Key::address(address))?;
-        self.check(self.login.as_ref(), &Key::Account(account.clone()))
+        self.check(self.account.as_ref(), &Key::Account(account.clone()))
+    }
+
+    /// Counts a try to refresh tokens from `address`: each may be a write.
+    pub(crate) fn refresh(&self, address: IpAddr) -> Result<(), RateLimited> {
+        self.check(self.refresh.as_ref(), &Key::address(address))
     }
 
     /// Counts a registration from `address`.
@@ -137,20 +153,24 @@ mod tests {
             ..RateLimitSettings::default()
         };
         let limits = RateLimits::new(settings, clock.clone());
-        let (here, there): (IpAddr, IpAddr) = ([127, 0, 0, 1].into(), [127, 0, 0, 2].into());
+        let address = |last: u8| IpAddr::from([127, 0, 0, last]);
         let alice = UserId::parse("@alice:x").unwrap();
         let bob = UserId::parse("@bob:x").unwrap();
-        assert!(limits.login(here, &alice).is_ok());
-        assert!(limits.login(here, &alice).is_ok());
-        assert!(limits.login(here, &bob).is_err(), "the address is counted");
-        assert!(
-            limits.login(there, &alice).is_err(),
-            "the account is counted"
-        );
-        let limited = limits.login(here, &alice).unwrap_err();
+        assert!(limits.login(address(1), &alice).is_ok());
+        assert!(limits.login(address(1), &alice).is_ok());
+        let limited = limits.login(address(1), &bob).unwrap_err();
         assert!(limited.retry_after > Duration::from_secs(50), "{limited:?}");
+        assert!(
+            limits.login(address(2), &alice).is_ok(),
+            "one place does not lock an account"
+        );
+        let tries = (3..40)
+            .filter(|last| limits.login(address(*last), &alice).is_ok())
+            .count();
+        assert_eq!(tries, 7, "many places together are counted");
+        assert!(limits.login(address(40), &bob).is_ok());
         clock.0.fetch_add(61_000, Ordering::Relaxed);
-        assert!(limits.login(here, &alice).is_ok());
+        assert!(limits.login(address(1), &alice).is_ok());
     }
 
     #[test]

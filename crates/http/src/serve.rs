@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use futures_util::FutureExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -102,7 +103,8 @@ impl Connection {
         let write_timeout = Duration::from_millis(write_timeout_ms);
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             let answer = edge.clone().answer(peer.ip(), request.map(Body::new));
-            async move { Ok::<_, Infallible>(answer.await) }
+            // Not awaited in a future around it, which would hold it twice: thousands wait here.
+            answer.map(Ok::<_, Infallible>)
         });
         let stream = PatientStream::new(stream, write_timeout);
         let connection = builder.serve_connection(TokioIo::new(stream), service);

@@ -1,5 +1,6 @@
 //! What an operator can set about the client-server API; the defaults are what `Default` says.
 
+use std::fmt;
 use std::num::NonZeroUsize;
 
 use ipnet::IpNet;
@@ -73,14 +74,24 @@ pub struct Features {
     pub msc4331: Msc4331Settings,
 }
 
-/// The table `registration`.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+/// The table `registration`; `Debug` does not show the tokens.
+#[derive(Clone, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RegistrationSettings {
     /// Who may register.
     pub mode: RegistrationMode,
     /// Secrets, any of which lets a client register where a token is needed.
     pub tokens: Vec<String>,
+}
+
+impl fmt::Debug for RegistrationSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tokens = self.tokens.len();
+        f.debug_struct("RegistrationSettings")
+            .field("mode", &self.mode)
+            .field("tokens", &format_args!("{tokens} of them"))
+            .finish()
+    }
 }
 
 /// Who may register.
@@ -104,13 +115,17 @@ pub enum RegistrationMode {
 pub struct RateLimitSettings {
     /// Whether there are any.
     pub enabled: bool,
-    /// Logins and password checks at once, by address and by account.
+    /// Logins and password checks at once, by address; an account has five times as many.
     pub login_burst: u32,
     /// Logins and password checks a minute.
     pub login_per_minute: u32,
-    /// Registrations at once, by address.
+    /// Refreshes of tokens at once, by address.
+    pub refresh_burst: u32,
+    /// Refreshes of tokens a minute.
+    pub refresh_per_minute: u32,
+    /// Requests to register at once, by address; a client makes one or two for an account.
     pub registration_burst: u32,
-    /// Registrations a minute.
+    /// Requests to register a minute.
     pub registration_per_minute: u32,
 }
 
@@ -120,8 +135,10 @@ impl Default for RateLimitSettings {
             enabled: true,
             login_burst: 20,
             login_per_minute: 20,
-            registration_burst: 10,
-            registration_per_minute: 5,
+            refresh_burst: 300,
+            refresh_per_minute: 300,
+            registration_burst: 20,
+            registration_per_minute: 10,
         }
     }
 }

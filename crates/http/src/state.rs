@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::{
     passwords::Passwords, random::Random, rate_limit::RateLimits, settings::Settings,
-    uia::UiaSessions,
+    sync::SyncTurns, uia::UiaSessions,
 };
 
 /// What the application is made of; everything comes in from outside.
@@ -46,6 +46,7 @@ pub(crate) struct Inner {
     pub(crate) server_name: ServerName,
     pub(crate) passwords: Passwords,
     pub(crate) rate_limits: RateLimits,
+    pub(crate) sync_turns: SyncTurns,
     pub(crate) uia: UiaSessions,
     pub(crate) settings: Settings,
     pub(crate) stopping: watch::Receiver<bool>,
@@ -83,6 +84,7 @@ impl App {
             random,
             server_name,
             passwords,
+            sync_turns: SyncTurns::default(),
             uia: UiaSessions::default(),
             settings,
             stopping,

@@ -1,11 +1,17 @@
 //! What a /sync tells: the snapshot of account data, filtered and written.
 
+use std::mem;
+
 use bytes::Bytes;
-use kitbag_domain::{DeviceId, Entry, Scope, Snapshot};
+use kitbag_domain::{Content, DeviceId, Entry, PUSH_RULES, Scope, Snapshot, SyncToken};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::task;
 
 use crate::filter::Filter;
 use crate::json::JsonObject;
 
+/// Entries that are filtered before another task gets its turn.
+const YIELD_ENTRIES: usize = 256;
 const DEVICE_ACCOUNT_DATA: &str = "org.matrix.msc4331.device_account_data";
 
 /// Members that SDKs parse whether or not there is something to tell.
@@ -18,6 +24,44 @@ const CONSTANT_MEMBERS: [(&str, &str); 6] = [
     ("to_device", r#"{"events":[]}"#),
 ];
 
+/// Reads of syncs in the store's queue at once: when thousands wait for one user, a change wakes them
+/// all, and nobody else's reads must be refused for it.
+const READS_MAX: usize = 512;
+/// Initial syncs at once: each holds all of a user's data, up to 128 MiB, twice.
+const FULL_MAX: usize = 4;
+
+/// Turns that syncs wait for, instead of failing where many come at once.
+pub(crate) struct SyncTurns {
+    full: Semaphore,
+    reads: Semaphore,
+}
+
+impl Default for SyncTurns {
+    fn default() -> Self {
+        Self {
+            full: Semaphore::new(FULL_MAX),
+            reads: Semaphore::new(READS_MAX),
+        }
+    }
+}
+
+impl SyncTurns {
+    /// Waits for a turn to read and write everything of one user.
+    pub(crate) async fn full(&self) -> SemaphorePermit<'_> {
+        turn(&self.full).await
+    }
+
+    /// Waits for a turn to read what changed.
+    pub(crate) async fn read(&self) -> SemaphorePermit<'_> {
+        turn(&self.reads).await
+    }
+}
+
+async fn turn(turns: &Semaphore) -> SemaphorePermit<'_> {
+    let turn = turns.acquire().await;
+    turn.expect("the semaphore is never closed")
+}
+
 /// The part of a snapshot that a client asked for.
 pub(crate) struct Answer {
     snapshot: Snapshot,
@@ -25,19 +69,37 @@ pub(crate) struct Answer {
 
 impl Answer {
     /// Drops what the filter drops, and room entries: there are no rooms in view.
-    pub(crate) fn new(mut snapshot: Snapshot, filter: &Filter, tells_device_data: bool) -> Self {
-        snapshot.entries.retain(|entry| {
+    ///
+    /// Lets others run in between, as there may be many entries and patterns.
+    pub(crate) async fn new(
+        mut snapshot: Snapshot,
+        filter: &Filter,
+        tells_device_data: bool,
+    ) -> Self {
+        let mut kept = Vec::new();
+        for (index, entry) in mem::take(&mut snapshot.entries).into_iter().enumerate() {
+            if index % YIELD_ENTRIES == YIELD_ENTRIES - 1 {
+                task::yield_now().await;
+            }
             let in_view = match entry.key.scope {
                 Scope::Global => true,
                 Scope::Room(_) => false,
                 Scope::Device(_) => tells_device_data,
             };
-            in_view && filter.passes_account_data(entry.key.event_type.as_str())
-        });
-        if !filter.passes_account_data("m.push_rules") {
+            if in_view && filter.passes_account_data(entry.key.event_type.as_str()) {
+                kept.push(entry);
+            }
+        }
+        snapshot.entries = kept;
+        if !filter.passes_account_data(PUSH_RULES) {
             snapshot.push_rules = None;
         }
         Self { snapshot }
+    }
+
+    /// Returns the token that stands behind what is told.
+    pub(crate) fn next(&self) -> SyncToken {
+        self.snapshot.next
     }
 
     /// Tells whether a waiting sync ends with this.
@@ -51,6 +113,21 @@ impl Answer {
         *is_full || push_rules.is_some() || !entries.is_empty()
     }
 
+    /// Returns about how large the body will be, so that a large one is not copied as it grows.
+    fn size_bytes(&self) -> usize {
+        const FRAME_BYTES: usize = 1024;
+        const EVENT_BYTES: usize = 64;
+        let Snapshot {
+            entries,
+            push_rules,
+            ..
+        } = &self.snapshot;
+        let rules = push_rules.as_ref().map_or(0, Content::size_bytes);
+        let contents: u64 = rules + entries.iter().map(Entry::size_bytes).sum::<u64>();
+        let contents = usize::try_from(contents).unwrap_or(0);
+        FRAME_BYTES + contents + entries.len() * EVENT_BYTES
+    }
+
     /// Writes the body.
     pub(crate) fn body(&self) -> Bytes {
         let Snapshot {
@@ -59,12 +136,12 @@ impl Answer {
             next,
             ..
         } = &self.snapshot;
-        let mut body = JsonObject::new();
+        let mut body = JsonObject::with_capacity(self.size_bytes());
         body.string("next_batch", &next.to_string());
         body.object("account_data", |out| {
             let rules = push_rules
                 .iter()
-                .map(|content| ("m.push_rules", content.as_str()));
+                .map(|content| (PUSH_RULES, content.as_str()));
             let global = entries
                 .iter()
                 .filter(|entry| entry.key.scope == Scope::Global);

@@ -33,7 +33,7 @@ impl App {
         let refresh = can_refresh.then(|| token(TokenKind::Refresh));
         let kept = SessionTokens {
             access: access.hash(),
-            access_expires_at: can_refresh.then(|| self.clock.now_ms() + lifetime_ms),
+            access_expires_at: can_refresh.then(|| self.clock.now_ms().saturating_add(lifetime_ms)),
             refresh: refresh.as_ref().map(Token::hash),
         };
         let body = TokensBody {

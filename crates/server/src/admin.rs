@@ -104,9 +104,6 @@ impl Admin {
     async fn add(&self, name: &str, password: &str) -> Result<UserId> {
         let user = self.user(name)?;
         validate_localpart(user.localpart())?;
-        if password.is_empty() {
-            bail!("the password must not be empty");
-        }
         let password_hash = self.passwords.hash(password).await?;
         let account = NewAccount {
             user: user.clone(),

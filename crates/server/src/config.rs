@@ -391,4 +391,18 @@ mod tests {
         let defaults = serde_json::to_value(Config::default()).unwrap();
         assert_eq!(told, defaults);
     }
+
+    #[test]
+    fn a_wrong_token_is_not_repeated() {
+        let error = set(&["registration.tokens=s3cret"])
+            .unwrap_err()
+            .to_string();
+        assert!(!error.contains("s3cret"), "{error}");
+        assert!(
+            error.contains("`registration.tokens`: expected a sequence"),
+            "{error}"
+        );
+        let config = set(&["registration.tokens=[\"s3cret\"]"]).unwrap();
+        assert!(!format!("{config:?}").contains("s3cret"));
+    }
 }

@@ -8,6 +8,7 @@
 mod admin;
 mod cli;
 mod config;
+mod descriptors;
 mod logging;
 mod private;
 mod serve;

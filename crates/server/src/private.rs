@@ -44,11 +44,11 @@ pub(crate) async fn start(
 }
 
 async fn health(State(store): State<Arc<dyn Store>>) -> impl IntoResponse {
-    let (status, body) = match store.accounts(None, 1).await {
-        Ok(_) => (StatusCode::OK, "{}"),
+    let (status, body) = match kitbag_http::check_health(&*store).await {
+        Ok(()) => (StatusCode::OK, "{}"),
         Err(_) => (
             StatusCode::SERVICE_UNAVAILABLE,
-            r#"{"error":"the store does not answer"}"#,
+            r#"{"error":"the store does not work"}"#,
         ),
     };
     (status, [(CONTENT_TYPE, "application/json")], body)

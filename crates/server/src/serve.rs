@@ -17,11 +17,12 @@ use crate::admin::{Admin, socket};
 use crate::cli::ServeArguments;
 use crate::config::Config;
 use crate::system::{SystemClock, SystemRandom};
-use crate::{logging, private};
+use crate::{descriptors, logging, private};
 
 pub(crate) fn run(arguments: &ServeArguments) -> Result<()> {
     let config = Config::load_for_serve(arguments)?;
     logging::start(&config.log)?;
+    descriptors::provide_for(config.listener.connections_max.get());
     let server_name = config.server_name()?;
     let limits = config.limits();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -191,6 +192,11 @@ impl Greeting<'_> {
             RegistrationMode::Open => "everybody",
             RegistrationMode::Auto if is_private => "everybody on this machine",
             RegistrationMode::Closed => "nobody; use `kitbag user add NAME`",
+            RegistrationMode::Auto | RegistrationMode::Token
+                if registration.tokens.is_empty() && arguments.ephemeral =>
+            {
+                "nobody; set `registration.tokens`"
+            }
             RegistrationMode::Auto | RegistrationMode::Token if registration.tokens.is_empty() => {
                 "nobody; set `registration.tokens`, or use `kitbag user add NAME`"
             }

@@ -4,13 +4,14 @@ use std::sync::LazyLock;
 use thiserror::Error;
 
 use super::{AccountData, Requester};
-use crate::{Content, Entry, EventType, Key, Scope, Selector, StoreError, Subscription, SyncToken};
+use crate::{
+    Content, Entry, EventType, Key, PUSH_RULES, Scope, Selector, StoreError, Subscription,
+    SyncToken,
+};
 
-static PUSH_RULES: LazyLock<Key> = LazyLock::new(|| {
-    Key::new(
-        Scope::Global,
-        EventType::parse("m.push_rules").expect("the type is well-formed"),
-    )
+static PUSH_RULES_KEY: LazyLock<Key> = LazyLock::new(|| {
+    let event_type = EventType::parse(PUSH_RULES).expect("the type is well-formed");
+    Key::new(Scope::Global, event_type)
 });
 
 /// Why an entry was not returned.
@@ -45,7 +46,7 @@ impl AccountData {
     /// # Errors
     /// [`GetError::NotFound`] where there is none.
     pub async fn get(&self, requester: &Requester, key: &Key) -> Result<Content, GetError> {
-        if *key == *PUSH_RULES {
+        if *key == *PUSH_RULES_KEY {
             return Ok(self.push_rules(requester).await?);
         }
         let entry = match self.store.peek(&requester.user, key) {
@@ -61,7 +62,7 @@ impl AccountData {
     /// # Errors
     /// [`StoreError`] where the store failed.
     pub async fn push_rules(&self, requester: &Requester) -> Result<Content, StoreError> {
-        let stored = self.store.get(&requester.user, &PUSH_RULES).await?;
+        let stored = self.store.get(&requester.user, &PUSH_RULES_KEY).await?;
         Ok(self.rules.served(&requester.user, stored.as_ref()))
     }
 
@@ -103,7 +104,7 @@ impl AccountData {
 
         let fingerprint = self.rules.fingerprint();
         let mut entries = changes.entries;
-        let is_rules = |entry: &Entry| entry.key == *PUSH_RULES;
+        let is_rules = |entry: &Entry| entry.key == *PUSH_RULES_KEY;
         let rules_changed = changes.is_full
             || ours.is_some_and(|token| token.rules != fingerprint)
             || entries.iter().any(is_rules);

@@ -42,10 +42,7 @@ async fn put(
     body: Body,
 ) -> Result<EmptyObject, ApiError> {
     let limits = app.data.limits();
-    let limit_bytes = match key.scope {
-        Scope::Global | Scope::Room(_) => limits.content_bytes_max,
-        Scope::Device(_) => limits.device_content_bytes_max,
-    };
+    let limit_bytes = limits.content_bytes_max_in(&key.scope);
     let empty_deletes = app.settings.features.msc3391.empty_deletes() && !is_device(&key);
     let permit = app.data.permit(&auth.requester, key).await?;
     // Behind the policy: a protected type is refused as such, whatever is expected of it.

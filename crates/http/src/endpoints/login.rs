@@ -42,8 +42,7 @@ impl Identifier {
 pub(crate) struct SessionRequest {
     device_id: Option<String>,
     initial_device_display_name: Option<String>,
-    #[serde(default)]
-    refresh_token: bool,
+    refresh_token: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -110,6 +109,7 @@ pub(crate) async fn refresh(
     client: Client,
     JsonBody(body): JsonBody<Refresh>,
 ) -> Result<MatrixJson<TokensBody>, ApiError> {
+    app.rate_limits.refresh(client.address)?;
     let text = body
         .refresh_token
         .ok_or(ApiError::MissingParam("refresh_token"))?;
@@ -147,7 +147,7 @@ impl App {
             .device_id
             .unwrap_or_else(|| self.random.id(DEVICE_ID_CHARACTERS));
         let device = DeviceId::parse(device)?;
-        let (tokens, tokens_body) = self.new_tokens(user, request.refresh_token);
+        let (tokens, tokens_body) = self.new_tokens(user, request.refresh_token.unwrap_or(false));
         let body = LoginBody {
             user_id: user.to_string(),
             device_id: device.to_string(),

@@ -30,8 +30,7 @@ pub(crate) struct RegisterQuery {
 pub(crate) struct RegisterRequest {
     username: Option<String>,
     password: Option<String>,
-    #[serde(default)]
-    inhibit_login: bool,
+    inhibit_login: Option<bool>,
     #[serde(flatten)]
     session: SessionRequest,
     auth: Option<AuthData>,
@@ -53,6 +52,8 @@ pub(crate) async fn register(
             ));
         }
     }
+    // Counted before anything is looked up or a session for it is kept.
+    app.rate_limits.registration(client.address)?;
     let stage = app.registration_stage(&client)?;
     let user = match &body.username {
         Some(name) => app.free_user(name).await?,
@@ -61,9 +62,6 @@ pub(crate) async fn register(
             UserId::for_new_account(&name, &app.server_name)?
         }
     };
-    if body.auth.is_some() {
-        app.rate_limits.registration(client.address)?;
-    }
     let purpose = Purpose {
         user: None,
         method: Method::POST,
@@ -80,7 +78,7 @@ pub(crate) async fn register(
         password_hash: hash,
         at,
     };
-    let login = (!body.inhibit_login).then_some(login);
+    let login = (!body.inhibit_login.unwrap_or(false)).then_some(login);
     let logs_in = login.is_some();
     app.store.register(account, login).await?;
     Ok(if logs_in {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use kitbag_domain::{Subscription, SyncToken};
+use kitbag_domain::{Requester, Snapshot, Subscription, SyncToken};
 use serde::Deserialize;
 use tokio::time::{self, Instant};
 
@@ -47,16 +47,19 @@ pub(crate) async fn sync(
         since,
     };
     if query.full_state {
-        let snapshot = waiting
-            .app
-            .data
-            .everything(&waiting.auth.requester, since)
-            .await?;
-        return Ok(answer(&waiting.answer(snapshot)));
+        return waiting.everything().await;
     }
     let limit_ms = waiting.app.settings.sync.timeout_ms_max;
     let timeout = Duration::from_millis(query.timeout.unwrap_or(0).min(limit_ms));
-    waiting.wait(Instant::now() + timeout).await
+    if since.is_none() {
+        return waiting.initial().await;
+    }
+    // Without a timer: one that is due takes its millisecond all the same.
+    if timeout.is_zero() {
+        return Ok(response(&waiting.changes().await?));
+    }
+    // Boxed, so that what came before does not take memory for as long as it waits.
+    Box::pin(waiting.wait(Instant::now() + timeout)).await
 }
 
 struct Waiting {
@@ -67,23 +70,43 @@ struct Waiting {
 }
 
 impl Waiting {
+    async fn everything(self) -> Result<Response, ApiError> {
+        let _turn = self.app.sync_turns.full().await;
+        let Self {
+            app, auth, since, ..
+        } = &self;
+        let snapshot = app.data.everything(&auth.requester, *since).await?;
+        Ok(response(&self.answer(snapshot).await))
+    }
+
+    async fn initial(self) -> Result<Response, ApiError> {
+        let _turn = self.app.sync_turns.full().await;
+        let snapshot = self.app.data.since(&self.auth.requester, None).await?;
+        Ok(response(&self.answer(snapshot).await))
+    }
+
+    /// Returns what changed, without waiting.
+    async fn changes(&self) -> Result<Answer, ApiError> {
+        let turn = self.app.sync_turns.read().await;
+        let data = &self.app.data;
+        let snapshot = data.since(&self.auth.requester, self.since).await?;
+        drop(turn);
+        Ok(self.answer(snapshot).await)
+    }
+
     async fn wait(mut self, deadline: Instant) -> Result<Response, ApiError> {
         // Subscribed before it is read: so no change falls between (law 3).
         let mut subscription = self.app.data.subscribe(&self.auth.requester);
         loop {
-            let snapshot = self
-                .app
-                .data
-                .since(&self.auth.requester, self.since)
-                .await?;
-            let next = snapshot.next;
-            let told = self.answer(snapshot);
-            if told.has_news() || !self.changes_before(deadline, &mut subscription).await {
-                return Ok(answer(&told));
+            let told = self.changes().await?;
+            if told.has_news()
+                || !self.changes_before(deadline, &mut subscription).await
+                || !self.is_token_valid().await?
+            {
+                return Ok(response(&told));
             }
             // Whatever was filtered out is behind this client.
-            self.since = Some(next);
-            self.check_session().await?;
+            self.since = Some(told.next());
         }
     }
 
@@ -97,24 +120,32 @@ impl Waiting {
         }
     }
 
-    /// A session that ended while its sync waited is told so.
-    async fn check_session(&self) -> Result<(), ApiError> {
-        let user = &self.auth.requester.user;
-        match self.app.store.session(user, self.auth.token).await? {
-            Some(_) => Ok(()),
-            None => Err(ApiError::UnknownToken { soft_logout: false }),
+    /// Tells whether the token that began this sync may see what came since.
+    ///
+    /// One that was replaced by a refresh may not, but its device lives: the client asks again with
+    /// the new token. Where the device is gone, the client is told that it is logged out.
+    async fn is_token_valid(&self) -> Result<bool, ApiError> {
+        let _turn = self.app.sync_turns.read().await;
+        let Requester { user, device, .. } = &self.auth.requester;
+        let store = &self.app.store;
+        if store.session(user, self.auth.token).await?.is_some() {
+            return Ok(true);
         }
+        if let Some((id, incarnation)) = device
+            && let Some(known) = store.device(user, id).await?
+            && known.incarnation == *incarnation
+        {
+            return Ok(false);
+        }
+        Err(ApiError::UnknownToken { soft_logout: false })
     }
 
-    fn answer(&self, snapshot: kitbag_domain::Snapshot) -> Answer {
-        Answer::new(
-            snapshot,
-            &self.filter,
-            self.app.settings.features.msc4331.in_sync,
-        )
+    async fn answer(&self, snapshot: Snapshot) -> Answer {
+        let tells_device_data = self.app.settings.features.msc4331.in_sync;
+        Answer::new(snapshot, &self.filter, tells_device_data).await
     }
 }
 
-fn answer(told: &Answer) -> Response {
+fn response(told: &Answer) -> Response {
     json_response(StatusCode::OK, told.body())
 }

@@ -3,7 +3,8 @@ use std::borrow::Cow;
 use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
-use kitbag_domain::{Requester, Session, Token, TokenHash, TokenKind};
+use kitbag_domain::{Requester, Seen, Token, TokenHash, TokenKind, UserId};
+use tracing::debug;
 
 use super::Client;
 use crate::error::ApiError;
@@ -46,8 +47,10 @@ impl FromRequestParts<App> for Authenticated {
             return Err(ApiError::UnknownToken { soft_logout: true });
         }
         let Ok(client) = Client::from_request_parts(parts, app).await;
-        if needs_note(&session, now) {
+        if session.replaces_others {
             app.store.touch(user, hash, app.seen(&client)).await?;
+        } else if now.saturating_sub(session.last_seen_at) >= SEEN_INTERVAL_MS {
+            note_in_background(app.clone(), user.clone(), hash, app.seen(&client));
         }
         let device = Some((session.device, session.incarnation));
         let requester = Requester {
@@ -62,8 +65,13 @@ impl FromRequestParts<App> for Authenticated {
     }
 }
 
-fn needs_note(session: &Session, now: u64) -> bool {
-    session.replaces_others || now.saturating_sub(session.last_seen_at) >= SEEN_INTERVAL_MS
+/// Notes that a device is in use without making the request wait for the disk, or fail with it.
+fn note_in_background(app: App, user: UserId, hash: TokenHash, seen: Seen) {
+    tokio::spawn(async move {
+        if let Err(error) = app.store.touch(&user, hash, seen).await {
+            debug!(%error, "the use of a device was not noted");
+        }
+    });
 }
 
 fn bearer<'a>(parts: &'a Parts, app: &App) -> Result<Cow<'a, str>, ApiError> {

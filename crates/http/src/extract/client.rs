@@ -3,10 +3,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
-use axum::http::HeaderMap;
-use axum::http::header::{FORWARDED, HOST, USER_AGENT};
+use axum::http::header::{FORWARDED, HOST, ORIGIN, USER_AGENT};
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
+use axum::http::{HeaderMap, Uri};
 use kitbag_domain::limit::USER_AGENT_BYTES_MAX;
 
 use crate::state::App;
@@ -50,7 +50,10 @@ impl FromRequestParts<App> for Client {
         Ok(Self {
             address: client_address(peer, &parts.headers, is_trusted),
             user_agent: user_agent(&parts.headers),
-            is_local: peer.is_loopback() && !came_by_proxy && has_loopback_host(parts),
+            is_local: peer.is_loopback()
+                && !came_by_proxy
+                && has_loopback_host(parts)
+                && !has_foreign_origin(parts),
         })
     }
 }
@@ -82,14 +85,23 @@ fn user_agent(headers: &HeaderMap) -> Option<Arc<str>> {
     Some(text[..text.floor_char_boundary(USER_AGENT_BYTES_MAX)].into())
 }
 
-/// A page of the web can send requests to loopback, but only with its own host name: so the name
-/// tells (DNS rebinding).
+/// A name of another host that leads to loopback (DNS rebinding) shows in the `Host`.
 fn has_loopback_host(parts: &Parts) -> bool {
     let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
-    let Some(authority) = host.and_then(|host| host.parse::<Authority>().ok()) else {
-        return false;
-    };
-    let host = authority.host();
+    let authority = host.and_then(|host| host.parse::<Authority>().ok());
+    authority.is_some_and(|authority| is_loopback(authority.host()))
+}
+
+/// A page of the web can send requests to loopback, and says where it is from; `null` is nowhere.
+fn has_foreign_origin(parts: &Parts) -> bool {
+    parts.headers.get(ORIGIN).is_some_and(|origin| {
+        let origin = origin.to_str().ok();
+        let origin = origin.and_then(|origin| origin.parse::<Uri>().ok());
+        !origin.is_some_and(|origin| origin.host().is_some_and(is_loopback))
+    })
+}
+
+fn is_loopback(host: &str) -> bool {
     let address = host
         .trim_start_matches('[')
         .trim_end_matches(']')
@@ -99,6 +111,8 @@ fn has_loopback_host(parts: &Parts) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::Request;
+
     use super::*;
 
     fn address(forwarded: &[&str], trusted: &[&str]) -> String {
@@ -124,5 +138,26 @@ mod tests {
         );
         assert_eq!(address(&["garbage"], &["10.0.0.1"]), "10.0.0.1");
         assert_eq!(address(&[], &["10.0.0.1"]), "10.0.0.1");
+    }
+
+    #[test]
+    fn pages_of_other_hosts_are_told_by_their_origin() {
+        let rows = [
+            (None, false),
+            (Some("http://localhost:3000"), false),
+            (Some("http://127.0.0.1"), false),
+            (Some("http://[::1]:8080"), false),
+            (Some("https://evil.example"), true),
+            (Some("http://localhost.evil.example"), true),
+            (Some("null"), true),
+        ];
+        for (origin, is_foreign) in rows {
+            let mut request = Request::builder();
+            if let Some(origin) = origin {
+                request = request.header(ORIGIN, origin);
+            }
+            let (parts, ()) = request.body(()).unwrap().into_parts();
+            assert_eq!(has_foreign_origin(&parts), is_foreign, "{origin:?}");
+        }
     }
 }

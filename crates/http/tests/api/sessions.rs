@@ -1,5 +1,6 @@
 //! Access and refresh tokens: their ends, and what is noted of their use.
 
+use kitbag_domain::StoreError;
 use serde_json::{Value, json};
 
 use crate::support::{Call, PASSWORD, Reply, Server};
@@ -140,7 +141,7 @@ async fn use_is_noted_once_an_hour() {
         for _ in 0..2 {
             server.store.take_calls();
             let get = Call::get(alice.global("m.push_rules")).by(&alice);
-            assert_eq!(server.send(get).await.status, 200);
+            assert_eq!(server.send_and_settle(get).await.status, 200);
             let noted = server.store.take_calls().contains(&"touch");
             assert_eq!(noted, is_noted, "{later_ms} ms later");
             if is_noted {
@@ -150,7 +151,7 @@ async fn use_is_noted_once_an_hour() {
     }
     server.store.take_calls();
     let get = Call::get(alice.global("m.push_rules")).by(&other);
-    assert_eq!(server.send(get).await.status, 200);
+    assert_eq!(server.send_and_settle(get).await.status, 200);
     assert!(
         server.store.take_calls().contains(&"touch"),
         "each device for itself"
@@ -169,7 +170,24 @@ async fn what_is_noted_is_where_the_client_is() {
     let get = get
         .from("::ffff:10.0.0.1")
         .header("x-forwarded-for", "6.6.6.6, 192.0.2.7");
+    server.send_and_settle(get.clone()).await.assert_ok();
     let device = server.send(get).await.assert_ok();
     assert_eq!(device["last_seen_ip"], "192.0.2.7");
     assert_eq!(device["last_seen_ts"], 1_000_000_000_000_u64 + HOUR_MS);
+}
+
+/// The note is a write, and a request that only reads must not need one.
+#[tokio::test]
+async fn a_note_that_fails_fails_no_request() {
+    let server = Server::start();
+    let alice = server.user("alice").await;
+    server.clock.advance(HOUR_MS);
+    server.store.take_calls();
+    // The session is found, the rules are read; then comes the note.
+    server
+        .store
+        .fail_after(2, StoreError::Unavailable("full".to_owned()));
+    let get = Call::get(alice.global("m.push_rules")).by(&alice);
+    assert_eq!(server.send_and_settle(get).await.status, 200);
+    assert_eq!(server.store.take_calls(), ["session", "get", "touch"]);
 }

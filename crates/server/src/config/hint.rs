@@ -6,6 +6,9 @@ use figment::error::{Error, Kind};
 /// How like a known key must be to be named: below it, a hint would only puzzle.
 const LIKENESS_MIN: f64 = 0.7;
 
+/// The table whose values are not repeated.
+const SECRETS: &str = "registration";
+
 pub(super) fn explain(error: &Error) -> String {
     let path = error.path.join(".");
     match &error.kind {
@@ -18,17 +21,29 @@ pub(super) fn explain(error: &Error) -> String {
             format!("there is no setting `{key}`{}", hint(field, known))
         }
         kind => {
-            // Only a file or a variable has a name that says something to the reader.
-            let named = error.metadata.as_ref().filter(|metadata| {
-                let is_file = matches!(metadata.source, Some(Source::File(_)));
-                is_file || metadata.name.contains("environment")
-            });
-            let source = named.map_or(String::new(), |metadata| {
-                format!(" (from {})", metadata.name)
-            });
-            format!("setting `{path}`: {kind}{source}")
+            let wrong = match kind {
+                // Not what was found: it may be a token.
+                Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected)
+                    if path.starts_with(SECRETS) =>
+                {
+                    format!("expected {expected}")
+                }
+                kind => kind.to_string(),
+            };
+            format!("setting `{path}`: {wrong}{}", source(error))
         }
     }
+}
+
+/// Names the file or the environment; of the command line the user knows.
+fn source(error: &Error) -> String {
+    let metadata = error.metadata.as_ref().filter(|metadata| {
+        matches!(metadata.source, Some(Source::File(_))) || metadata.name.contains("environment")
+    });
+    metadata.map_or(String::new(), |metadata| match &metadata.source {
+        Some(Source::File(file)) => format!(" (in `{}`)", file.display()),
+        _ => " (in the environment)".to_owned(),
+    })
 }
 
 fn hint(field: &str, known: &[&'static str]) -> String {

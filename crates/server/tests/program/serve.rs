@@ -43,7 +43,7 @@ fn who_may_register_is_said() {
         ),
         (
             &["trusted_proxies=[\"10.0.0.0/8\"]"],
-            "nobody; set `registration.tokens`, or use `kitbag user add NAME`",
+            "nobody; set `registration.tokens`",
         ),
     ];
     for (settings, who) in rows {

@@ -146,6 +146,13 @@ impl Server {
         Reply::read(response).await
     }
 
+    /// Sends a request, and lets what goes on behind its answer have its turn on this one thread.
+    pub(crate) async fn send_and_settle(&self, call: Call) -> Reply {
+        let reply = self.send(call).await;
+        tokio::task::yield_now().await;
+        reply
+    }
+
     /// Registers a user with the device `PHONE`.
     pub(crate) async fn user(&self, localpart: &str) -> Session {
         let server_name = ServerName::parse("localhost").unwrap();

@@ -2,7 +2,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use kitbag_domain::{AccountStore as _, Allowance, Guard, Write, Writer};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{Lab, check_shape, event, global, next_batch};
@@ -189,6 +189,11 @@ async fn it_ends_with_its_session() {
         assert!(poll_once(&mut waiting).is_pending(), "{context}");
         assert_eq!(lab.server.send(call).await.status, 200, "{context}");
         let reply: Reply = done(poll_once(&mut waiting));
+        if context.ends_with("/login") {
+            // The device lives: its owner is to ask again, with the new token.
+            assert_eq!(reply.assert_ok()["account_data"]["events"], json!([]));
+            continue;
+        }
         reply.assert_is(401, "M_UNKNOWN_TOKEN");
         assert_eq!(reply.json()["soft_logout"], false, "{context}");
     }
@@ -247,4 +252,32 @@ async fn a_change_right_before_the_waiting_is_not_lost() {
             >= 2,
         "it looked again"
     );
+}
+
+/// A client that refreshes its tokens is not logged out by the sync that began with the old one.
+#[tokio::test(start_paused = true)]
+async fn it_outlives_a_refresh() {
+    let lab = Lab::new().await;
+    let login = json!({
+        "type": "m.login.password", "user": "alice", "password": PASSWORD, "refresh_token": true,
+        "device_id": "FRESH",
+    });
+    let c3 = "/_matrix/client/v3";
+    let old = Call::post(format!("{c3}/login"), login.to_string());
+    let old = lab.server.send(old).await.assert_ok();
+    let bearer = |tokens: &Value| format!("Bearer {}", tokens["access_token"].as_str().unwrap());
+    let since = lab.now().await;
+    let path = format!("{c3}/sync?since={since}&{LONG}");
+    let sync = Call::get(path).header("authorization", bearer(&old));
+    let mut waiting = Box::pin(lab.server.send(sync));
+    assert!(poll_once(&mut waiting).is_pending());
+    let refresh = json!({"refresh_token": old["refresh_token"]}).to_string();
+    let new = Call::post(format!("{c3}/refresh"), refresh);
+    let new = lab.server.send(new).await.assert_ok();
+    let put = Call::put(lab.alice.global("org.example.a"), "{}");
+    let put = put.header("authorization", bearer(&new));
+    assert_eq!(lab.server.send(put).await.status, 200);
+    let reply: Reply = done(poll_once(&mut waiting));
+    let told = reply.assert_ok();
+    assert_eq!(told["next_batch"], since, "the old token sees nothing more");
 }
