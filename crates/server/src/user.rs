@@ -4,6 +4,7 @@ use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
+use kitbag_domain::ServerName;
 use kitbag_http::Passwords;
 use kitbag_store_sqlite::{OpenError, Options, SqliteStore};
 
@@ -112,20 +113,11 @@ impl Operator {
                 dir.display()
             );
         }
-        let server_name = self.config.server_name()?;
-        let mut options = Options::new(server_name.clone(), SystemRandom.number());
-        options.limits = self.config.limits();
-        let store = SqliteStore::open(dir, options).map_err(|error| match error {
-            OpenError::Locked { .. } => {
-                anyhow::Error::new(error).context("a server uses the data and does not answer")
-            }
-            error => error.into(),
-        })?;
+        let (store, server_name) = self.open()?;
         let passwords =
             Passwords::new(self.config.passwords.parallel.get(), Arc::new(SystemRandom))?;
-        let store = Arc::new(store);
         let admin = Admin {
-            store,
+            store: Arc::new(store),
             clock: Arc::new(SystemClock),
             passwords,
             server_name,
@@ -134,6 +126,32 @@ impl Operator {
             .enable_all()
             .build()?;
         Ok(runtime.block_on(admin.run(command)))
+    }
+
+    /// Opens the data; where no server name was given, that of the data is good.
+    fn open(&self) -> Result<(SqliteStore, ServerName)> {
+        let server_name = self.config.server_name()?;
+        let is_given = self.config.server_name != Config::default().server_name;
+        let (opened, server_name) = match self.try_open(&server_name) {
+            Err(OpenError::OtherServerName { stored, .. }) if !is_given => {
+                let stored = ServerName::parse(stored)?;
+                (self.try_open(&stored), stored)
+            }
+            opened => (opened, server_name),
+        };
+        let store = opened.map_err(|error| match error {
+            OpenError::Locked { .. } => {
+                anyhow::Error::new(error).context("a server uses the data and does not answer")
+            }
+            error => error.into(),
+        })?;
+        Ok((store, server_name))
+    }
+
+    fn try_open(&self, server_name: &ServerName) -> Result<SqliteStore, OpenError> {
+        let mut options = Options::new(server_name.clone(), SystemRandom.number());
+        options.limits = self.config.limits();
+        SqliteStore::open(&self.config.data, options)
     }
 }
 

@@ -268,3 +268,16 @@ fn a_long_path_keeps_commands_from_a_running_server_only() {
     let without = run(&deep, &["user", "list", "--data", data]);
     assert!(without.stdout.contains("@alice:localhost"), "{without:?}");
 }
+
+#[test]
+fn the_name_in_the_data_is_good_where_none_is_given() {
+    let dir = directory();
+    let named = ["--server-name", "x.example", "add", "alice"];
+    assert_done(&user(dir.path(), &named, "x"), "added @alice:x.example");
+    assert_done(
+        &user(dir.path(), &["add", "bob"], "x"),
+        "added @bob:x.example",
+    );
+    let other = ["--server-name", "y.example", "list"];
+    assert_refused(&user(dir.path(), &other, ""), "x.example");
+}
