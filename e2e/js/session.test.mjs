@@ -2,7 +2,16 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createClient } from "matrix-js-sdk";
-import { baseUrl, content, Device, freshType, logIn, registerUser, twoDevices } from "./support.mjs";
+import {
+    baseUrl,
+    content,
+    Device,
+    freshType,
+    logIn,
+    PASSWORD,
+    registerUser,
+    twoDevices,
+} from "./support.mjs";
 
 test("login gives each device its own identity", async (t) => {
     const [a, b] = await twoDevices(t);
@@ -28,7 +37,7 @@ test("login keeps the asked device ID", async () => {
 test("loginWithPassword uses the old form of the request", async () => {
     const user = await registerUser();
     const client = createClient({ baseUrl: baseUrl() });
-    const login = await client.loginWithPassword(user, "correct horse battery staple");
+    const login = await client.loginWithPassword(user, PASSWORD);
     assert.match(login.user_id, new RegExp(`^@${user}:`));
     await client.whoami();
 });

@@ -16,7 +16,7 @@ export const DEVICE_DATA_SYNC_KEY = "org.matrix.msc4331.device_account_data";
 // In contents and passwords, neither of which may reach the server's log or a body of status 5xx.
 const CANARY = process.env.KITBAG_TEST_CANARY ?? "canary-content-unset";
 
-const PASSWORD = `correct horse battery staple ${CANARY}`;
+export const PASSWORD = `correct horse battery staple ${CANARY}`;
 
 logger.setLevel(process.env.KITBAG_E2E_LOG ?? "error");
 
