@@ -2,7 +2,7 @@
 //!
 //! `routes.rs` is the route table, one line an endpoint; each endpoint is a file of its own in
 //! `endpoints`. `error.rs` is the one place where a failure becomes a status and an errcode.
-//! [`serve`] runs the whole on a listener. The crate knows the traits of `kitbag-domain` and no
+//! [`serve()`] runs the whole on a listener. The crate knows the traits of `kitbag-domain` and no
 //! store; it holds no account data.
 
 mod edge;
