@@ -1,7 +1,7 @@
 //! What lies below the service: two traits of whole operations over plain data.
 //!
 //! A call is atomic and touches the rows of one user. No transaction object leaks out, absence is
-//! `Option`, order is a [`Position`]. What an implementation must promise, and the suite
+//! `Option`, order is a [`Position`](crate::Position). What an implementation must promise, and the suite
 //! `testkit::store_suite!` checks, are the laws of ARCHITECTURE.md; each method's documentation
 //! says its part.
 
