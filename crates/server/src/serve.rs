@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use kitbag_domain::{Clock, Limits, ServerName, SpecDefaults, Store};
 use kitbag_http::{Edge, Parts, Passwords, RegistrationMode, Settings};
 use kitbag_store_sqlite::{Durability, Options, SqliteStore};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{debug, info};
@@ -18,6 +18,10 @@ use crate::cli::ServeArguments;
 use crate::config::Config;
 use crate::system::{SystemClock, SystemRandom};
 use crate::{descriptors, logging, private};
+
+/// Connections that may wait to be accepted: when thousands of syncs come back after a restart, one
+/// beyond it waits a second. The system may allow fewer (`net.core.somaxconn`).
+const BACKLOG: u32 = 4_096;
 
 pub(crate) fn run(arguments: &ServeArguments) -> Result<()> {
     let config = Config::load_for_serve(arguments)?;
@@ -30,7 +34,7 @@ pub(crate) fn run(arguments: &ServeArguments) -> Result<()> {
         .build()?;
     // First, since a port that is taken must leave no new data directory behind.
     let listener = runtime
-        .block_on(TcpListener::bind(config.listen))
+        .block_on(async { listen(config.listen) })
         .with_context(|| format!("cannot listen on {}", config.listen))?;
     let store = open(arguments, &config, &server_name, &limits)?;
     let server = Server {
@@ -47,6 +51,17 @@ pub(crate) fn run(arguments: &ServeArguments) -> Result<()> {
     drop(store);
     info!("stopped");
     Ok(())
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // So that a new server need not wait until the connections of the old one are forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 fn open(
