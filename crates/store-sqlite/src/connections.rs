@@ -1,22 +1,19 @@
 //! The connections of the threads that do not write.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 
 use crate::error::Failure;
-use crate::format::{self, Role};
-use crate::options::Durability;
+use crate::format::{Role, Source};
 
 /// One place for the connection of each thread, so that the writer can close them after a fault.
 pub(crate) struct Connections {
     places: Box<[Place]>,
     /// Whether none may be opened. Looked at under the mutex of a place, so that none is missed.
     is_closing: AtomicBool,
-    file: PathBuf,
-    durability: Durability,
+    source: Source,
 }
 
 struct Place {
@@ -26,11 +23,7 @@ struct Place {
 }
 
 impl Connections {
-    pub(crate) fn new(
-        file: PathBuf,
-        durability: Durability,
-        roles: impl IntoIterator<Item = Role>,
-    ) -> Self {
+    pub(crate) fn new(source: Source, roles: impl IntoIterator<Item = Role>) -> Self {
         let place = |role| Place {
             role,
             connection: Mutex::default(),
@@ -38,8 +31,7 @@ impl Connections {
         Self {
             places: roles.into_iter().map(place).collect(),
             is_closing: AtomicBool::new(false),
-            file,
-            durability,
+            source,
         }
     }
 
@@ -59,7 +51,7 @@ impl Connections {
         }
         let connection = match &mut *lent {
             Some(connection) => connection,
-            empty => empty.insert(format::connect(&self.file, place.role, self.durability)?),
+            empty => empty.insert(self.source.connect(place.role)?),
         };
         let result = work(connection);
         if result.as_ref().is_err_and(Failure::is_fault) {
@@ -131,7 +123,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let options = Options::new(ServerName::parse("localhost").unwrap(), 1);
         let opened = open::open(dir.path(), &options).unwrap();
-        let connections = Connections::new(opened.file, options.durability, [Role::Read]);
+        let connections = Connections::new(opened.source, [Role::Read]);
         mark(&connections);
         let fail = |code| {
             let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
@@ -153,7 +145,7 @@ mod tests {
         let options = Options::new(ServerName::parse("localhost").unwrap(), 1);
         let opened = open::open(dir.path(), &options).unwrap();
         let roles = [Role::Read, Role::Read];
-        let connections = Connections::new(opened.file, options.durability, roles);
+        let connections = Connections::new(opened.source, roles);
         let is_refused = || matches!(connections.with(0, |_| Ok(())), Err(Failure::Closing));
         thread::scope(|scope| {
             let busy = |_: &Connection| {

@@ -1,12 +1,12 @@
 //! The file format: its schema, its version, and how connections to it are set up.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use crate::options::{Durability, limit};
+use crate::options::{Durability, Options, limit};
 
 /// Marks the file as Kitbag's in SQLite's header: "KtBg".
 pub(crate) const APPLICATION_ID: i32 = 0x4b74_4267;
@@ -119,17 +119,39 @@ pub(crate) enum Role {
     Write,
 }
 
-/// Opens a connection to the existing file `path`.
-///
-/// Readers open it for writing too, since the first one after a crash may have to recover the
-/// log; `query_only` keeps them from more.
-pub(crate) fn connect(
-    path: &Path,
-    role: Role,
+/// The database file, and how it is opened.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub(crate) file: PathBuf,
     durability: Durability,
-) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
+    vfs: Option<String>,
+}
+
+impl Source {
+    pub(crate) fn new(file: PathBuf, options: &Options) -> Self {
+        Self {
+            file,
+            durability: options.durability,
+            vfs: options.vfs.clone(),
+        }
+    }
+
+    /// Opens a connection to the file, which exists.
+    ///
+    /// Readers open it for writing too, since the first one after a crash may have to recover the
+    /// log; `query_only` keeps them from more.
+    pub(crate) fn connect(&self, role: Role) -> rusqlite::Result<Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = match &self.vfs {
+            None => Connection::open_with_flags(&self.file, flags)?,
+            Some(vfs) => Connection::open_with_flags_and_vfs(&self.file, flags, vfs.as_str())?,
+        };
+        set_up(&connection, role, self.durability)?;
+        Ok(connection)
+    }
+}
+
+fn set_up(connection: &Connection, role: Role, durability: Durability) -> rusqlite::Result<()> {
     connection.busy_timeout(Duration::from_millis(limit::BUSY_WAIT_MS))?;
     connection.set_prepared_statement_cache_capacity(limit::STATEMENTS_MAX);
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
@@ -154,8 +176,7 @@ pub(crate) fn connect(
          PRAGMA cache_size = -{cache_kib};
          PRAGMA wal_autocheckpoint = 0;
          PRAGMA query_only = {query_only};"
-    ))?;
-    Ok(connection)
+    ))
 }
 
 /// What stands in the file's header.

@@ -34,5 +34,5 @@ mod store;
 mod writer;
 
 pub use open::OpenError;
-pub use options::{Durability, Options, limit};
+pub use options::{Durability, Observer, Options, Step, limit};
 pub use store::{SqliteStore, Stats};

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use thiserror::Error;
 
 use crate::error::is_damaged_file;
-use crate::format::{self, APPLICATION_ID, Header, MIGRATIONS, Migration, Role};
+use crate::format::{self, APPLICATION_ID, Header, MIGRATIONS, Migration, Role, Source};
 use crate::options::{Options, limit};
 
 const DATABASE_FILE: &str = "kitbag.db";
@@ -80,7 +80,7 @@ pub enum OpenError {
 pub(crate) struct Opened {
     pub(crate) connection: Connection,
     pub(crate) epoch: u64,
-    pub(crate) file: PathBuf,
+    pub(crate) source: Source,
     /// Held for the life of the store; the system gives it back when the file is closed.
     pub(crate) lock: File,
 }
@@ -99,14 +99,17 @@ pub(crate) fn open_with(
     let lock = lock(dir)?;
     let file = dir.join(DATABASE_FILE);
     make_file(&file)?;
-    let connection = format::connect(&file, Role::Write, options.durability)
-        .map_err(|error| sqlite_error(&file, &error))?;
-    let epoch = prepare(&connection, &file, options, migrations)?;
+    let source = Source::new(file, options);
+    let file = &source.file;
+    let connection = source
+        .connect(Role::Write)
+        .map_err(|error| sqlite_error(file, &error))?;
+    let epoch = prepare(&connection, file, options, migrations)?;
     sync_dir(dir)?;
     Ok(Opened {
         connection,
         epoch,
-        file,
+        source,
         lock,
     })
 }

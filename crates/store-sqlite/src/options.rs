@@ -1,5 +1,8 @@
 //! What a store is told when it is opened.
 
+use std::fmt;
+use std::sync::Arc;
+
 use kitbag_domain::{Limits, ServerName};
 
 /// The defaults and fixed limits of the store: each has the unit last in its name.
@@ -58,6 +61,10 @@ pub struct Options {
     pub write_queue_jobs_max: usize,
     /// Bytes of contents that may wait to be written.
     pub write_queue_bytes_max: u64,
+    /// The SQLite VFS through which all files are reached, by name; `None` takes SQLite's default.
+    pub vfs: Option<String>,
+    /// What is told of each step of a commit.
+    pub observer: Option<Observer>,
 }
 
 impl Options {
@@ -73,6 +80,8 @@ impl Options {
             read_queue_jobs_max: limit::READ_QUEUE_JOBS_MAX,
             write_queue_jobs_max: limit::WRITE_QUEUE_JOBS_MAX,
             write_queue_bytes_max: limit::WRITE_QUEUE_BYTES_MAX,
+            vfs: None,
+            observer: None,
         }
     }
 }
@@ -84,4 +93,38 @@ pub enum Durability {
     Full,
     /// The end of the process, but not of the system. For data that need not outlive its server.
     None,
+}
+
+/// A step of the writer on the way of a batch, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// All writes of the batch were run; COMMIT comes next.
+    BeforeCommit,
+    /// The batch is durable; those who wait for a change are woken next.
+    BeforeWakeUp,
+    /// They were woken; the writers of the batch are answered next.
+    BeforeAcknowledgement,
+}
+
+/// Called on the writer's thread at each [`Step`], which waits for it.
+///
+/// Whoever stops there holds up every write: so tests bring about a race on purpose.
+#[derive(Clone)]
+pub struct Observer(Arc<dyn Fn(Step) + Send + Sync>);
+
+impl Observer {
+    /// Makes an observer of a function, which must not panic.
+    pub fn new(at: impl Fn(Step) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(at))
+    }
+
+    pub(crate) fn at(&self, step: Step) {
+        (self.0)(step);
+    }
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer")
+    }
 }

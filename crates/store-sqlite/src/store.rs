@@ -97,12 +97,12 @@ impl SqliteStore {
         let Opened {
             connection,
             epoch,
-            file,
+            source,
             lock,
         } = open::open(dir, &options)?;
         let reader_threads = options.reader_threads.max(1);
         let roles = iter::repeat_n(Role::Read, reader_threads).chain([Role::Checkpoint]);
-        let connections = Connections::new(file.clone(), options.durability, roles);
+        let connections = Connections::new(source.clone(), roles);
         let connections = Arc::new(connections);
         let (counters, wakeups) = (Arc::<Counters>::default(), Arc::<Wakeups>::default());
         let (control, controlled) = bounded(CONTROL_MAX);
@@ -110,7 +110,7 @@ impl SqliteStore {
         let (reads, receiver) = readers::queue(options.read_queue_jobs_max);
         let setup = Setup {
             connection: Some(connection),
-            file: file.clone(),
+            source: source.clone(),
             connections: Arc::clone(&connections),
             control: controlled,
             checkpoint: ask,
@@ -118,7 +118,7 @@ impl SqliteStore {
             wakeups: Arc::clone(&wakeups),
         };
         let (writes, writer) = writer::writer(options, setup);
-        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| spawn(&file, name, work);
+        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| spawn(&source.file, name, work);
         let readers = (0..reader_threads).map(|place| {
             let (jobs, connections) = (receiver.clone(), Arc::clone(&connections));
             spawn(
@@ -132,7 +132,7 @@ impl SqliteStore {
             let work = move || checkpoint::serve(asked, control, connections, reader_threads);
             spawn("kitbag-checkpoint", Box::new(work))?
         };
-        let writer = self::spawn(&file, "kitbag-writer", move || writer.run())?;
+        let writer = self::spawn(&source.file, "kitbag-writer", move || writer.run())?;
         let running = Running {
             readers,
             writer,

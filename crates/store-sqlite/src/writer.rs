@@ -11,7 +11,6 @@ mod recovery;
 mod tests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -23,7 +22,8 @@ use rusqlite::Connection;
 use crate::checkpoint::{self, Log};
 use crate::connections::Connections;
 use crate::error::{Failure, Halt};
-use crate::options::{Durability, Options, limit};
+use crate::format::Source;
+use crate::options::{Observer, Options, Step, limit};
 use crate::rows::run;
 use job::{Job, Verdict};
 pub(crate) use job::{Tx, Weight};
@@ -67,7 +67,7 @@ pub(crate) fn writer(options: Options, setup: Setup) -> (WriteQueue, Writer) {
     let writer = Writer {
         setup,
         limits: options.limits,
-        durability: options.durability,
+        observer: options.observer,
         jobs,
         queued_bytes: bytes,
         log: Log::default(),
@@ -125,7 +125,7 @@ impl WriteQueue {
 pub(crate) struct Setup {
     /// `None` from a fault until the files work again, or for ever where they did not.
     pub(crate) connection: Option<Connection>,
-    pub(crate) file: PathBuf,
+    pub(crate) source: Source,
     pub(crate) connections: Arc<Connections>,
     pub(crate) control: Receiver<Control>,
     pub(crate) checkpoint: Sender<()>,
@@ -137,7 +137,7 @@ pub(crate) struct Setup {
 pub(crate) struct Writer {
     setup: Setup,
     limits: Limits,
-    durability: Durability,
+    observer: Option<Observer>,
     jobs: Receiver<Box<dyn Job>>,
     queued_bytes: Arc<AtomicU64>,
     log: Log,
@@ -210,13 +210,37 @@ impl Writer {
         let mut batch = self.gather(first);
         // Also a batch that is rolled back may have got into the log.
         self.log.is_empty = false;
-        match transact(self.connection(), &self.limits, &mut batch) {
+        match self.transact(&mut batch) {
             Ok(changed) => {
+                self.reach(Step::BeforeWakeUp);
                 self.publish(&changed);
+                self.reach(Step::BeforeAcknowledgement);
                 acknowledge(batch, &self.setup.counters);
                 self.after_commit();
             }
             Err(abort) => self.give_up(batch, abort),
+        }
+    }
+
+    /// Runs a batch as one transaction; returns whom to wake.
+    fn transact(&self, batch: &mut [Box<dyn Job>]) -> Result<Changed, Abort> {
+        let connection = self.connection();
+        begin(connection).map_err(|failure| Abort::undone(&failure))?;
+        let changed = run_jobs(connection, &self.limits, batch)?;
+        self.reach(Step::BeforeCommit);
+        match commit(connection) {
+            Ok(()) => Ok(changed),
+            Err(failure) => Err(Abort {
+                error: StoreError::OutcomeUnknown(failure.to_string()),
+                is_fault: true,
+                maybe_changed: changed,
+            }),
+        }
+    }
+
+    fn reach(&self, step: Step) {
+        if let Some(observer) = &self.observer {
+            observer.at(step);
         }
     }
 
@@ -302,24 +326,6 @@ impl Writer {
             }
             Err(error) => tracing::debug!(%error, "the write-ahead log was not emptied"),
         }
-    }
-}
-
-/// Runs a batch as one transaction; returns whom to wake.
-fn transact(
-    connection: &Connection,
-    limits: &Limits,
-    batch: &mut [Box<dyn Job>],
-) -> Result<Changed, Abort> {
-    begin(connection).map_err(|failure| Abort::undone(&failure))?;
-    let changed = run_jobs(connection, limits, batch)?;
-    match commit(connection) {
-        Ok(()) => Ok(changed),
-        Err(failure) => Err(Abort {
-            error: StoreError::OutcomeUnknown(failure.to_string()),
-            is_fault: true,
-            maybe_changed: changed,
-        }),
     }
 }
 

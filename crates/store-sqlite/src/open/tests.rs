@@ -110,7 +110,7 @@ fn connections_are_set_up_as_the_laws_need() {
             .unwrap();
         assert_eq!(found, wanted, "{name}");
     }
-    let reader = format::connect(&opened.file, Role::Read, options().durability).unwrap();
+    let reader = opened.source.connect(Role::Read).unwrap();
     let refused = reader.execute("DELETE FROM store", []).unwrap_err();
     let code = refused.sqlite_error_code();
     assert_eq!(code, Some(rusqlite::ErrorCode::ReadOnly));

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use super::{Control, State, Writer};
 use crate::error::Failure;
-use crate::format::{self, Role};
+use crate::format::Role;
 use crate::options::limit;
 
 impl Writer {
@@ -53,7 +53,7 @@ impl Writer {
 
     /// Opens a connection and proves by a write that the disk takes it.
     fn reopen(&self) -> Result<Connection, Failure> {
-        let connection = format::connect(&self.setup.file, Role::Write, self.durability)?;
+        let connection = self.setup.source.connect(Role::Write)?;
         connection.execute("UPDATE store SET probes = probes + 1", [])?;
         Ok(connection)
     }

@@ -1,6 +1,6 @@
 //! The steps of a batch, one at a time: jobs are queued first, then the writer takes one step.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
@@ -16,7 +16,7 @@ use crate::connections::Connections;
 use crate::error::{Failure, Halt};
 use crate::format::Role;
 use crate::open;
-use crate::options::{Options, limit};
+use crate::options::{Observer, Options, Step, limit};
 use crate::rows::{first, run};
 
 /// A writer without a thread.
@@ -42,12 +42,12 @@ impl Bench {
     fn open(dir: TempDir, options: Options) -> Self {
         let opened = open::open(dir.path(), &options).unwrap();
         let roles = [Role::Read];
-        let connections = Connections::new(opened.file.clone(), options.durability, roles);
+        let connections = Connections::new(opened.source.clone(), roles);
         let (control, controlled) = bounded(2);
         let (ask, asked) = bounded(1);
         let setup = Setup {
             connection: Some(opened.connection),
-            file: opened.file,
+            source: opened.source,
             connections: Arc::new(connections),
             control: controlled,
             checkpoint: ask,
@@ -129,6 +129,27 @@ async fn what_queued_meanwhile_shares_a_commit() {
     }
     assert_eq!(bench.commits(), 1);
     assert_eq!(bench.users().len(), 100);
+}
+
+#[tokio::test]
+async fn an_observer_sees_the_steps_of_a_commit_in_their_order() {
+    let seen = Arc::<Mutex<Vec<Step>>>::default();
+    let mut options = options();
+    let notes = Arc::clone(&seen);
+    options.observer = Some(Observer::new(move |step| notes.lock().unwrap().push(step)));
+    let mut bench = Bench::new(options);
+    let undone = bench.run("INSERT INTO users (name) VALUES ('no time')");
+    bench.step();
+    undone.await.unwrap_err();
+    let done = bench.add("a");
+    bench.step();
+    done.await.unwrap();
+    let steps = [
+        Step::BeforeCommit,
+        Step::BeforeWakeUp,
+        Step::BeforeAcknowledgement,
+    ];
+    assert_eq!(*seen.lock().unwrap(), steps);
 }
 
 #[tokio::test]
@@ -320,7 +341,7 @@ async fn after_a_full_disk_the_files_are_opened_anew() {
 async fn while_the_files_do_not_work_writes_are_refused_and_closing_is_heard() {
     let mut bench = Bench::new(options());
     let waiting = bench.add("waiting");
-    let file = bench.writer.setup.file.clone();
+    let file = bench.writer.setup.source.file.clone();
     std::fs::rename(&file, file.with_extension("gone")).unwrap();
     bench.control.send(Control::Close).unwrap();
     bench.writer.recover();
