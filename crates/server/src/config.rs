@@ -4,7 +4,7 @@ mod hint;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use anyhow::{Context as _, Result, anyhow};
@@ -20,6 +20,7 @@ use kitbag_http::{
 use serde::{Deserialize, Serialize};
 
 use crate::cli::{ConfigArguments, ServeArguments};
+use crate::logging;
 
 /// Prefix of environment variables; `__` stands between table and key.
 const ENVIRONMENT_PREFIX: &str = "KITBAG_";
@@ -216,6 +217,40 @@ impl Config {
             sync: self.sync,
         }
     }
+}
+
+/// What [`read`] made of a file.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Reading {
+    /// All settings, the defaults too.
+    pub all: serde_json::Value,
+    /// What the service takes of them.
+    pub limits: Limits,
+    /// What the API takes of them.
+    pub api: Settings,
+}
+
+/// Reads settings as `kitbag serve --config FILE --set KEY=VALUE` does, and starts nothing.
+///
+/// For the fuzz targets alone.
+/// # Errors
+/// Those with which `kitbag serve` ends.
+#[doc(hidden)]
+pub fn read(file: &Path, set: &[String]) -> Result<Reading> {
+    let arguments = ConfigArguments {
+        config: Some(file.to_owned()),
+        set: set.to_owned(),
+        ..ConfigArguments::default()
+    };
+    let config = Config::load(&arguments)?;
+    logging::filter(&config.log)?;
+    config.server_name()?;
+    Ok(Reading {
+        all: serde_json::to_value(&config)?,
+        limits: config.limits(),
+        api: config.api(config.listen),
+    })
 }
 
 fn sources(arguments: &ConfigArguments) -> Result<Figment> {

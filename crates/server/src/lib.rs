@@ -1,0 +1,40 @@
+//! The program `kitbag` as a library, which `main.rs` runs and whose settings the fuzz targets read.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program talks to its user"
+)]
+
+mod admin;
+mod cli;
+mod config;
+mod descriptors;
+mod logging;
+mod private;
+mod serve;
+mod system;
+mod user;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use cli::{Cli, Command};
+pub use config::{Reading, read};
+
+/// Runs the program with the arguments of the process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::User(arguments) => user::run(arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // With the whole chain of causes, on one line.
+            eprintln!("kitbag: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
