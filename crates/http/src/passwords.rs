@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
+use argon2::{Algorithm, Argon2, Params, Version};
 use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::task;
@@ -23,6 +23,7 @@ pub struct Passwords {
     turns: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
     random: Arc<dyn Random>,
+    params: Params,
     /// Checked where there is no account, so that the time does not tell.
     decoy: Arc<str>,
 }
@@ -46,12 +47,32 @@ impl Passwords {
     /// # Errors
     /// [`PasswordError::Hash`] where Argon2 itself does not work.
     pub fn new(parallel: usize, random: Arc<dyn Random>) -> Result<Self, PasswordError> {
-        let decoy = hash(b"", &[0; SALT_BYTES])?.into();
+        Self::with_params(parallel, random, Params::DEFAULT)
+    }
+
+    /// As [`Passwords::new`] with the cheapest hashes that Argon2 has, for tests that compute
+    /// thousands of them; never for a server.
+    /// # Errors
+    /// [`PasswordError::Hash`] where Argon2 itself does not work.
+    #[doc(hidden)]
+    pub fn cheap_for_tests(random: Arc<dyn Random>) -> Result<Self, PasswordError> {
+        let params = Params::new(Params::MIN_M_COST, 1, 1, None);
+        let params = params.map_err(|error| PasswordError::Hash(error.to_string()))?;
+        Self::with_params(1, random, params)
+    }
+
+    fn with_params(
+        parallel: usize,
+        random: Arc<dyn Random>,
+        params: Params,
+    ) -> Result<Self, PasswordError> {
+        let decoy = hash(b"", &[0; SALT_BYTES], params.clone())?.into();
         let turns = Arc::new(Semaphore::new(parallel.min(Semaphore::MAX_PERMITS)));
         Ok(Self {
             turns,
             waiting: Arc::default(),
             random,
+            params,
             decoy,
         })
     }
@@ -65,8 +86,9 @@ impl Passwords {
         }
         let mut salt = [0; SALT_BYTES];
         self.random.fill(&mut salt);
-        let password = password.to_owned();
-        self.in_turn(move || hash(password.as_bytes(), &salt)).await
+        let (password, params) = (password.to_owned(), self.params.clone());
+        self.in_turn(move || hash(password.as_bytes(), &salt, params))
+            .await
     }
 
     /// Tells whether `password` is the one of `hash`; with no hash it takes as long and is false.
@@ -127,8 +149,9 @@ impl Drop for Waiting<'_> {
     }
 }
 
-fn hash(password: &[u8], salt: &[u8]) -> Result<String, PasswordError> {
-    let hash = Argon2::default().hash_password_with_salt(password, salt);
+fn hash(password: &[u8], salt: &[u8], params: Params) -> Result<String, PasswordError> {
+    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    let hash = argon2.hash_password_with_salt(password, salt);
     hash.map(|hash| hash.to_string())
         .map_err(|error| PasswordError::Hash(error.to_string()))
 }
