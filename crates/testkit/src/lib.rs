@@ -39,10 +39,12 @@ pub mod clock;
 pub mod dice;
 pub mod driver;
 mod fixture;
+pub mod gate;
 pub mod history;
 mod macros;
 pub mod ops;
 pub mod oracle;
+pub mod pausing;
 mod settings;
 #[doc(hidden)]
 pub mod suite;
