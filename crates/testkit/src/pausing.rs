@@ -47,7 +47,13 @@ impl PausingStore {
     /// Stops the next call of `method` once it has its answer.
     #[must_use = "dropping it lets the stopped one go on"]
     pub fn stop_after(&self, method: &'static str) -> Stop {
-        self.gate(Side::After, method).stop_next()
+        self.stop_after_others(method, 0)
+    }
+
+    /// Stops a call of `method` once it has its answer, behind `others` that return first.
+    #[must_use = "dropping it lets the stopped one go on"]
+    pub fn stop_after_others(&self, method: &'static str, others: usize) -> Stop {
+        self.gate(Side::After, method).stop_after(others)
     }
 
     fn gate(&self, side: Side, method: &'static str) -> Gate {
