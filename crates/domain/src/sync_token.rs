@@ -77,12 +77,16 @@ impl FromStr for SyncToken {
         };
         let read = |field| u64::from_str_radix(field, 16).map_err(|_| SyncTokenError);
         let read_u32 = |field| u32::from_str_radix(field, 16).map_err(|_| SyncTokenError);
-        Ok(Self {
+        let token = Self {
             epoch: read(epoch)?,
             user: read_u32(user)?,
             position: Position(read(position)?),
             rules: read_u32(rules)?,
-        })
+        };
+        // Numbers can be written in other ways, such as `+1` and `01`: no Kitbag writes them so.
+        (token.to_string() == text)
+            .then_some(token)
+            .ok_or(SyncTokenError)
     }
 }
 
@@ -124,6 +128,10 @@ mod tests {
                 Err(SyncTokenError),
                 "{changed}"
             );
+        }
+        for body in ["k1_+1_2_3_4", "k1_01_2_3_4", "k1_A_2_3_4"] {
+            let text = format!("{body}_{:08x}", crc32fast::hash(body.as_bytes()));
+            assert_eq!(text.parse::<SyncToken>(), Err(SyncTokenError), "{text}");
         }
         for text in ["", "_", "s72595_4483_1934", "k1_1_2_3_4", &"x".repeat(500)] {
             assert_eq!(text.parse::<SyncToken>(), Err(SyncTokenError), "{text}");
