@@ -73,6 +73,9 @@ impl Token {
         let (prefix, user) = head.split_once('_').ok_or(TokenError)?;
         let intact = prefix == kind.prefix()
             && secret.len() == SECRET_BYTES * 2
+            && secret
+                .bytes()
+                .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
             && checksum == format!("{:08x}", crc32fast::hash(body.as_bytes()));
         if !intact {
             return Err(TokenError);
@@ -169,6 +172,19 @@ mod tests {
             Token::parse(TokenKind::Access, &"_".repeat(5)),
             Err(TokenError)
         );
+    }
+
+    #[test]
+    fn a_secret_is_in_hex() {
+        for secret in ["z".repeat(64), "AB".repeat(32), "\u{e9}".repeat(32)] {
+            let body = format!("kt_QGE6Yg_{secret}");
+            let text = format!("{body}_{:08x}", crc32fast::hash(body.as_bytes()));
+            assert_eq!(
+                Token::parse(TokenKind::Access, &text),
+                Err(TokenError),
+                "{text}"
+            );
+        }
     }
 
     #[test]
