@@ -2,7 +2,12 @@
 //!
 //! Spec: CS API, Filtering.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use kitbag_domain::{RoomId, UserId};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::error::Category;
 
@@ -20,8 +25,11 @@ const PATTERNS_MAX: usize = 256;
 pub(crate) struct Filter {
     event_fields: Option<Vec<String>>,
     event_format: Option<EventFormat>,
+    #[serde(default, deserialize_with = "object")]
     account_data: Option<EventFilter>,
+    #[serde(default, deserialize_with = "object")]
     presence: Option<EventFilter>,
+    #[serde(default, deserialize_with = "object")]
     room: Option<RoomFilter>,
 }
 
@@ -136,6 +144,38 @@ fn matches_glob(pattern: &str, text: &str) -> bool {
     rest.ends_with(last)
 }
 
+/// Reads a part that is an object: what `derive` makes takes an array of the members too.
+fn object<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    let part = Option::<Object<T>>::deserialize(deserializer)?;
+    Ok(part.map(|Object(part)| part))
+}
+
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+    }
+}
+
 fn patterns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
     let patterns = Option::<Vec<String>>::deserialize(deserializer)?;
     if patterns
@@ -247,6 +287,8 @@ mod tests {
         let mut wrong = vec![
             r#"{"presence":"x"}"#.to_owned(),
             r#"{"room":"x"}"#.to_owned(),
+            r#"{"room":[["!a:b"],[],true]}"#.to_owned(),
+            r#"{"account_data":[5]}"#.to_owned(),
             r#"{"event_format":"x"}"#.to_owned(),
             r#"{"account_data":{"types":"x"}}"#.to_owned(),
         ];
