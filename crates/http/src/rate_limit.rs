@@ -19,6 +19,9 @@ use crate::settings::RateLimitSettings;
 const ACCOUNT_FACTOR: u32 = 5;
 /// After how many checks the keys that are full again are dropped: it looks at all of them.
 const SWEEP_CHECKS: u64 = 1_024;
+/// The longest time in which a burst comes back, a century: governor counts in nanoseconds, of which
+/// 64 bits hold 584 years, and multiplies without looking.
+const BURST_RETURNS_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// Bits of an IPv6 address that one subscriber has; the others they can choose freely.
 const IPV6_SUBSCRIBER_BITS: u32 = 64;
 
@@ -63,10 +66,13 @@ pub(crate) struct RateLimited {
 impl RateLimits {
     pub(crate) fn new(settings: RateLimitSettings, clock: Arc<dyn Clock>) -> Self {
         let clock = WallClock(clock);
-        let limiter = |per_minute, burst| {
+        let limiter = |per_minute, burst: u32| {
             let per_minute = NonZeroU32::new(per_minute).filter(|_| settings.enabled)?;
+            let quota = Quota::per_minute(per_minute);
+            let burst_max = BURST_RETURNS_MAX.as_nanos() / quota.replenish_interval().as_nanos();
+            let burst = burst.min(u32::try_from(burst_max).unwrap_or(u32::MAX));
             let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
-            let quota = Quota::per_minute(per_minute).allow_burst(burst);
+            let quota = quota.allow_burst(burst);
             Some(Limiter::new(
                 quota,
                 DashMapStateStore::default(),
@@ -171,6 +177,24 @@ mod tests {
         assert!(limits.login(address(40), &bob).is_ok());
         clock.0.fetch_add(61_000, Ordering::Relaxed);
         assert!(limits.login(address(1), &alice).is_ok());
+    }
+
+    #[test]
+    fn any_numbers_make_a_limit() {
+        for (login_burst, login_per_minute) in [(u32::MAX, 1), (u32::MAX, u32::MAX), (0, 1)] {
+            let settings = RateLimitSettings {
+                login_burst,
+                login_per_minute,
+                ..RateLimitSettings::default()
+            };
+            let clock = Arc::new(Set(AtomicU64::new(1_700_000_000_000)));
+            let limits = RateLimits::new(settings, clock);
+            let alice = UserId::parse("@alice:x").unwrap();
+            let mut tries = (0..100).map(|_| limits.login([127, 0, 0, 1].into(), &alice));
+            let allowed = tries.by_ref().take_while(Result::is_ok).count();
+            let burst = usize::try_from(login_burst.clamp(1, 100)).unwrap();
+            assert_eq!(allowed, burst, "{settings:?}");
+        }
     }
 
     #[test]
