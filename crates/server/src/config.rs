@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use figment::providers::{Env, Format as _, Serialized, Toml};
 use figment::value::Value;
 use figment::{Figment, util};
@@ -28,6 +28,10 @@ const ENVIRONMENT_PREFIX: &str = "KITBAG_";
 const FILE_VARIABLE: &str = "config";
 /// What variables of the test suite begin with.
 const TEST_VARIABLES: &str = "test_";
+
+/// Brackets within brackets in a value of the environment or of `--set`: figment's reader of these
+/// recurses without a bound, and some hundreds of them took the program down.
+const NESTING_MAX: usize = 16;
 
 /// All settings; docs/configuration.md lists them.
 #[derive(Debug, Deserialize, Serialize)]
@@ -270,6 +274,9 @@ fn sources(arguments: &ConfigArguments) -> Result<Figment> {
             name != FILE_VARIABLE && !name.starts_with(TEST_VARIABLES)
         })
         .split("__");
+    for (name, value) in environment.iter() {
+        check_nesting(&value).with_context(|| format!("setting `{name}` (in the environment)"))?;
+    }
     figment = figment.merge(environment);
     if let Some(data) = &arguments.data {
         figment = figment.merge(("data", data));
@@ -286,6 +293,7 @@ fn set(mut figment: Figment, arguments: &ConfigArguments) -> Result<Figment> {
         let (key, value) = pair
             .split_once('=')
             .with_context(|| format!("`--set {pair}`: expected KEY=VALUE"))?;
+        check_nesting(value).with_context(|| format!("`--set {key}`"))?;
         // A value is TOML where it can be, and otherwise a string.
         let value: Value = value.parse().unwrap_or_else(|_| Value::from(value));
         let dict = util::nest(key.trim(), value).into_dict();
@@ -293,6 +301,23 @@ fn set(mut figment: Figment, arguments: &ConfigArguments) -> Result<Figment> {
         figment = figment.merge(Serialized::globals(dict));
     }
     Ok(figment)
+}
+
+/// Refuses what could overflow the stack of the reader; brackets in strings count too.
+fn check_nesting(value: &str) -> Result<()> {
+    let mut depth = 0_usize;
+    for byte in value.bytes() {
+        match byte {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        ensure!(
+            depth <= NESTING_MAX,
+            "the value is nested deeper than {NESTING_MAX} levels"
+        );
+    }
+    Ok(())
 }
 
 #[expect(
@@ -370,6 +395,16 @@ mod tests {
         assert!(error.contains("did you mean `server_name`?"), "{error}");
         let error = set(&["listen=nowhere"]).unwrap_err().to_string();
         assert!(error.contains("`listen`"), "{error}");
+    }
+
+    #[test]
+    fn a_value_of_many_brackets_is_refused() {
+        let error = set(&[&format!("listen={}", "[".repeat(10_000))]).unwrap_err();
+        let error = format!("{error:#}");
+        assert!(error.contains("`--set listen`"), "{error}");
+        let nested = format!("{}{}", "[".repeat(NESTING_MAX), "]".repeat(NESTING_MAX));
+        let error = set(&[&format!("listen={nested}")]).unwrap_err();
+        assert!(error.to_string().contains("setting `listen`"), "{error}");
     }
 
     #[test]
