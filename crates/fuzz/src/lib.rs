@@ -1,0 +1,45 @@
+//! The fuzz targets: each takes any bytes, hands them to the code that meets a stranger's bytes,
+//! and panics where that breaks a promise.
+//!
+//! libFuzzer runs them from `fuzz/`, and the test `replay` runs the committed inputs and mutations
+//! of them through the very same functions. An input that means nothing to a target is passed over.
+#![warn(missing_docs)]
+#![expect(
+    clippy::unwrap_used,
+    reason = "test code that clippy does not know as such: a failed unwrap is a finding"
+)]
+
+mod config;
+mod filter;
+mod id;
+mod json_depth;
+mod naive_json;
+mod request;
+mod revision;
+mod sync_token;
+mod token;
+mod world;
+
+pub use config::config;
+pub use filter::filter;
+pub use id::id;
+pub use json_depth::json_depth;
+pub use request::request;
+pub use revision::revision;
+pub use sync_token::sync_token;
+pub use token::token;
+
+/// Something to be fuzzed.
+pub type Target = fn(&[u8]);
+
+/// Every target by its name, which is that of its corpus, its dictionary and its program.
+pub const TARGETS: [(&str, Target); 8] = [
+    ("config", config),
+    ("filter", filter),
+    ("id", id),
+    ("json_depth", json_depth),
+    ("request", request),
+    ("revision", revision),
+    ("sync_token", sync_token),
+    ("token", token),
+];
