@@ -28,9 +28,9 @@ struct Arguments {
     /// The token that registration asks for, if it does.
     #[arg(long)]
     registration_token: Option<String>,
-    /// Run only scenarios whose name contains this.
-    #[arg(long, default_value = "")]
-    filter: String,
+    /// Run only scenarios whose name contains this; several are possible.
+    #[arg(long)]
+    filter: Vec<String>,
     /// What the server has, separated by commas: all, spec, rooms, kitbag, msc3391, msc3890,
     /// msc4331, msc4547, put-empty-deletes, short-tokens. Scenarios that need anything else are
     /// left out.

@@ -162,8 +162,8 @@ impl fmt::Debug for Scenario {
 pub struct Selection {
     /// Features that the server has; a scenario is kept if it needs no other. Empty means all.
     pub features: Vec<Feature>,
-    /// A part of the name; empty means all.
-    pub filter: String,
+    /// Parts of names, of which one is enough; empty means all.
+    pub filter: Vec<String>,
 }
 
 impl Selection {
@@ -171,7 +171,9 @@ impl Selection {
     #[must_use]
     pub fn keeps(&self, scenario: &Scenario) -> bool {
         let has = |feature| self.features.is_empty() || self.features.contains(feature);
-        scenario.features.iter().all(has) && scenario.name.contains(&self.filter)
+        let is_chosen = |part: &String| scenario.name.contains(part.as_str());
+        scenario.features.iter().all(has)
+            && (self.filter.is_empty() || self.filter.iter().any(is_chosen))
     }
 }
 
@@ -191,7 +193,7 @@ mod tests {
         let keeps = |features: &[Feature]| {
             Selection {
                 features: features.to_vec(),
-                filter: String::new(),
+                filter: Vec::new(),
             }
             .keeps(&scenario)
         };
@@ -204,15 +206,17 @@ mod tests {
     #[test]
     fn selection_filters_by_a_part_of_the_name() {
         let scenario = Scenario::new("area/fact", "", "", nothing);
-        let keeps = |filter: &str| {
+        let keeps = |filter: &[&str]| {
             Selection {
                 features: Vec::new(),
-                filter: filter.to_owned(),
+                filter: filter.iter().map(|part| (*part).to_owned()).collect(),
             }
             .keeps(&scenario)
         };
-        assert!(keeps("ea/fa"));
-        assert!(!keeps("other"));
+        assert!(keeps(&[]));
+        assert!(keeps(&["ea/fa"]));
+        assert!(keeps(&["other", "fact"]));
+        assert!(!keeps(&["other"]));
     }
 
     #[test]

@@ -15,17 +15,17 @@ use crate::workspace::Workspace;
 
 /// A server and the scenarios that it is for.
 #[derive(Debug)]
-struct Setup {
+pub(crate) struct Setup {
     /// Names the log and the report.
-    name: &'static str,
-    settings: &'static [&'static str],
+    pub(crate) name: &'static str,
+    pub(crate) settings: &'static [&'static str],
     features: &'static str,
     /// A part of the names: a feature alone may be needed by others too.
     filter: &'static str,
 }
 
 /// What Kitbag offers today as it is by default: all but rooms.
-const DEFAULT: Setup = Setup {
+static DEFAULT: Setup = Setup {
     name: "conformance",
     settings: &[],
     features: "spec,kitbag,msc3391,msc3890,msc4331,msc4547",
@@ -33,7 +33,7 @@ const DEFAULT: Setup = Setup {
 };
 
 /// The settings that change what clients see, each with a server of its own.
-const SWITCHED: [Setup; 2] = [
+static SWITCHED: [Setup; 2] = [
     Setup {
         name: "conformance-put-empty",
         settings: &["msc3391.put_empty_deletes=true"],
@@ -59,15 +59,32 @@ pub(crate) struct ConformanceArguments {
     rest: Vec<String>,
 }
 
+/// What kitbag-conformance writes with `--json`.
 #[derive(Debug, Deserialize)]
-struct Report {
-    rows: Vec<Row>,
+pub(crate) struct Report {
+    pub(crate) rows: Vec<Row>,
     canary_stored: u64,
 }
 
 #[derive(Debug, Deserialize)]
-struct Row {
-    passed: bool,
+pub(crate) struct Row {
+    pub(crate) name: String,
+    pub(crate) passed: bool,
+}
+
+impl Report {
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let text =
+            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_str(&text).context("the report is not as expected")
+    }
+}
+
+/// The setup whose server a scenario is run against.
+pub(crate) fn setup_of(scenario: &str) -> &'static Setup {
+    let switched = SWITCHED.iter();
+    let mut switched = switched.filter(|setup| scenario.starts_with(setup.filter));
+    switched.next().unwrap_or(&DEFAULT)
 }
 
 /// `cargo xtask conformance`: all that `part` does, or what the arguments after `--` choose of the
@@ -116,7 +133,13 @@ fn scenarios(
     setup: &Setup,
     rest: &[String],
 ) -> anyhow::Result<()> {
-    let mut command = Command::new(workspace.program("kitbag-conformance"));
+    let program = workspace.program("kitbag-conformance");
+    process::run(command(&program, base_url, setup, rest)).map(drop)
+}
+
+/// Returns the call of `program`, which is kitbag-conformance; `rest` goes before the setup's.
+pub(crate) fn command(program: &Path, base_url: &str, setup: &Setup, rest: &[String]) -> Command {
+    let mut command = Command::new(program);
     command
         .args(["--base-url", base_url])
         .env(CANARY_VARIABLE, CANARY);
@@ -127,13 +150,11 @@ fn scenarios(
         }
     }
     command.args(rest);
-    process::run(command).map(drop)
+    command
 }
 
 fn count(report: &Path) -> anyhow::Result<u64> {
-    let text =
-        fs::read_to_string(report).with_context(|| format!("cannot read {}", report.display()))?;
-    let report: Report = serde_json::from_str(&text).context("the report is not as expected")?;
+    let report = Report::read(report)?;
     ensure!(
         report.rows.iter().all(|row| row.passed),
         "the report has failed scenarios"

@@ -9,6 +9,7 @@
 mod ci;
 mod conformance;
 mod e2e;
+mod mutants;
 mod parts;
 mod process;
 mod readme;
@@ -24,6 +25,7 @@ use clap::{Parser, Subcommand};
 use crate::ci::CiArguments;
 use crate::conformance::ConformanceArguments;
 use crate::e2e::E2eArguments;
+use crate::mutants::MutantsArguments;
 use crate::readme::ReadmeArguments;
 use crate::test::TestArguments;
 use crate::workspace::Workspace;
@@ -48,6 +50,11 @@ enum Task {
     ///
     /// Installs them, at the versions locked in `e2e/`, below the target directory.
     E2e(E2eArguments),
+    /// Takes rules out of the product, one at a time, and sees that tests notice each.
+    ///
+    /// Works on a copy of the commit that is checked out, below the target directory. A test that
+    /// hangs counts as red.
+    Mutants(MutantsArguments),
     /// Runs the marked shell blocks of README.md and compares what they print.
     Readme(ReadmeArguments),
     /// Runs the tests of all crates, by cargo-nextest where it is installed.
@@ -72,6 +79,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Ci(arguments) => ci::run(&workspace, &arguments),
         Task::Conformance(arguments) => conformance::task(&workspace, &arguments),
         Task::E2e(arguments) => e2e::task(&workspace, &arguments),
+        Task::Mutants(arguments) => mutants::task(&workspace, &arguments),
         Task::Readme(arguments) => readme::task(&workspace, &arguments),
         Task::Test(arguments) => test::task(&workspace, &arguments),
         Task::Tidy => tidy::task(&workspace),

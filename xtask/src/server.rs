@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
@@ -54,8 +54,15 @@ impl Server {
         let folder = workspace.target.join("xtask");
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let log = folder.join(format!("{part}.log"));
+        Self::launch(&workspace.program("kitbag"), log, settings)
+    }
+
+    /// Starts a fresh server of `program`, which is built already, on a free port.
+    pub(crate) fn launch(program: &Path, log: PathBuf, settings: &[&str]) -> anyhow::Result<Self> {
         let file = File::create(&log).with_context(|| format!("cannot make {}", log.display()))?;
-        let mut command = Command::new(workspace.program("kitbag"));
+        let mut command = Command::new(program);
+        // Its configuration is ours alone, not also that of whoever runs the task.
+        process::remove_own_variables(&mut command);
         command
             .args(["serve", "--ephemeral", "--listen", "127.0.0.1:0"])
             .args(["--set", "rate_limits.enabled=false"])
@@ -64,12 +71,6 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(file);
-        for (variable, _) in std::env::vars_os() {
-            // Its configuration is ours alone, not also that of whoever runs the task.
-            if variable.to_string_lossy().starts_with("KITBAG_") {
-                command.env_remove(variable);
-            }
-        }
         Self::of(command, log)
     }
 

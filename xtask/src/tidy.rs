@@ -29,7 +29,7 @@ type Findings = Vec<String>;
 
 type Check = fn(&Repository) -> Findings;
 
-const CHECKS: [(&str, Check); 9] = [
+const CHECKS: [(&str, Check); 10] = [
     ("architecture table", architecture::table_names_every_crate),
     (
         "dependency walls",
@@ -37,7 +37,8 @@ const CHECKS: [(&str, Check); 9] = [
     ),
     ("links", links::relative_links_resolve),
     ("machine paths", files::no_file_names_a_machine_path),
-    ("mutants", mutants::every_scenario_can_fail),
+    ("mutants of laws", mutants::every_mutant_names_its_tests),
+    ("mutants of scenarios", mutants::every_scenario_can_fail),
     ("record numbers", records::record_numbers_are_unique),
     ("spec coverage", spec::every_route_has_a_row),
     ("spec evidence", spec::every_row_names_its_evidence),

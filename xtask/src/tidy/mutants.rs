@@ -1,81 +1,82 @@
-//! conformance/mutants.toml against the sources and against the scenarios.
+//! The tables of mutants against the sources, the scenarios and the tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
-
 use super::{Findings, Repository};
-
-const FILE: &str = "conformance/mutants.toml";
+use crate::mutants::table::{self, Mutant, Table, TestName, TestTarget};
 
 const SCENARIOS: &str = "conformance/src/scenarios/";
 
 /// What a scenario says that Kitbag does not run, and that no mutant of Kitbag can break.
 const NOT_OURS: &str = "Feature::Rooms";
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Table {
-    mutant: Vec<Mutant>,
-}
-
-/// A rule taken out of the server, and the scenarios that were seen to notice.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Mutant {
-    name: String,
-    file: String,
-    find: String,
-    replace: String,
-    red: Vec<String>,
-}
+/// Where the cases of the suites stand, which a macro makes tests of.
+const SUITES: &str = "crates/testkit/src/suite/";
 
 /// A scenario that no mutant turns red may be one that cannot fail, and a mutant whose text is gone
 /// from the source shows nothing any more.
 pub(super) fn every_scenario_can_fail(repository: &Repository) -> Findings {
-    let Some(file) = repository.file(FILE) else {
-        return vec![format!("{FILE}: is missing")];
-    };
-    let table: Table = match toml::from_str(&file.text) {
-        Ok(table) => table,
-        Err(error) => return vec![format!("{FILE}: {}", error.message())],
-    };
+    let file = Table::Conformance.file();
     let scenarios = scenarios(repository);
-    let mut names = BTreeSet::new();
-    let mut findings = Findings::new();
-    for mutant in &table.mutant {
-        if !names.insert(mutant.name.as_str()) {
-            findings.push(format!("{FILE}: `{}` is there twice", mutant.name));
-        }
-        let wrong = wrongs(mutant, repository, &scenarios);
-        findings.extend(
-            wrong
-                .into_iter()
-                .map(|what| format!("{FILE}: `{}` {what}", mutant.name)),
-        );
+    let is_known = |name: &str| scenarios.contains_key(name);
+    let (mutants, mut findings) = check(repository, Table::Conformance, is_known, "scenario");
+    if mutants.is_empty() {
+        return findings;
     }
-    let red: BTreeSet<&str> = table
-        .mutant
-        .iter()
-        .flat_map(|mutant| mutant.red.iter().map(String::as_str))
-        .collect();
+    let red = mutants.iter().flat_map(|mutant| &mutant.red);
+    let red: BTreeSet<&str> = red.map(String::as_str).collect();
     let green = scenarios
         .into_iter()
         .filter(|(name, is_ours)| *is_ours && !red.contains(name));
-    findings.extend(green.map(|(name, _)| format!("{FILE}: no mutant turns `{name}` red")));
+    findings.extend(green.map(|(name, _)| format!("{file}: no mutant turns `{name}` red")));
     findings
 }
 
-fn wrongs(
-    mutant: &Mutant,
+/// The same of the mutants that the tests of the crates notice, of which not each has one.
+pub(super) fn every_mutant_names_its_tests(repository: &Repository) -> Findings {
+    let is_known = |name: &str| {
+        let name = name.parse::<TestName>();
+        name.is_ok_and(|name| is_there(repository, &name))
+    };
+    check(repository, Table::Laws, is_known, "test").1
+}
+
+/// Reads a table; returns its mutants and what is wrong with it.
+fn check(
     repository: &Repository,
-    scenarios: &BTreeMap<&str, bool>,
-) -> Vec<String> {
+    table: Table,
+    is_known: impl Fn(&str) -> bool,
+    kind: &str,
+) -> (Vec<Mutant>, Findings) {
+    let path = table.file();
+    let Some(file) = repository.file(path) else {
+        return (Vec::new(), vec![format!("{path}: is missing")]);
+    };
+    let mutants = match table::read(&file.text) {
+        Ok(mutants) => mutants,
+        Err(error) => return (Vec::new(), vec![format!("{path}: {}", error.message())]),
+    };
+    let mut names = BTreeSet::new();
+    let mut findings = Findings::new();
+    for mutant in &mutants {
+        let name = &mutant.name;
+        if !names.insert(name) {
+            findings.push(format!("{path}: `{name}` is there twice"));
+        }
+        let unknown = mutant.red.iter().filter(|red| !is_known(red));
+        let unknown = unknown.map(|red| format!("names `{red}`, which is no {kind}"));
+        let wrongs = wrongs(mutant, repository).into_iter().chain(unknown);
+        findings.extend(wrongs.map(|what| format!("{path}: `{name}` {what}")));
+    }
+    (mutants, findings)
+}
+
+fn wrongs(mutant: &Mutant, repository: &Repository) -> Vec<String> {
     let mut wrongs = Vec::new();
-    let source = repository.file(&mutant.file).map(|file| &file.text);
-    let found = source.map_or(0, |text| text.matches(&mutant.find).count());
-    if found != 1 {
-        let file = &mutant.file;
+    let file = &mutant.file;
+    let source = repository.file(file);
+    let source = source.map_or("", |source| source.text.as_str());
+    if let Err(found) = mutant.apply(source) {
         wrongs.push(format!("finds its text {found} times in {file}, not once"));
     }
     if mutant.find == mutant.replace {
@@ -84,12 +85,32 @@ fn wrongs(
     if mutant.red.is_empty() {
         wrongs.push("turns nothing red".to_owned());
     }
-    let unknown = mutant
-        .red
-        .iter()
-        .filter(|name| !scenarios.contains_key(name.as_str()));
-    wrongs.extend(unknown.map(|name| format!("names `{name}`, which is no scenario")));
     wrongs
+}
+
+/// Whether the test's function stands where its program is made of.
+fn is_there(repository: &Repository, test: &TestName) -> bool {
+    let package = &test.program.package;
+    let Some(member) = repository.crates.iter().find(|c| c.name == *package) else {
+        return false;
+    };
+    let folder = &member.folder;
+    let (file, below) = match &test.program.target {
+        TestTarget::Bin(_) | TestTarget::Lib => (None, format!("{folder}/src/")),
+        TestTarget::Test(name) => {
+            let path = format!("{folder}/tests/{name}");
+            (Some(format!("{path}.rs")), path + "/")
+        }
+    };
+    let own = repository.below(&below, ".rs");
+    let file = file.and_then(|file| repository.file(&file));
+    let own: Vec<&str> = own.chain(file).map(|file| file.text.as_str()).collect();
+    let function = format!("fn {}(", test.function());
+    let in_suite = own.iter().any(|text| text.contains("_suite!("))
+        && repository
+            .below(SUITES, ".rs")
+            .any(|suite| suite.text.contains(&function));
+    in_suite || own.iter().any(|text| text.contains(&function))
 }
 
 /// The names of all scenarios, and whether Kitbag runs them.
@@ -141,7 +162,7 @@ red = ["area/one", "area/two", "area/four"]
 
     fn findings(table: &str, source: &str) -> Findings {
         every_scenario_can_fail(&Repository::of(&[
-            (FILE, table),
+            (Table::Conformance.file(), table),
             ("crates/a/src/lib.rs", source),
             ("conformance/src/scenarios/area.rs", LIST),
         ]))
@@ -208,5 +229,56 @@ red = ["area/one", "area/two", "area/four"]
     fn table_that_cannot_be_read_is_found() {
         finds(&MUTANT.replace("file =", "path ="), "unknown field");
         assert_eq!(every_scenario_can_fail(&Repository::default()).len(), 1);
+    }
+
+    const LAWS: &str = r#"
+[[mutant]]
+name = "rule_is_not_checked"
+file = "crates/a/src/lib.rs"
+find = 'if rule() {'
+replace = 'if true {'
+red = [
+    "kitbag-a tests::in_the_library",
+    "kitbag-a::one of_a_file",
+    "kitbag-a::many area::of_a_folder",
+    "kitbag-a::one area::of_a_suite",
+]
+"#;
+
+    fn findings_of_laws(table: &str) -> Findings {
+        let library = "if rule() {} fn in_the_library() {}";
+        let repository = Repository::of(&[
+            (Table::Laws.file(), table),
+            ("crates/a/src/lib.rs", library),
+            (
+                "crates/a/tests/one.rs",
+                "x::store_suite!(); fn of_a_file() {}",
+            ),
+            ("crates/a/tests/many/area.rs", "fn of_a_folder() {}"),
+            (
+                "crates/testkit/src/suite/area.rs",
+                "pub async fn of_a_suite() {}",
+            ),
+        ]);
+        every_mutant_names_its_tests(&repository.with_crates(&[("kitbag-a", "crates/a")]))
+    }
+
+    #[test]
+    fn tests_are_found_where_their_program_is_made_of() {
+        assert_eq!(findings_of_laws(LAWS), Findings::new());
+        for (name, wrong) in [
+            ("kitbag-a tests", "kitbag-b tests"),
+            ("in_the_library", "in_the_librar"),
+            ("kitbag-a::one of_a_file", "kitbag-a::many of_a_file"),
+            (
+                "kitbag-a::one area::of_a_suite",
+                "kitbag-a::many area::of_a_suite",
+            ),
+            ("kitbag-a::many area", "kitbag-a::manyarea"),
+        ] {
+            let findings = findings_of_laws(&LAWS.replace(name, wrong));
+            assert_eq!(findings.len(), 1, "{findings:?}");
+            assert!(findings[0].contains("which is no test"), "{findings:?}");
+        }
     }
 }
