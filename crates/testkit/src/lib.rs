@@ -37,6 +37,7 @@ mod abandon;
 mod actor;
 pub mod clock;
 pub mod dice;
+pub mod disk;
 pub mod driver;
 mod fixture;
 pub mod gate;
