@@ -15,6 +15,13 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Looks whether the data are sound.
+    ///
+    /// Looks through the whole database: its pages, its tables, each row, and whether positions and
+    /// counts agree with what is there. Writes nothing, unless it is told to repair. Contents and
+    /// tokens are never printed.
+    #[command(after_long_help = CHECK_EXAMPLES)]
+    Check(CheckArguments),
     /// Runs a Matrix server for one machine's users.
     ///
     /// Without options it listens on 127.0.0.1:8008, keeps its data in ./kitbag-data and lets
@@ -25,6 +32,20 @@ pub(crate) enum Command {
     #[command(after_long_help = USER_EXAMPLES)]
     User(UserArguments),
 }
+
+const CHECK_EXAMPLES: &str = "\
+Exit codes:
+  0  sound
+  1  something was found and is still there
+  2  could not be checked, as where there is no data or it is of a newer format
+
+Examples:
+  kitbag check
+  kitbag check --json --data /var/lib/kitbag
+  kitbag check --repair
+      Mend what follows from other data, behind a copy of the database beside it, with the server
+      stopped: counts, positions, rows whose user or device is gone. In a damaged file nothing is
+      touched.";
 
 const SERVE_EXAMPLES: &str = "\
 Examples:
@@ -60,6 +81,18 @@ pub(crate) struct ConfigArguments {
     /// Set any setting; may be repeated.
     #[arg(long, global = true, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CheckArguments {
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    /// Mend what follows from other data; the server must be stopped.
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// Print the result as one line of JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args, Clone, Debug)]

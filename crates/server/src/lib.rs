@@ -6,6 +6,7 @@
 )]
 
 mod admin;
+mod check;
 mod cli;
 mod config;
 mod descriptors;
@@ -26,6 +27,7 @@ pub use config::{Reading, read};
 #[must_use]
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Check(arguments) => return check::run(&arguments),
         Command::Serve(arguments) => serve::run(&arguments),
         Command::User(arguments) => user::run(arguments),
     };

@@ -1,6 +1,8 @@
 //! The file format: its schema, its version, and how connections to it are set up.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{self, Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -136,6 +138,15 @@ impl Source {
         }
     }
 
+    /// Returns the file as it is opened outside a running store.
+    pub(crate) fn plain(file: PathBuf) -> Self {
+        Self {
+            file,
+            durability: Durability::Full,
+            vfs: None,
+        }
+    }
+
     /// Opens a connection to the file, which exists.
     ///
     /// Readers open it for writing too, since the first one after a crash may have to recover the
@@ -149,6 +160,50 @@ impl Source {
         set_up(&connection, role, self.durability)?;
         Ok(connection)
     }
+}
+
+/// Opens a file that nobody writes, for reading alone.
+///
+/// Where nothing beside it belongs to it, SQLite is told that it does not change, and makes no file.
+/// Otherwise, as after a crash, it is opened as the store would open it, and nothing is copied from
+/// the log into it.
+pub(crate) fn connect_quietly(file: &Path) -> rusqlite::Result<Connection> {
+    let connection = if has_companion(file) {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        Connection::open_with_flags(file, flags)?
+    } else {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let uri = immutable_uri(file);
+        Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)?
+    };
+    set_up(&connection, Role::Read, Durability::Full)?;
+    Ok(connection)
+}
+
+/// What SQLite puts beside a database, and what belongs to it while it has bytes.
+pub(crate) const COMPANIONS: [&str; 2] = ["-wal", "-journal"];
+
+fn has_companion(file: &Path) -> bool {
+    COMPANIONS.iter().any(|suffix| {
+        let mut path = file.as_os_str().to_owned();
+        path.push(suffix);
+        fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0)
+    })
+}
+
+fn immutable_uri(file: &Path) -> String {
+    let file = path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let mut uri = "file://".to_owned();
+    for byte in file.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'/' | b'-' | b'.' | b'_' | b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => {
+                uri.push(char::from(*byte));
+            }
+            _ => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    uri.push_str("?immutable=1");
+    uri
 }
 
 fn set_up(connection: &Connection, role: Role, durability: Durability) -> rusqlite::Result<()> {
@@ -218,4 +273,33 @@ pub(crate) fn migrate(
         connection.pragma_update(None, "user_version", step)?;
     }
     Ok(())
+}
+
+/// A table or an index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SchemaObject {
+    /// `table` or `index`.
+    pub(crate) kind: String,
+    /// The statement that makes it.
+    pub(crate) sql: String,
+}
+
+/// Returns the tables and indexes of a database by name, without those that SQLite makes itself.
+pub(crate) fn schema(connection: &Connection) -> rusqlite::Result<BTreeMap<String, SchemaObject>> {
+    let sql = "SELECT name, type, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'";
+    let mut statement = connection.prepare(sql)?;
+    let rows = statement.query_map([], |row| {
+        let (kind, sql) = (row.get(1)?, row.get(2)?);
+        Ok((row.get(0)?, SchemaObject { kind, sql }))
+    })?;
+    rows.collect()
+}
+
+/// Returns what `migrations` make of an empty file.
+pub(crate) fn expected_schema(
+    migrations: &[Migration],
+) -> rusqlite::Result<BTreeMap<String, SchemaObject>> {
+    let connection = Connection::open_in_memory()?;
+    migrate(&connection, 0, migrations)?;
+    schema(&connection)
 }

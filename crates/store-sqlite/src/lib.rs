@@ -21,8 +21,10 @@
 #![warn(missing_docs)]
 
 mod accounts;
+pub mod check;
 mod checkpoint;
 mod connections;
+mod copy;
 mod entries;
 mod error;
 mod format;

@@ -37,8 +37,14 @@ pub enum OpenError {
         source: io::Error,
     },
     /// Another process holds the directory.
-    #[error("`{}` is in use by another process", dir.display())]
+    #[error("the data directory `{}` is in use by another process, such as a running server", dir.display())]
     Locked {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// There is no store.
+    #[error("there is no store in `{}`", dir.display())]
+    Missing {
         /// The directory.
         dir: PathBuf,
     },
@@ -53,7 +59,10 @@ pub enum OpenError {
         supported: u32,
     },
     /// The file is not a database, or that of another program.
-    #[error("`{}` is not a database of Kitbag", file.display())]
+    #[error(
+        "`{}` is not a database of Kitbag: it is another program's, or its beginning is damaged",
+        file.display()
+    )]
     NotADatabase {
         /// The file.
         file: PathBuf,
@@ -114,6 +123,61 @@ pub(crate) fn open_with(
     })
 }
 
+/// Locks `dir`, where there is a store; returns the file and the lock.
+pub(crate) fn existing(dir: &Path) -> Result<(PathBuf, File), OpenError> {
+    let missing = || OpenError::Missing {
+        dir: dir.to_owned(),
+    };
+    if !is_there(dir)? {
+        return Err(missing());
+    }
+    let lock = lock(dir)?;
+    let file = dir.join(DATABASE_FILE);
+    if !is_there(&file)? {
+        return Err(missing());
+    }
+    Ok((file, lock))
+}
+
+fn is_there(path: &Path) -> Result<bool, OpenError> {
+    path.try_exists().map_err(|source| OpenError::Io {
+        action: "look at",
+        file: path.to_owned(),
+        source,
+    })
+}
+
+/// Opens a file of Kitbag that nobody writes, for reading alone and without a trace beside it.
+pub(crate) fn quietly(file: &Path) -> Result<(Connection, Header), OpenError> {
+    let io = |source| OpenError::Io {
+        action: "read",
+        file: file.to_owned(),
+        source,
+    };
+    if File::open(file)
+        .and_then(|file| file.metadata())
+        .map_err(io)?
+        .len()
+        == 0
+    {
+        return Err(OpenError::Corrupt {
+            file: file.to_owned(),
+            reason: "it is empty".to_owned(),
+        });
+    }
+    let failed = |error: rusqlite::Error| sqlite_error(file, &error);
+    let connection = format::connect_quietly(file).map_err(failed)?;
+    let header = Header::read(&connection).map_err(failed)?;
+    check_header(header, file, MIGRATIONS)?;
+    if header.is_new() {
+        return Err(OpenError::Corrupt {
+            file: file.to_owned(),
+            reason: "nothing was made in it yet".to_owned(),
+        });
+    }
+    Ok((connection, header))
+}
+
 /// Creates the directory where it is missing, for its owner alone, so that it survives a power cut.
 fn make_dir(dir: &Path) -> Result<(), OpenError> {
     let failed = |source| OpenError::Io {
@@ -134,7 +198,7 @@ fn make_dir(dir: &Path) -> Result<(), OpenError> {
 }
 
 /// Makes the names in a directory durable.
-fn sync_dir(dir: &Path) -> Result<(), OpenError> {
+pub(crate) fn sync_dir(dir: &Path) -> Result<(), OpenError> {
     if cfg!(not(unix)) {
         return Ok(());
     }
@@ -193,6 +257,16 @@ fn prepare(
 ) -> Result<u64, OpenError> {
     let failed = |error: rusqlite::Error| sqlite_error(file, &error);
     let header = Header::read(connection).map_err(failed)?;
+    let supported = check_header(header, file, migrations)?;
+    use_wal(connection, header).map_err(failed)?;
+    if header.version < supported {
+        update(connection, header, options, migrations).map_err(failed)?;
+    }
+    check_identity(connection, file, options)
+}
+
+/// Checks whose file it is; returns the newest version that is known.
+fn check_header(header: Header, file: &Path, migrations: &[Migration]) -> Result<u32, OpenError> {
     if !header.is_new() && header.application_id != APPLICATION_ID {
         return Err(OpenError::NotADatabase {
             file: file.to_owned(),
@@ -206,11 +280,7 @@ fn prepare(
             supported,
         });
     }
-    use_wal(connection, header).map_err(failed)?;
-    if header.version < supported {
-        update(connection, header, options, migrations).map_err(failed)?;
-    }
-    check_identity(connection, file, options)
+    Ok(supported)
 }
 
 /// Puts the database into WAL mode, where it stays.
@@ -278,7 +348,7 @@ fn check_identity(
     Ok(epoch.cast_unsigned())
 }
 
-fn sqlite_error(file: &Path, error: &rusqlite::Error) -> OpenError {
+pub(crate) fn sqlite_error(file: &Path, error: &rusqlite::Error) -> OpenError {
     let (file, reason) = (file.to_owned(), error.to_string());
     match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::NotADatabase) => OpenError::NotADatabase { file },

@@ -221,7 +221,7 @@ fn spawn<T: Send + 'static>(
 }
 
 /// Closes the last connection, so that the database is one whole file again.
-fn leave(connection: Connection) -> Result<(), Failure> {
+pub(crate) fn leave(connection: Connection) -> Result<(), Failure> {
     checkpoint::truncate(&connection)?;
     // With this SQLite removes the files beside it.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;

@@ -18,6 +18,11 @@ fn of_the_program() {
 }
 
 #[test]
+fn of_check() {
+    assert_help(&["check", "--help"], include_str!("help/check.txt"));
+}
+
+#[test]
 fn of_serve() {
     assert_help(&["serve", "--help"], include_str!("help/serve.txt"));
 }

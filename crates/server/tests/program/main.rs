@@ -5,6 +5,7 @@
     reason = "helpers of tests: what fails in them is a failed test"
 )]
 
+mod check;
 mod configuration;
 mod help;
 mod life;

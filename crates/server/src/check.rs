@@ -1,0 +1,197 @@
+//! `kitbag check`
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use kitbag_domain::Clock as _;
+use kitbag_store_sqlite::OpenError;
+use kitbag_store_sqlite::check::{self, Finding, Mended, Mending, Report};
+use serde::Serialize;
+
+use crate::cli::CheckArguments;
+use crate::config::Config;
+use crate::system::{SystemClock, SystemRandom, stamp};
+
+/// The code where something was found, and is still there.
+const FOUND: u8 = 1;
+/// The code where nothing could be looked at.
+const NOT_CHECKED: u8 = 2;
+
+pub(crate) fn run(arguments: &CheckArguments) -> ExitCode {
+    match try_run(arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => FOUND.into(),
+        Err(error) => {
+            eprintln!("kitbag: {error:#}");
+            NOT_CHECKED.into()
+        }
+    }
+}
+
+/// Tells whether nothing is found, at last.
+fn try_run(arguments: &CheckArguments) -> Result<bool> {
+    let dir = Config::load(&arguments.config)?.data;
+    let (report, mended) = if arguments.repair {
+        let mended = mend(&dir)?;
+        (mended.after.clone(), Some(mended))
+    } else {
+        (check(&dir)?, None)
+    };
+    let mut out = io::stdout().lock();
+    if arguments.json {
+        write_json(&mut out, &report, mended.as_ref())?;
+    } else {
+        write_text(&mut out, &dir, &report, mended.as_ref())?;
+    }
+    Ok(report.is_sound())
+}
+
+fn check(dir: &Path) -> Result<Report> {
+    Ok(check::check(dir)?)
+}
+
+fn mend(dir: &Path) -> Result<Mended> {
+    let mending = Mending {
+        stamp: stamp(SystemClock.now_ms()),
+        epoch_seed: SystemRandom.number(),
+    };
+    match check::mend(dir, &mending) {
+        Err(error @ OpenError::Locked { .. }) => {
+            bail!("{error}: stop it first, since --repair needs the data for itself")
+        }
+        mended => Ok(mended?),
+    }
+}
+
+fn write_text(
+    out: &mut impl Write,
+    dir: &Path,
+    report: &Report,
+    mended: Option<&Mended>,
+) -> io::Result<()> {
+    if let Some(mended) = mended {
+        write_findings(out, &mended.before)?;
+        if let Some(copy) = &mended.copy {
+            writeln!(out, "copied the database to `{}`", copy.display())?;
+        }
+        for mend in &mended.mends {
+            let user = mend.user.as_deref().unwrap_or("-");
+            writeln!(out, "mended     {user}: {}", mend.text)?;
+        }
+    }
+    let is_new = mended.is_none_or(|mended| mended.copy.is_some());
+    if is_new {
+        write_findings(out, report)?;
+    }
+    let Report {
+        users,
+        entries,
+        bytes,
+        ..
+    } = report;
+    if report.is_sound() {
+        let dir = dir.display();
+        return writeln!(
+            out,
+            "`{dir}` is sound: {users} accounts with {entries} entries of {bytes} bytes"
+        );
+    }
+    let count = report.findings.len() as u64 + report.findings_left_out;
+    let derivable = report
+        .findings
+        .iter()
+        .filter(|found| is_mendable(report, found));
+    let advice = match (derivable.count(), report.is_damaged()) {
+        (_, true) => {
+            "the file is damaged, and nothing in it was touched: put a backup back with `kitbag \
+             restore FILE --replace`"
+        }
+        (0, false) => {
+            "none of it follows from other data: put a backup back with `kitbag restore FILE \
+             --replace`, or ask whom it concerns to write anew"
+        }
+        (_, false) => "with the server stopped, `kitbag check --repair` mends what it can",
+    };
+    writeln!(out, "found {count}; {advice}")
+}
+
+fn write_findings(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    for Finding { kind, user, text } in &report.findings {
+        let user = user.as_deref().unwrap_or("-");
+        writeln!(out, "{kind:<10} {user}: {text}")?;
+    }
+    if report.findings_left_out > 0 {
+        writeln!(out, "and {} more", report.findings_left_out)?;
+    }
+    Ok(())
+}
+
+fn is_mendable(report: &Report, finding: &Finding) -> bool {
+    finding.kind.is_derivable() && !report.is_damaged()
+}
+
+/// The whole result, on one line.
+#[derive(Serialize)]
+struct Json<'a> {
+    sound: bool,
+    server_name: Option<&'a str>,
+    format: u32,
+    users: u64,
+    entries: u64,
+    bytes: u64,
+    findings: Vec<Row<'a>>,
+    findings_left_out: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repair: Option<Repair<'a>>,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    kind: &'a str,
+    user: Option<&'a str>,
+    text: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mendable: Option<bool>,
+}
+
+#[derive(Serialize)]
+struct Repair<'a> {
+    copy: Option<String>,
+    mended: Vec<Row<'a>>,
+}
+
+fn write_json(out: &mut impl Write, report: &Report, mended: Option<&Mended>) -> Result<()> {
+    let findings = report.findings.iter().map(|finding| Row {
+        kind: finding.kind.as_str(),
+        user: finding.user.as_deref(),
+        text: &finding.text,
+        mendable: Some(is_mendable(report, finding)),
+    });
+    let repair = mended.map(|mended| Repair {
+        copy: mended.copy.as_ref().map(|copy| copy.display().to_string()),
+        mended: mended.mends.iter().map(mended_row).collect(),
+    });
+    let json = Json {
+        sound: report.is_sound(),
+        server_name: report.server_name.as_deref(),
+        format: report.format,
+        users: report.users,
+        entries: report.entries,
+        bytes: report.bytes,
+        findings: findings.collect(),
+        findings_left_out: report.findings_left_out,
+        repair,
+    };
+    Ok(writeln!(out, "{}", serde_json::to_string(&json)?)?)
+}
+
+fn mended_row(mend: &check::Mend) -> Row<'_> {
+    Row {
+        kind: mend.kind.as_str(),
+        user: mend.user.as_deref(),
+        text: &mend.text,
+        mendable: None,
+    }
+}

@@ -1,0 +1,235 @@
+//! Mending what follows from other rows, in one transaction behind a copy.
+
+use std::path::{Path, PathBuf};
+
+use kitbag_domain::Usage;
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::books::{self, LEFTOVERS, LOST_ENTRIES, STRAY_SESSIONS};
+use super::{Kind, Report, beside, examine_file};
+use crate::copy::Draft;
+use crate::error::Failure;
+use crate::format::{Role, Source};
+use crate::open::{OpenError, sqlite_error};
+use crate::rows::int;
+use crate::store;
+
+/// What a mending needs from outside.
+#[derive(Clone, Debug)]
+pub struct Mending {
+    /// Becomes a part of the copy's name, such as the time of now.
+    pub stamp: String,
+    /// Random; becomes the epoch where positions were mended.
+    pub epoch_seed: u64,
+}
+
+/// How a mending ended.
+#[derive(Clone, Debug)]
+pub struct Mended {
+    /// What was found before.
+    pub before: Report,
+    /// The copy of the database as it was; `None` where there was nothing that could be mended.
+    pub copy: Option<PathBuf>,
+    /// What was mended.
+    pub mends: Vec<Mend>,
+    /// What is still found.
+    pub after: Report,
+}
+
+/// Something that was mended. Holds no content and no token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mend {
+    /// What kind of thing it was.
+    pub kind: Kind,
+    /// Whose it is, where it is one user's.
+    pub user: Option<String>,
+    /// What was done.
+    pub text: String,
+}
+
+pub(super) fn mend(file: &Path, before: Report, mending: &Mending) -> Result<Mended, OpenError> {
+    let mut derivable = before
+        .findings
+        .iter()
+        .map(|finding| finding.kind.is_derivable());
+    if before.is_damaged() || !derivable.any(|derivable| derivable) {
+        return Ok(Mended {
+            after: before.clone(),
+            before,
+            copy: None,
+            mends: Vec::new(),
+        });
+    }
+    let failed = |error: rusqlite::Error| sqlite_error(file, &error);
+    let source = Source::plain(file.to_owned());
+    let mut connection = source.connect(Role::Write).map_err(failed)?;
+    let copy = beside(file, &format!(".before-repair-{}", mending.stamp));
+    let draft = Draft::create(&copy)?;
+    draft.fill(&connection)?;
+    draft.seal()?;
+    draft.finish(false)?;
+    let mends = transact(&mut connection, mending).map_err(|failure| OpenError::Sqlite {
+        file: file.to_owned(),
+        reason: failure.to_string(),
+    })?;
+    store::leave(connection).map_err(|failure| OpenError::Sqlite {
+        file: file.to_owned(),
+        reason: failure.to_string(),
+    })?;
+    Ok(Mended {
+        before,
+        copy: Some(copy),
+        mends,
+        after: examine_file(file)?,
+    })
+}
+
+fn transact(connection: &mut Connection, mending: &Mending) -> Result<Vec<Mend>, Failure> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut work = Work {
+        connection: &transaction,
+        mends: Vec::new(),
+    };
+    work.remove_unowned()?;
+    // Before anything takes a position, so that none is given out twice.
+    let has_moved = work.raise_positions()?;
+    work.bury_lost_entries()?;
+    work.erase_leftovers()?;
+    work.recount()?;
+    if has_moved {
+        work.draw_epoch(mending.epoch_seed)?;
+    }
+    let mends = work.mends;
+    transaction.commit()?;
+    Ok(mends)
+}
+
+struct Work<'a> {
+    connection: &'a Connection,
+    mends: Vec<Mend>,
+}
+
+impl Work<'_> {
+    /// Removes rows whose user or device is gone: nobody can reach them.
+    fn remove_unowned(&mut self) -> Result<(), Failure> {
+        let stray = format!(
+            "DELETE FROM sessions WHERE device NOT IN (SELECT id FROM devices)
+                OR id IN (SELECT id FROM ({STRAY_SESSIONS}))"
+        );
+        let gone = "user NOT IN (SELECT id FROM users)";
+        for (what, sql) in [
+            ("sessions", format!("DELETE FROM sessions WHERE {gone}")),
+            ("devices", format!("DELETE FROM devices WHERE {gone}")),
+            ("entries", format!("DELETE FROM entries WHERE {gone}")),
+            ("filters", format!("DELETE FROM filters WHERE {gone}")),
+            ("sessions", stray),
+        ] {
+            let count = self.connection.execute(&sql, [])?;
+            if count > 0 {
+                let text = format!("removed {count} {what} whose user or device is gone");
+                self.note(Kind::Orphan, None, text);
+            }
+        }
+        Ok(())
+    }
+
+    /// Raises positions that are lower than one that was given out; tells whether any was.
+    fn raise_positions(&mut self) -> Result<bool, Failure> {
+        const SQL: &str = "UPDATE users SET position = ?2 WHERE id = ?1";
+        let mut has_moved = false;
+        for (id, account) in books::read(self.connection, &mut Report::default())? {
+            if let Some(due) = account.position_due() {
+                self.connection.execute(SQL, (id, int(due)))?;
+                let text = format!("raised the position from {} to {due}", account.position);
+                self.note(Kind::Position, Some(account.name), text);
+                has_moved = true;
+            }
+        }
+        Ok(has_moved)
+    }
+
+    /// Makes tombstones of the entries whose device is gone, as its removal should have done.
+    fn bury_lost_entries(&mut self) -> Result<(), Failure> {
+        const MOVE: &str = "UPDATE users SET position = position + 1 WHERE id = ?1";
+        const BURY: &str = "
+            UPDATE entries SET content = NULL, writer = 0, writer_device = NULL,
+                writer_user_agent = NULL, position = (SELECT position FROM users WHERE id = ?2)
+            WHERE id = ?1";
+        let lost: Vec<(i64, i64)> =
+            self.rows(LOST_ENTRIES, |row| Ok((row.get(0)?, row.get(1)?)))?;
+        for (entry, user) in &lost {
+            self.connection.execute(MOVE, [user])?;
+            self.connection.execute(BURY, (entry, user))?;
+        }
+        let mut users: Vec<i64> = lost.iter().map(|(_, user)| *user).collect();
+        users.dedup();
+        for user in users {
+            let count = lost.iter().filter(|(_, of)| *of == user).count();
+            let text = format!("deleted {count} entries of a device that is gone");
+            let name = self.name(user)?;
+            self.note(Kind::Orphan, Some(name), text);
+        }
+        Ok(())
+    }
+
+    /// Erases what a deactivated account still has.
+    fn erase_leftovers(&mut self) -> Result<(), Failure> {
+        const DROP: [&str; 4] = [
+            "DELETE FROM entries WHERE user = ?1",
+            "DELETE FROM devices WHERE user = ?1",
+            "DELETE FROM filters WHERE user = ?1",
+            "UPDATE users SET position = position + 1, horizon = position + 1 WHERE id = ?1",
+        ];
+        for user in self.rows(LEFTOVERS, |row| row.get::<_, i64>(0))? {
+            for sql in DROP {
+                self.connection.execute(sql, [user])?;
+            }
+            let name = self.name(user)?;
+            let text = "erased what the deactivation had left".to_owned();
+            self.note(Kind::Orphan, Some(name), text);
+        }
+        Ok(())
+    }
+
+    /// Sets the counts to what is there.
+    fn recount(&mut self) -> Result<(), Failure> {
+        const SQL: &str = "UPDATE users SET entries = ?2, bytes = ?3 WHERE id = ?1";
+        for (id, account) in books::read(self.connection, &mut Report::default())? {
+            if let Some(Usage { entries, bytes }) = account.usage_due() {
+                self.connection
+                    .execute(SQL, (id, int(entries), int(bytes)))?;
+                let text = format!("set the count to {entries} entries of {bytes} bytes");
+                self.note(Kind::Usage, Some(account.name), text);
+            }
+        }
+        Ok(())
+    }
+
+    /// Has every client sync in full: one may hold a token at a position that now comes again.
+    fn draw_epoch(&mut self, seed: u64) -> Result<(), Failure> {
+        let sql = "UPDATE store SET epoch = ?1";
+        self.connection.execute(sql, [seed.cast_signed()])?;
+        let text = "drew a new epoch: each client syncs in full, once".to_owned();
+        self.note(Kind::Position, None, text);
+        Ok(())
+    }
+
+    fn rows<T>(
+        &self,
+        sql: &str,
+        read: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, Failure> {
+        let mut statement = self.connection.prepare(sql)?;
+        let rows = statement.query_map([], read)?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    fn name(&self, user: i64) -> Result<String, Failure> {
+        let sql = "SELECT name FROM users WHERE id = ?1";
+        Ok(self.connection.query_row(sql, [user], |row| row.get(0))?)
+    }
+
+    fn note(&mut self, kind: Kind, user: Option<String>, text: String) {
+        self.mends.push(Mend { kind, user, text });
+    }
+}

@@ -1,0 +1,526 @@
+//! A check finds each kind of damage, and a repair mends what follows from other rows, only that.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test ends where something is not as it should be"
+)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use kitbag_domain::{
+    AccountStore as _, Allowance, Content, DeviceId, DeviceSelection, EntryStore as _, EventType,
+    Expectation, Guard, Key, Limits, Login, NewAccount, Op, Position, Scope, Seen, Selector,
+    ServerName, SessionTokens, TokenHash, UserId, Write, Writer,
+};
+use kitbag_store_sqlite::check::{self, Kind, Mended, Mending, Report};
+use kitbag_store_sqlite::{OpenError, Options, SqliteStore};
+use rusqlite::Connection;
+use tempfile::{TempDir, tempdir};
+
+fn options() -> Options {
+    Options::new(ServerName::parse("localhost").unwrap(), 7)
+}
+
+fn user(name: &str) -> UserId {
+    UserId::parse(format!("@{name}:localhost")).unwrap()
+}
+
+fn write() -> Write {
+    Write {
+        guard: Guard::Account,
+        writer: Writer::Admin,
+        at: 1,
+        allowance: Allowance::Ordinary,
+    }
+}
+
+fn put(scope: Scope, event_type: &str, text: &str) -> Op {
+    let key = Key::new(scope, EventType::parse(event_type).unwrap());
+    let content = Content::parse(text.to_owned().into(), &Limits::default()).unwrap();
+    Op::Put(key, content, Expectation::default())
+}
+
+/// A directory with two users, of whom Alice has a device, four entries and a tombstone.
+struct Ground {
+    dir: TempDir,
+}
+
+impl Ground {
+    async fn new() -> Self {
+        let dir = tempdir().unwrap();
+        let store = SqliteStore::open(dir.path(), options()).unwrap();
+        for (number, name) in (1..).zip(["alice", "bob"]) {
+            let account = NewAccount {
+                user: user(name),
+                password_hash: "hash".to_owned(),
+                at: 1,
+            };
+            let tokens = SessionTokens {
+                access: TokenHash([number; 32]),
+                access_expires_at: None,
+                refresh: Some(TokenHash([number + 10; 32])),
+            };
+            let login = Login {
+                device: DeviceId::parse("PHONE").unwrap(),
+                display_name: Some("A phone".to_owned()),
+                tokens,
+                seen: Seen {
+                    at: 1,
+                    ip: None,
+                    user_agent: None,
+                },
+                verified_hash: "hash".to_owned(),
+            };
+            store.register(account, Some(login)).await.unwrap();
+        }
+        let phone = Scope::Device(DeviceId::parse("PHONE").unwrap());
+        let ops = vec![
+            put(Scope::Global, "a", "{\"secret\": 1}"),
+            put(Scope::Global, "b", "{}"),
+            put(phone.clone(), "c", "{ }"),
+            put(phone, "d", "{\"d\":[]}"),
+            put(Scope::Global, "gone", "{}"),
+        ];
+        store.apply(&user("alice"), write(), ops).await.unwrap();
+        let gone = Key::new(Scope::Global, EventType::parse("gone").unwrap());
+        let delete = vec![Op::Delete(gone)];
+        store.apply(&user("alice"), write(), delete).await.unwrap();
+        let filter = store.add_filter(&user("alice"), Guard::Account, "{}".to_owned());
+        filter.await.unwrap();
+        store.close();
+        Self { dir }
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn file(&self) -> PathBuf {
+        self.path().join("kitbag.db")
+    }
+
+    /// Does harm as no Kitbag would.
+    fn harm(&self, sql: &str) {
+        let connection = Connection::open(self.file()).unwrap();
+        let harmful =
+            format!("PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON; {sql}");
+        connection.execute_batch(&harmful).unwrap();
+    }
+
+    fn check(&self) -> Report {
+        check::check(self.path()).unwrap()
+    }
+
+    fn mend(&self) -> Mended {
+        let mending = Mending {
+            stamp: "now".to_owned(),
+            epoch_seed: 8,
+        };
+        check::mend(self.path(), &mending).unwrap()
+    }
+
+    fn files(&self) -> Vec<String> {
+        let files = fs::read_dir(self.path()).unwrap();
+        let mut files: Vec<_> = files
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect();
+        files.sort();
+        files
+    }
+}
+
+fn shown(report: &Report) -> Vec<String> {
+    let shown = report.findings.iter().map(|finding| {
+        let user = finding.user.as_deref().unwrap_or("-");
+        format!("{} {user} {}", finding.kind, finding.text)
+    });
+    shown.collect()
+}
+
+#[tokio::test]
+async fn a_sound_store_is_told_as_it_is_and_nothing_is_written() {
+    let ground = Ground::new().await;
+    let before = (fs::read(ground.file()).unwrap(), ground.files());
+    let report = ground.check();
+    assert_eq!(shown(&report), [""; 0]);
+    assert!(report.is_sound());
+    // Contents of 13, 2, 3 and 8 bytes, four types of one, and the device's name twice.
+    let expected = (Some("localhost".to_owned()), 1, 2, 4, 40);
+    let Report {
+        server_name,
+        format,
+        users,
+        entries,
+        bytes,
+        ..
+    } = report;
+    assert_eq!((server_name, format, users, entries, bytes), expected);
+    assert_eq!((fs::read(ground.file()).unwrap(), ground.files()), before);
+    let mended = ground.mend();
+    assert_eq!((mended.copy, mended.mends), (None, vec![]));
+    assert_eq!(fs::read(ground.file()).unwrap(), before.0);
+}
+
+/// What was done to the store, what the check finds, and what is left after a repair.
+struct Harm {
+    sql: &'static str,
+    found: &'static [&'static str],
+    left: &'static [&'static str],
+}
+
+const HARMS: &[Harm] = &[
+    Harm {
+        sql: "UPDATE users SET entries = 9 WHERE name = '@alice:localhost'",
+        found: &[
+            "usage @alice:localhost the count says 9 entries of 40 bytes, but there are 4 of 40 bytes",
+        ],
+        left: &[],
+    },
+    Harm {
+        sql: "UPDATE users SET entries = 0, bytes = 0 WHERE name = '@alice:localhost'",
+        found: &[
+            "usage @alice:localhost the count says 0 entries of 0 bytes, but there are 4 of 40 bytes",
+        ],
+        left: &[],
+    },
+    Harm {
+        sql: "UPDATE users SET position = 3 WHERE name = '@alice:localhost'",
+        found: &["position @alice:localhost the position is 3, but 7 was given out"],
+        left: &[],
+    },
+    Harm {
+        sql: "UPDATE users SET position = 0 WHERE name = '@bob:localhost'",
+        found: &["position @bob:localhost the position is 0, but 1 was given out"],
+        left: &[],
+    },
+    Harm {
+        sql: "UPDATE users SET horizon = 99 WHERE name = '@alice:localhost'",
+        found: &["position @alice:localhost the position is 7, but 99 was given out"],
+        left: &[],
+    },
+    Harm {
+        sql: "DELETE FROM devices WHERE user = 1",
+        found: &[
+            "orphan - 1 rows of `sessions` name a row of `devices` that is gone",
+            "orphan @alice:localhost 2 entries of a device that is gone",
+        ],
+        left: &[],
+    },
+    Harm {
+        sql: "DELETE FROM users WHERE id = 1",
+        found: &[
+            "orphan - 1 rows of `devices` name a row of `users` that is gone",
+            "orphan - 5 rows of `entries` name a row of `users` that is gone",
+            "orphan - 1 rows of `filters` name a row of `users` that is gone",
+            "orphan - 1 rows of `sessions` name a row of `users` that is gone",
+        ],
+        left: &[],
+    },
+    Harm {
+        sql: "UPDATE sessions SET user = 2 WHERE user = 1",
+        found: &["orphan @bob:localhost 1 sessions on another user's device"],
+        left: &[],
+    },
+    Harm {
+        sql: "UPDATE users SET deactivated_at = 5 WHERE name = '@alice:localhost'",
+        found: &["orphan @alice:localhost it is deactivated, but not all of it was erased"],
+        left: &[],
+    },
+    Harm {
+        sql: "UPDATE entries SET content = '[1]' WHERE type = 'a'",
+        found: &[
+            "unreadable @alice:localhost row 1 of `entries` cannot be read: a content is not a \
+             JSON object but Text",
+        ],
+        left: &[
+            "unreadable @alice:localhost row 1 of `entries` cannot be read: a content is not a \
+             JSON object but Text",
+        ],
+    },
+    Harm {
+        sql: "UPDATE entries SET content = '{\"secret\": }' WHERE type = 'a'",
+        found: &[
+            "unreadable @alice:localhost row 1 of `entries` cannot be read: the content is not \
+             valid JSON",
+        ],
+        left: &[
+            "unreadable @alice:localhost row 1 of `entries` cannot be read: the content is not \
+             valid JSON",
+        ],
+    },
+    Harm {
+        sql: "UPDATE entries SET scope = 3 WHERE type = 'a';
+              UPDATE entries SET writer = 7 WHERE type = 'b';
+              UPDATE entries SET type = '' WHERE type = 'c'",
+        found: &[
+            "unreadable @alice:localhost row 1 of `entries` cannot be read: an entry has the \
+             scope 3",
+            "unreadable @alice:localhost row 2 of `entries` cannot be read: an entry has a writer \
+             of the kind 7",
+            "unreadable @alice:localhost row 3 of `entries` cannot be read: an event type must \
+             not be empty",
+        ],
+        left: &[
+            "unreadable @alice:localhost row 1 of `entries` cannot be read: an entry has the \
+             scope 3",
+            "unreadable @alice:localhost row 2 of `entries` cannot be read: an entry has a writer \
+             of the kind 7",
+            "unreadable @alice:localhost row 3 of `entries` cannot be read: an event type must \
+             not be empty",
+        ],
+    },
+    Harm {
+        sql: "UPDATE sessions SET access = x'0102' WHERE user = 1;
+              UPDATE filters SET filter = 'x';
+              UPDATE devices SET name = '' WHERE user = 2",
+        found: &[
+            "unreadable @bob:localhost row 2 of `devices` cannot be read: a device ID must not be \
+             empty",
+            "unreadable @alice:localhost row 1 of `sessions` cannot be read: Conversion error \
+             from type Blob at index: 2, Cannot read 32 byte value out of 2 byte blob",
+            "unreadable @alice:localhost row 1 of `filters` cannot be read: the filter is not a \
+             JSON object",
+        ],
+        left: &[
+            "unreadable @bob:localhost row 2 of `devices` cannot be read: a device ID must not be \
+             empty",
+            "unreadable @alice:localhost row 1 of `sessions` cannot be read: Conversion error \
+             from type Blob at index: 2, Cannot read 32 byte value out of 2 byte blob",
+            "unreadable @alice:localhost row 1 of `filters` cannot be read: the filter is not a \
+             JSON object",
+        ],
+    },
+    Harm {
+        sql: "UPDATE users SET position = -1 WHERE id = 2",
+        found: &[
+            "unreadable - row 2 of `users` cannot be read: Integer -1 out of range at index 2",
+        ],
+        left: &["unreadable - row 2 of `users` cannot be read: Integer -1 out of range at index 2"],
+    },
+    Harm {
+        sql: "UPDATE store SET server_name = 'example.org'",
+        found: &[
+            "identity @alice:localhost the account is not of the server example.org",
+            "identity @bob:localhost the account is not of the server example.org",
+        ],
+        left: &[
+            "identity @alice:localhost the account is not of the server example.org",
+            "identity @bob:localhost the account is not of the server example.org",
+        ],
+    },
+    Harm {
+        sql: "DELETE FROM store; UPDATE users SET bytes = 1 WHERE id = 2",
+        found: &[
+            "identity - the store does not say whose it is",
+            "usage @bob:localhost the count says 0 entries of 1 bytes, but there are 0 of 0 bytes",
+        ],
+        left: &["identity - the store does not say whose it is"],
+    },
+    Harm {
+        sql: "DROP TABLE filters; UPDATE users SET entries = 9 WHERE id = 1",
+        found: &["schema - the table `filters` is missing"],
+        left: &["schema - the table `filters` is missing"],
+    },
+    Harm {
+        sql: "DROP INDEX entries_by_position; DROP INDEX tombstones;
+              CREATE INDEX tombstones ON entries (user)",
+        found: &[
+            "schema - the index `entries_by_position` is missing",
+            "schema - the index `tombstones` is not as its format has it",
+        ],
+        left: &[
+            "schema - the index `entries_by_position` is missing",
+            "schema - the index `tombstones` is not as its format has it",
+        ],
+    },
+];
+
+#[tokio::test]
+async fn each_harm_is_found_and_what_can_be_derived_is_mended() {
+    let sound = Ground::new().await;
+    for harm in HARMS {
+        let ground = Ground {
+            dir: tempdir().unwrap(),
+        };
+        fs::copy(sound.file(), ground.file()).unwrap();
+        ground.harm(harm.sql);
+        let harmed = fs::read(ground.file()).unwrap();
+        assert_eq!(shown(&ground.check()), harm.found, "{}", harm.sql);
+        assert_eq!(fs::read(ground.file()).unwrap(), harmed, "{}", harm.sql);
+        let mended = ground.mend();
+        assert_eq!(shown(&mended.before), harm.found, "{}", harm.sql);
+        assert_eq!(shown(&mended.after), harm.left, "{}", harm.sql);
+        assert_eq!(shown(&ground.check()), harm.left, "{}", harm.sql);
+        let is_mended = harm.found != harm.left;
+        assert_eq!(mended.copy.is_some(), is_mended, "{}", harm.sql);
+        assert_eq!(!mended.mends.is_empty(), is_mended, "{}", harm.sql);
+        if let Some(copy) = mended.copy {
+            assert_eq!(copy, ground.path().join("kitbag.db.before-repair-now"));
+            let copied = check::check_copy(&copy).unwrap();
+            assert_eq!(shown(&copied), harm.found, "the copy is of before");
+        } else {
+            let now = fs::read(ground.file()).unwrap();
+            assert_eq!(now, harmed, "nothing was touched: {}", harm.sql);
+        }
+        let text = format!("{:?} {:?}", mended.before.findings, mended.mends);
+        assert!(!text.contains("secret"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_mended_store_goes_on() {
+    let ground = Ground::new().await;
+    ground.harm(
+        "DELETE FROM devices WHERE user = 1;
+         UPDATE users SET position = 2, entries = 0, bytes = 0 WHERE id = 1",
+    );
+    let mended = ground.mend();
+    let texts: Vec<_> = mended.mends.iter().map(|mend| mend.text.as_str()).collect();
+    let expected = [
+        "removed 1 sessions whose user or device is gone",
+        "raised the position from 2 to 7",
+        "deleted 2 entries of a device that is gone",
+        "set the count to 2 entries of 17 bytes",
+        "drew a new epoch: each client syncs in full, once",
+    ];
+    assert_eq!(texts, expected);
+    let store = SqliteStore::open(ground.path(), options()).unwrap();
+    assert_eq!(
+        store.info().epoch,
+        8,
+        "tokens of before are answered in full"
+    );
+    let changes = store
+        .changes(&user("alice"), Some(Position(7)))
+        .await
+        .unwrap();
+    let deleted = changes
+        .entries
+        .iter()
+        .filter(|entry| entry.content.is_none());
+    assert_eq!((deleted.count(), changes.head), (2, Position(9)));
+    let applied = store
+        .apply(&user("alice"), write(), vec![put(Scope::Global, "e", "{}")])
+        .await
+        .unwrap();
+    assert_eq!(applied.positions, [Some(Position(10))]);
+    let devices = store.remove_devices(&user("bob"), write(), DeviceSelection::All);
+    assert_eq!(devices.await.unwrap().len(), 1);
+    let left = store.list(&user("alice"), Selector::All).await.unwrap();
+    assert_eq!(left.len(), 3);
+    store.close();
+    assert!(ground.check().is_sound());
+}
+
+#[tokio::test]
+async fn damaged_pages_are_found_and_left_alone() {
+    let sound = Ground::new().await;
+    let bytes = fs::read(sound.file()).unwrap();
+    let pages = bytes.len() / 4096;
+    assert!(pages > 10, "{pages}");
+    // The first page is the header's, which says what the file is.
+    for page in 1..pages {
+        let ground = Ground {
+            dir: tempdir().unwrap(),
+        };
+        let mut damaged = bytes.clone();
+        damaged[page * 4096..(page + 1) * 4096].fill(0);
+        fs::write(ground.file(), &damaged).unwrap();
+        let report = ground.check();
+        assert!(report.is_damaged(), "page {page}: {report:?}");
+        let mended = ground.mend();
+        assert_eq!((mended.copy, mended.mends), (None, vec![]), "page {page}");
+        assert_eq!(fs::read(ground.file()).unwrap(), damaged, "page {page}");
+        assert_eq!(ground.files(), ["kitbag.db", "lock"]);
+    }
+}
+
+#[tokio::test]
+async fn a_file_cut_short_is_found_and_left_alone() {
+    let sound = Ground::new().await;
+    let bytes = fs::read(sound.file()).unwrap();
+    for length in [
+        0,
+        4096,
+        bytes.len() / 2,
+        bytes.len() - 4096,
+        bytes.len() - 1,
+    ] {
+        let ground = Ground {
+            dir: tempdir().unwrap(),
+        };
+        fs::write(ground.file(), &bytes[..length]).unwrap();
+        let report = ground.check();
+        assert!(report.is_damaged(), "{length} bytes: {report:?}");
+        assert_eq!(fs::read(ground.file()).unwrap(), &bytes[..length]);
+    }
+}
+
+#[tokio::test]
+async fn what_is_in_the_log_only_is_checked_and_stays_there() {
+    let ground = Ground::new().await;
+    let crashed = tempdir().unwrap();
+    {
+        let connection = Connection::open(ground.file()).unwrap();
+        connection
+            .execute_batch("UPDATE users SET entries = 9 WHERE id = 1")
+            .unwrap();
+        // As after a crash: with the log beside it.
+        for name in ["kitbag.db", "kitbag.db-wal"] {
+            fs::copy(ground.path().join(name), crashed.path().join(name)).unwrap();
+        }
+    }
+    let ground = Ground { dir: crashed };
+    let log = ground.path().join("kitbag.db-wal");
+    let before = (fs::read(ground.file()).unwrap(), fs::read(&log).unwrap());
+    assert!(!before.1.is_empty(), "there is a log");
+    assert_eq!(ground.check().findings[0].kind, Kind::Usage);
+    assert_eq!(
+        (fs::read(ground.file()).unwrap(), fs::read(&log).unwrap()),
+        before
+    );
+    assert!(ground.mend().after.is_sound());
+}
+
+#[tokio::test]
+async fn a_store_in_use_or_of_others_is_not_checked() {
+    let ground = Ground::new().await;
+    let store = SqliteStore::open(ground.path(), options()).unwrap();
+    let refused = check::check(ground.path()).unwrap_err();
+    assert!(matches!(refused, OpenError::Locked { .. }), "{refused}");
+    store.close();
+    ground.harm("PRAGMA user_version = 2");
+    let refused = check::check(ground.path()).unwrap_err();
+    assert!(
+        matches!(refused, OpenError::NewerFormat { .. }),
+        "{refused}"
+    );
+    ground.harm("PRAGMA user_version = 1; PRAGMA application_id = 1");
+    let refused = check::check(ground.path()).unwrap_err();
+    assert!(
+        matches!(refused, OpenError::NotADatabase { .. }),
+        "{refused}"
+    );
+    fs::write(ground.file(), vec![b'x'; 9_000]).unwrap();
+    let refused = check::check(ground.path()).unwrap_err();
+    assert!(
+        matches!(refused, OpenError::NotADatabase { .. }),
+        "{refused}"
+    );
+    fs::remove_file(ground.file()).unwrap();
+    for dir in [ground.path(), &ground.path().join("nowhere")] {
+        let refused = check::check(dir).unwrap_err();
+        assert!(matches!(refused, OpenError::Missing { .. }), "{refused}");
+    }
+    assert!(!ground.path().join("nowhere").try_exists().unwrap());
+}
+
+#[tokio::test]
+async fn a_store_whose_path_needs_escaping_is_checked() {
+    let ground = Ground::new().await;
+    let dir = ground.path().join("a %41?b#ü");
+    fs::create_dir(&dir).unwrap();
+    fs::copy(ground.file(), dir.join("kitbag.db")).unwrap();
+    assert_eq!(check::check(&dir).unwrap().users, 2);
+}
