@@ -12,6 +12,7 @@ mod errors;
 mod listener;
 mod login;
 mod logs;
+mod races;
 mod register;
 mod sessions;
 mod store_failures;

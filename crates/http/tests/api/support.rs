@@ -4,15 +4,17 @@ mod call;
 mod failing_store;
 mod log;
 mod server;
+mod stepping;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-pub(crate) use call::{Call, Reply, ending_body, endless_body};
+pub(crate) use call::{Call, Reply, ending_body, endless_body, fed_body};
 pub(crate) use failing_store::FailingStore;
 pub(crate) use log::LogCapture;
 pub(crate) use server::{PASSWORD, Server, Session, Setup, password_hash};
+pub(crate) use stepping::{STEPS, SteppingStore};
 
 /// Polls once: what a future does before it first waits.
 pub(crate) fn poll_once<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {

@@ -10,7 +10,8 @@ use tokio::time::timeout;
 
 use crate::ground::{Client, Ground, STEPS, begin};
 
-/// A write of two entries is whole also where nobody waits for its answer; siblings are told.
+/// A write of two entries that has begun is whole also where nobody waits for its answer; siblings
+/// are told.
 #[tokio::test]
 async fn a_write_whose_caller_goes_away_is_whole() {
     let ground = Ground::new().await;
@@ -37,9 +38,10 @@ async fn a_write_whose_caller_goes_away_is_whole() {
             phone.put(&global("mark"), "{}").await;
             client.sync(&ground, &laptop).await;
             client.assert_knows(ground.since(&laptop, None).await);
-            for key in &keys {
-                assert_eq!(client.text(key), Some("{}"), "{context}");
-            }
+            let told = keys.each_ref().map(|key| client.text(key) == Some("{}"));
+            // One that had not begun may also be dropped with its caller.
+            let may_be_absent = is_queued && told == [false; 2];
+            assert!(told == [true; 2] || may_be_absent, "{context}: {told:?}");
         }
     }
 }
@@ -54,6 +56,9 @@ async fn refusal(actor: &Actor, key: &Key) -> ApplyError {
     }
 }
 
+/// Writes that wait when the store is closed.
+const QUEUED: usize = 2_000;
+
 /// Closing while a commit is stopped: what stands there and what is queued is committed and told,
 /// what comes later is refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -65,7 +70,9 @@ async fn closing_waits_for_a_stopped_commit_and_for_what_is_queued() {
         let (a, b, c) = (global("a"), global("b"), global("late"));
         let stopped = begin(Box::pin(phone.try_put(&a, "{}")));
         stop.reached().await;
-        let queued = begin(Box::pin(phone.try_put(&b, "{}")));
+        // Several batches, so that it is not by chance that none is left.
+        let queue = (0..QUEUED).map(|_| begin(Box::pin(phone.try_put(&b, "{}"))));
+        let queued: Vec<_> = queue.collect();
         let store = Arc::clone(&ground.sqlite);
         let closing = tokio::task::spawn_blocking(move || store.close());
         // It lets nothing more in, but waits.
@@ -75,7 +82,9 @@ async fn closing_waits_for_a_stopped_commit_and_for_what_is_queued() {
         assert!(!closing.is_finished(), "{step:?}");
         stop.go_on();
         in_time("the stopped one", stopped).await.unwrap();
-        in_time("the queued one", queued).await.unwrap();
+        for queued in queued {
+            in_time("a queued one", queued).await.unwrap();
+        }
         in_time("the closing", closing).await.unwrap();
         assert!(ground.sqlite.get(&phone.user, &a).await.is_err());
     }

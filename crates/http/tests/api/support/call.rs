@@ -9,6 +9,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame};
 use kitbag_http::REQUEST_ID_HEADER;
 use serde_json::Value;
+use tokio::sync::mpsc;
 
 use super::Session;
 
@@ -157,6 +158,27 @@ pub(crate) fn endless_body(start: &'static str) -> Body {
         start,
         end: End::Never,
     })
+}
+
+/// Returns a body, and what feeds it: it ends when the feeder is dropped.
+pub(crate) fn fed_body() -> (Body, mpsc::UnboundedSender<&'static str>) {
+    let (feeder, fed) = mpsc::unbounded_channel();
+    (Body::new(FedBody(fed)), feeder)
+}
+
+struct FedBody(mpsc::UnboundedReceiver<&'static str>);
+
+impl HttpBody for FedBody {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        let fed = self.0.poll_recv(context);
+        fed.map(|fed| fed.map(|bytes| Ok(Frame::data(bytes.into()))))
+    }
 }
 
 /// Returns a body that breaks off with an error behind `start`.

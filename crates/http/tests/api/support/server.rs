@@ -3,10 +3,10 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use argon2::password_hash::PasswordHasher as _;
 use argon2::{Algorithm, Argon2, Params, Version};
-use kitbag_domain::{AccountStore as _, EntryStore as _, Selector};
+use kitbag_domain::Selector;
 use kitbag_domain::{
     Content, DeviceId, Key, Limits, Login, NewAccount, PushRules, Seen, ServerName, SessionTokens,
-    SpecDefaults, Token, TokenKind, UserId,
+    SpecDefaults, Store, Token, TokenKind, UserId,
 };
 use kitbag_http::{Edge, Parts, Passwords, Random, Settings};
 use kitbag_testkit::clock::TestClock;
@@ -59,6 +59,8 @@ pub(crate) struct Setup {
     pub(crate) limits: Limits,
     pub(crate) rules: Arc<dyn PushRules>,
     pub(crate) passwords: Passwords,
+    /// What is served, and where users are made, instead of [`Server::store`].
+    pub(crate) store: Option<Arc<dyn Store>>,
 }
 
 impl Default for Setup {
@@ -74,14 +76,16 @@ impl Default for Setup {
             limits: Limits::default(),
             rules: Arc::new(SpecDefaults),
             passwords: PASSWORDS.clone(),
+            store: None,
         }
     }
 }
 
-/// The API over a store in memory.
+/// The API over a store in memory, or over that of the setup.
 pub(crate) struct Server {
     pub(crate) edge: Edge,
     pub(crate) store: Arc<FailingStore>,
+    other: Option<Arc<dyn Store>>,
     pub(crate) clock: Arc<TestClock>,
     pub(crate) stop: watch::Sender<bool>,
     secrets: AtomicU64,
@@ -121,7 +125,7 @@ impl Server {
         log::watch();
         let (stop, stopping) = watch::channel(false);
         let edge = Edge::new(Parts {
-            store: store.clone(),
+            store: setup.store.clone().unwrap_or_else(|| store.clone()),
             rules: setup.rules,
             clock: clock.clone(),
             random: Arc::new(SeededRandom::new(2)),
@@ -134,6 +138,7 @@ impl Server {
         Self {
             edge,
             store,
+            other: setup.store,
             clock,
             stop,
             secrets: AtomicU64::new(1),
@@ -163,16 +168,23 @@ impl Server {
             password_hash: password_hash(),
             at: TestClock::START_MS,
         };
-        let store = self.store.memory();
-        store.register(account, Some(login)).await.unwrap();
+        let registered = self.backing().register(account, Some(login));
+        registered.await.unwrap();
         session
     }
 
     /// Logs a device of an existing user in.
     pub(crate) async fn device(&self, user: &UserId, device: &str) -> Session {
         let (login, session) = self.new_session(user, device);
-        self.store.memory().login(user, login).await.unwrap();
+        self.backing().login(user, login).await.unwrap();
         session
+    }
+
+    fn backing(&self) -> &dyn Store {
+        match &self.other {
+            Some(store) => &**store,
+            None => self.store.memory(),
+        }
     }
 
     /// Returns a session that the store does not know, and the login that would make it known.
@@ -206,7 +218,7 @@ impl Server {
 
     /// Returns everything that a user has stored.
     pub(crate) async fn entries(&self, session: &Session) -> Vec<(Key, Option<Content>)> {
-        let entries = self.store.memory().list(&session.user, Selector::All);
+        let entries = self.backing().list(&session.user, Selector::All);
         let entries = entries.await.unwrap().into_iter();
         entries.map(|entry| (entry.key, entry.content)).collect()
     }
