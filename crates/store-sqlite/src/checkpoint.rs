@@ -27,8 +27,10 @@ pub(crate) struct Frames {
 }
 
 /// What the writer remembers of the log between batches.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Log {
+    /// Frames that make a checkpoint worth it.
+    checkpoint_frames: u64,
     /// Frames in the log when a checkpoint was last asked for, while it is under way.
     asked_at: Option<u64>,
     /// Frames in the log when the writer last tried to empty it.
@@ -38,10 +40,19 @@ pub(crate) struct Log {
 }
 
 impl Log {
+    pub(crate) fn new(checkpoint_frames: u64) -> Self {
+        Self {
+            checkpoint_frames,
+            asked_at: None,
+            truncated_at: 0,
+            is_empty: false,
+        }
+    }
+
     /// Tells whether to ask the thread for a checkpoint.
     pub(crate) fn wants_checkpoint(&mut self, frames: Frames) -> bool {
         let wanted = match self.asked_at {
-            None => frames.logged.saturating_sub(frames.copied) >= limit::CHECKPOINT_FRAMES,
+            None => frames.logged.saturating_sub(frames.copied) >= self.checkpoint_frames,
             // Asked for and not done for long: the thread may have missed it after a fault.
             Some(asked_at) => frames.logged >= asked_at.saturating_add(limit::WAL_FRAMES_SOFT),
         };

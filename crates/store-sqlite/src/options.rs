@@ -61,6 +61,10 @@ pub struct Options {
     pub write_queue_jobs_max: usize,
     /// Bytes of contents that may wait to be written.
     pub write_queue_bytes_max: u64,
+    /// Frames in the write-ahead log that make a checkpoint worth its fsyncs.
+    pub checkpoint_frames: u64,
+    /// Idle time after which the log is emptied.
+    pub wal_idle_ms: u64,
     /// The SQLite VFS through which all files are reached, by name; `None` takes SQLite's default.
     pub vfs: Option<String>,
     /// What is told of each step of a commit.
@@ -80,6 +84,8 @@ impl Options {
             read_queue_jobs_max: limit::READ_QUEUE_JOBS_MAX,
             write_queue_jobs_max: limit::WRITE_QUEUE_JOBS_MAX,
             write_queue_bytes_max: limit::WRITE_QUEUE_BYTES_MAX,
+            checkpoint_frames: limit::CHECKPOINT_FRAMES,
+            wal_idle_ms: limit::WAL_IDLE_MS,
             vfs: None,
             observer: None,
         }

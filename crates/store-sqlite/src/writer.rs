@@ -68,9 +68,10 @@ pub(crate) fn writer(options: Options, setup: Setup) -> (WriteQueue, Writer) {
         setup,
         limits: options.limits,
         observer: options.observer,
+        idle: Duration::from_millis(options.wal_idle_ms),
         jobs,
         queued_bytes: bytes,
-        log: Log::default(),
+        log: Log::new(options.checkpoint_frames),
         state: State::Serving,
     };
     (queue, writer)
@@ -138,6 +139,8 @@ pub(crate) struct Writer {
     setup: Setup,
     limits: Limits,
     observer: Option<Observer>,
+    /// How long nothing is written before the log is emptied.
+    idle: Duration,
     jobs: Receiver<Box<dyn Job>>,
     queued_bytes: Arc<AtomicU64>,
     log: Log,
@@ -191,7 +194,7 @@ impl Writer {
                     Ok(Control::Checkpoint) => self.finish_checkpoint(),
                     Ok(Control::Close) | Err(_) => self.state = State::Closing,
                 },
-                default(Duration::from_millis(limit::WAL_IDLE_MS)) => self.rest(),
+                default(self.idle) => self.rest(),
             }
         }
         while self.state == State::Closing {
