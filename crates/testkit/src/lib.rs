@@ -46,6 +46,7 @@ pub mod linear;
 mod macros;
 pub mod ops;
 pub mod oracle;
+pub mod outside;
 pub mod pausing;
 mod settings;
 #[doc(hidden)]

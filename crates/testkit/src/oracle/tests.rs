@@ -7,6 +7,7 @@ use kitbag_domain::{DeviceId, DeviceSelection, Expectation, Incarnation, Key, Li
 use super::check;
 use crate::history::{Answer, Call, Event, History, Told, ToldEntry, Why};
 use crate::ops::small_limits;
+use crate::outside;
 use crate::{device_id, device_key, global, user_id};
 
 /// Writes a history down, one operation behind the other.
@@ -104,8 +105,21 @@ impl Script {
     }
 
     fn accepted(self) {
-        let verdict = check(&self.history());
+        let history = self.history();
+        let verdict = check(&history);
         assert!(verdict.is_ok(), "{}", verdict.unwrap_err()[0]);
+        assert_eq!(outside::check(&history), Ok(()));
+    }
+
+    /// As [`Script::refused`], for what shows without positions and rules too.
+    fn refused_by_both(self, why: &str) {
+        let history = History {
+            limits: self.limits.clone(),
+            events: self.events.clone(),
+        };
+        let seen = outside::check(&history);
+        assert!(seen.is_err(), "the judge outside did not find it");
+        self.refused(why);
     }
 
     /// Checks that exactly the last event is found, for this reason.
@@ -181,7 +195,7 @@ fn a_lost_write_is_found() {
     let mut script = Script::new();
     script.put(&global("a"), "{}", 3);
     script.get(&global("a"), None);
-    script.refused("expected Some");
+    script.refused_by_both("expected Some");
 }
 
 #[test]
@@ -190,7 +204,7 @@ fn a_stale_read_is_found() {
     script.put(&global("a"), ONE, 3);
     script.put(&global("a"), TWO, 4);
     script.get(&global("a"), Some(ONE));
-    script.refused("expected Some");
+    script.refused_by_both("expected Some");
 }
 
 #[test]
@@ -206,7 +220,7 @@ fn an_older_value_after_a_newer_one_is_found() {
     };
     with_reads(ONE, ONE).accepted();
     with_reads(ONE, TWO).accepted();
-    with_reads(TWO, ONE).refused("expected Some");
+    with_reads(TWO, ONE).refused_by_both("expected Some");
 }
 
 #[test]
@@ -226,7 +240,7 @@ fn a_read_from_the_future_is_found() {
     overlap(script.put(&global("a"), ONE, 3), 20, 30);
     overlap(script.get(&global("a"), Some(ONE)), 40, 50);
     overlap(&mut script.events[2], 60, 70);
-    script.refused("expected None");
+    script.refused_by_both("expected None");
 }
 
 #[test]
@@ -256,7 +270,7 @@ fn a_change_told_twice_is_found() {
         4,
         vec![told(&key, Some(ONE), 3), told(&key, Some(TWO), 4)],
     );
-    script.refused("told twice");
+    script.refused_by_both("told twice");
 }
 
 #[test]
@@ -302,7 +316,7 @@ fn changed_bytes_are_found() {
     let mut script = Script::new();
     script.put(&key, "{ }", 3);
     script.sync(Some(2), 3, vec![told(&key, Some("{}"), 3)]);
-    script.refused("is not");
+    script.refused_by_both("is not");
 }
 
 #[test]
@@ -332,7 +346,7 @@ fn two_winners_of_a_swap_are_found() {
         21,
         31,
     );
-    script.refused("Conflict");
+    script.refused_by_both("Conflict");
 }
 
 #[test]
@@ -343,7 +357,7 @@ fn a_loser_who_is_told_another_content_is_found() {
     script.put(&key, TWO, 4);
     let conflict = Answer::Refused(Why::Conflict(Arc::from(ONE)));
     script.swap(&key, "{}", Some("0"), conflict);
-    script.refused("expected one of");
+    script.refused_by_both("expected one of");
 }
 
 #[test]
@@ -352,7 +366,7 @@ fn a_conflict_without_a_reason_is_found() {
     script.put(&global("a"), ONE, 3);
     let conflict = Answer::Refused(Why::Conflict(Arc::from(ONE)));
     script.swap(&global("a"), "{}", Some("1"), conflict);
-    script.refused("nothing forbids it");
+    script.refused_by_both("nothing forbids it");
 }
 
 #[test]
@@ -361,13 +375,13 @@ fn a_write_by_a_dead_device_is_found() {
     script.remove("B", 77);
     script.act_as("B", 2);
     script.put(&global("a"), ONE, 4);
-    script.refused("SessionGone");
+    script.refused_by_both("SessionGone");
     let mut script = Script::new();
     script.remove("B", 77);
     script.login("B", 4);
     script.act_as("B", 2);
     script.put(&global("a"), ONE, 5);
-    script.refused("SessionGone");
+    script.refused_by_both("SessionGone");
 }
 
 #[test]
@@ -383,7 +397,7 @@ fn a_dead_device_that_wrote_before_it_died_is_accepted() {
 fn a_living_session_that_is_refused_is_found() {
     let mut script = Script::new();
     script.swap(&global("a"), ONE, None, Answer::Refused(Why::SessionGone));
-    script.refused("nothing forbids it");
+    script.refused_by_both("nothing forbids it");
 }
 
 #[test]
@@ -439,11 +453,11 @@ fn a_write_that_is_acknowledged_without_a_position_is_found() {
 fn a_deletion_of_nothing_that_takes_a_position_is_found() {
     let mut script = Script::new();
     script.delete(&global("a"), Some(3));
-    script.refused("nothing to delete");
+    script.refused_by_both("nothing to delete");
     let mut script = Script::new();
     script.put(&global("a"), ONE, 3);
     script.delete(&global("a"), None);
-    script.refused("it is there");
+    script.refused_by_both("it is there");
 }
 
 #[test]
@@ -486,12 +500,12 @@ fn what_another_user_wrote_explains_nothing() {
     script.put(&key, ONE, 3);
     script.user = user_id("bob");
     script.get(&key, Some(ONE));
-    script.refused("expected None");
+    script.refused_by_both("expected None");
     let mut script = Script::new();
     script.put(&key, ONE, 3);
     script.user = user_id("bob");
     script.sync(None, 0, vec![told(&key, Some(ONE), 0)]);
-    script.refused("out of order");
+    script.refused_by_both("out of order");
 }
 
 #[test]
@@ -540,7 +554,7 @@ fn an_unknown_outcome_is_tried_both_ways() {
     with_outcome(&[Some(ONE), Some(TWO)]).accepted();
     let first_there_then_not = with_outcome(&[Some(TWO), Some(ONE)]).history();
     assert!(check(&first_there_then_not).is_err());
-    with_outcome(&[None]).refused("expected Some");
+    with_outcome(&[None]).refused_by_both("expected Some");
 }
 
 #[test]
@@ -583,4 +597,32 @@ fn removals_that_overlap_are_put_in_the_order_that_explains_them() {
     script.now = 200;
     script.put(&global("a"), "{}", 7);
     script.accepted();
+}
+
+#[test]
+fn what_a_chain_leaves_out_is_found_by_both() {
+    let mut script = Script::new();
+    script.put(&global("a"), ONE, 3);
+    script.sync(None, 3, vec![told(&global("a"), Some(ONE), 3)]);
+    script.put(&global("a"), TWO, 4);
+    script.sync(Some(3), 4, vec![]);
+    script.refused_by_both("is missing");
+
+    let mut script = Script::new();
+    script.put(&global("a"), ONE, 3);
+    script.sync(None, 3, vec![told(&global("a"), Some(ONE), 3)]);
+    script.delete(&global("a"), Some(4));
+    script.sync(Some(3), 4, vec![]);
+    script.refused_by_both("is missing");
+}
+
+#[test]
+fn two_snapshots_of_one_moment_are_found_from_outside() {
+    let mut script = Script::new();
+    let (a, b) = (global("a"), global("b"));
+    overlap(script.put(&a, ONE, 3), 5, 50);
+    overlap(script.put(&b, ONE, 4), 5, 50);
+    overlap(script.sync(None, 3, vec![told(&a, Some(ONE), 3)]), 10, 11);
+    overlap(script.sync(None, 4, vec![told(&b, Some(ONE), 4)]), 12, 13);
+    script.refused_by_both("is missing");
 }

@@ -15,6 +15,7 @@ use crate::driver::{Mind, World};
 use crate::history::{Event, History, Tally};
 use crate::ops::{Rare, Since, Step, USERS, small_limits};
 use crate::oracle;
+use crate::outside;
 use crate::settings;
 
 /// How long a waiting sync may wait; it waits this long only where a wake-up was lost.
@@ -65,7 +66,8 @@ pub async fn sequential_histories_are_those_of_the_model(open: Opener) {
         let run = run_in_turn(&open, &steps);
         let history = block_in_place(|| Handle::current().block_on(run));
         tally.borrow_mut().count(&history);
-        oracle::check(&history).map_err(|v| TestCaseError::fail(v[0].to_string()))
+        oracle::check(&history).map_err(|v| TestCaseError::fail(v[0].to_string()))?;
+        outside::check(&history).map_err(TestCaseError::fail)
     });
     match outcome {
         Ok(()) => {}
@@ -111,6 +113,9 @@ pub async fn concurrent_histories_obey_the_laws(open: Opener) {
             let user = &violations[0].event.user;
             let whole = history.of(user);
             unreachable!("KITBAG_TEST_SEED={seed}: {}, in\n{whole}", told.join("\n"));
+        }
+        if let Err(why) = block_in_place(|| outside::check(&history)) {
+            unreachable!("KITBAG_TEST_SEED={seed}: {why}");
         }
     }
     if seeds.end - seeds.start > 1 {
