@@ -474,5 +474,11 @@ mod tests {
         );
         let config = set(&["registration.tokens=[\"s3cret\"]"]).unwrap();
         assert!(!format!("{config:?}").contains("s3cret"));
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("kitbag.toml");
+        fs::write(&file, "[registration]\ntokens = [\"s3cret]\n").unwrap();
+        let error = read(&file, &[]).unwrap_err().to_string();
+        let expected = "configuration: TOML parse error at line 2, column 19, invalid basic string";
+        assert_eq!(error, format!("{expected} (in `{}`)", file.display()));
     }
 }

@@ -20,6 +20,10 @@ pub(super) fn explain(error: &Error) -> String {
             };
             format!("there is no setting `{key}`{}", hint(field, known))
         }
+        // Not of a setting: the file as such cannot be read.
+        Kind::Message(message) if path.is_empty() => {
+            format!("{}{}", without_source(message), source(error))
+        }
         kind => {
             let wrong = match kind {
                 // Not what was found: it may be a token.
@@ -33,6 +37,18 @@ pub(super) fn explain(error: &Error) -> String {
             format!("setting `{path}`: {wrong}{}", source(error))
         }
     }
+}
+
+/// Drops the lines of the file that an error of TOML repeats: a token may stand there.
+fn without_source(message: &str) -> String {
+    let is_source = |line: &&str| {
+        let behind_number = line
+            .trim_start()
+            .trim_start_matches(|c: char| c.is_ascii_digit());
+        behind_number.trim_start().starts_with('|')
+    };
+    let lines: Vec<&str> = message.lines().filter(|line| !is_source(line)).collect();
+    lines.join(", ")
 }
 
 /// Names the file or the environment; of the command line the user knows.
