@@ -38,15 +38,8 @@ pub fn config(input: &[u8]) {
 
 /// Tells whether an error says where to look.
 fn names_its_place(error: &str) -> bool {
-    let name_behind = |start: &str| {
-        let rest = error.split_once(start).map(|(_, rest)| rest);
-        let name = rest.and_then(|rest| rest.split_once('`'));
-        name.is_some_and(|(name, _)| !name.is_empty())
-    };
-    name_behind("setting `")
-        || ["`--set ", "line ", "UTF-8"]
-            .iter()
-            .any(|place| error.contains(place))
+    let places = ["setting `", "`--set ", " at line ", "UTF-8"];
+    places.iter().any(|place| error.contains(place)) && !error.contains("setting ``:")
 }
 
 /// Asks a server for what settings bear on: numbers that do not fit show here.
