@@ -48,7 +48,7 @@ pub mod ops;
 pub mod oracle;
 pub mod outside;
 pub mod pausing;
-mod settings;
+pub mod settings;
 #[doc(hidden)]
 pub mod suite;
 

@@ -1,12 +1,17 @@
 //! The two wishes of whoever runs the tests.
 
 /// Tells whether `KITBAG_TEST_LONG=1` asks for the long form: many seeds instead of a few seconds.
-pub(crate) fn is_long() -> bool {
+#[must_use]
+pub fn is_long() -> bool {
     variable("KITBAG_TEST_LONG").is_some_and(|value| value == "1")
 }
 
 /// Returns the one seed that `KITBAG_TEST_SEED` asks to run again.
-pub(crate) fn seed() -> Option<u64> {
+///
+/// # Panics
+/// Where it is no number.
+#[must_use]
+pub fn seed() -> Option<u64> {
     let text = variable("KITBAG_TEST_SEED")?;
     Some(text.parse().expect("KITBAG_TEST_SEED is a number"))
 }
