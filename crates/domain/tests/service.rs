@@ -469,3 +469,24 @@ async fn a_deletion_obeys_an_expectation_too() {
     assert_eq!(echo.len(), 1, "also where there was nothing (law 11)");
     assert_eq!((echo[0].position, &echo[0].content), (position, &None));
 }
+
+#[tokio::test]
+async fn a_full_account_may_delete_by_a_put() {
+    let limits = Limits {
+        quota: Quota {
+            entries_max: 1,
+            ..Quota::default()
+        },
+        ..Limits::default()
+    };
+    let ground = Ground::with(limits).await;
+    ground.put(&ground.phone, &global("a"), "{}").await.unwrap();
+    let requester = ground.phone.requester();
+    // What is not there too: the put that compares needs room, though nothing of it stays.
+    for key in [global("b"), global("a")] {
+        let permit = ground.service.permit(&requester, key).await.unwrap();
+        let deleted = permit.delete_expecting(Expectation::default()).await;
+        assert!(deleted.is_ok(), "{deleted:?}");
+    }
+    assert_eq!(ground.phone.entry(&global("a")).await, None);
+}

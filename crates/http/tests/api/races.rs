@@ -2,6 +2,7 @@
 //! step of a commit, and what must fall into that moment happens then.
 
 mod commits;
+mod turns;
 mod waiting;
 mod writes;
 

@@ -149,3 +149,45 @@ fn data_belong_to_one_server_name() {
     }
     Server::start(dir.path(), &["--server-name", "a.example"]).stop();
 }
+
+/// Each store draws an epoch when it is made: else the token of one would tell another one's client
+/// that nothing has changed.
+#[test]
+fn a_token_of_another_store_is_answered_in_full() {
+    let sync = "/_matrix/client/v3/sync";
+    let dirs = [directory(), directory()];
+    let servers = dirs.each_ref().map(|dir| Server::start(dir.path(), &[]));
+    let clients = servers.each_ref().map(|server| {
+        let alice = server.client().register("alice", "wordpass");
+        assert_eq!(alice.put("alice", "app.test", "{}").status, 200);
+        alice
+    });
+    let of_the_first = clients[0].send("GET", sync, "").json();
+    let since = of_the_first["next_batch"].as_str().unwrap();
+    let path = format!("{sync}?since={since}");
+    let events = |client: &Client| {
+        let told = client.send("GET", &path, "").json();
+        let events = told["account_data"]["events"].as_array().unwrap().len();
+        events
+    };
+    assert_eq!(
+        clients.each_ref().map(events),
+        [0, 2],
+        "with the push rules"
+    );
+    for server in servers {
+        server.stop();
+    }
+}
+
+#[test]
+fn the_store_obeys_the_limits_that_are_set() {
+    let dir = directory();
+    let server = Server::start(dir.path(), &["--set", "limits.entries_max=1"]);
+    let alice = server.client().register("alice", "wordpass");
+    assert_eq!(alice.put("alice", "app.first", "{}").status, 200);
+    let refused = alice.put("alice", "app.second", "{}");
+    assert_eq!(refused.status, 403, "{refused:?}");
+    assert_eq!(refused.json()["errcode"], "M_USER_LIMIT_EXCEEDED");
+    server.stop();
+}

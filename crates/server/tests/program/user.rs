@@ -281,3 +281,22 @@ fn the_name_in_the_data_is_good_where_none_is_given() {
     let other = ["--server-name", "y.example", "list"];
     assert_refused(&user(dir.path(), &other, ""), "x.example");
 }
+
+/// It may hold a password.
+#[test]
+fn what_is_no_command_is_not_repeated() {
+    use std::io::{Read as _, Write as _};
+    let dir = directory();
+    let server = Server::start(dir.path(), &[]);
+    let socket = dir.path().join("data/admin.sock");
+    let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
+    stream
+        .write_all(b"{\"command\":\"no_such\",\"password\":\"wordpass\"}\n")
+        .unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).unwrap();
+    assert!(reply.contains("does not know"), "{reply}");
+    assert!(!reply.contains("wordpass"), "{reply}");
+    let ended = server.stop();
+    assert!(!ended.stderr.contains("wordpass"), "{}", ended.stderr);
+}

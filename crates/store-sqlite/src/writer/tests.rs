@@ -458,3 +458,52 @@ async fn a_long_read_does_not_hold_up_the_writer_at_rest() {
     bench.writer.rest();
     assert_eq!(bench.log_bytes(), 0);
 }
+
+#[tokio::test]
+async fn a_batch_has_a_bound_of_bytes() {
+    let mut bench = Bench::new(options());
+    let weight = Weight {
+        bytes: limit::BATCH_BYTES_MAX / 2,
+        needs_savepoint: false,
+    };
+    let submit = |bench: &Bench| -> Reply<()> { bench.queue.submit(weight, |_| Ok(())) };
+    let replies = [submit(&bench), submit(&bench), submit(&bench)];
+    bench.step();
+    assert_eq!(bench.writer.jobs.len(), 1, "the third one waits");
+    bench.step();
+    for reply in replies {
+        reply.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn after_a_failed_commit_the_connection_is_opened_anew() {
+    let mut bench = Bench::new(options());
+    // A setting lives and dies with its connection.
+    let marked = bench.run("PRAGMA cache_size = 77");
+    bench.step();
+    marked.await.unwrap();
+    let deferred = bench.run("PRAGMA defer_foreign_keys = ON");
+    let orphan = bench.run("INSERT INTO filters (user, number, filter) VALUES (99, 0, '')");
+    bench.step();
+    deferred.await.unwrap_err();
+    orphan.await.unwrap_err();
+    let sql = "PRAGMA cache_size";
+    let size = first(bench.writer.connection(), sql, [], |row| {
+        Ok(row.get::<_, i64>(0)?)
+    });
+    assert_ne!(size.unwrap(), Some(77));
+}
+
+#[tokio::test]
+async fn a_log_that_was_emptied_is_emptied_again() {
+    let mut bench = Bench::new(options());
+    for name in ["first", "second"] {
+        let written = bench.add(name);
+        bench.step();
+        written.await.unwrap();
+        assert!(bench.log_bytes() > 0, "{name}");
+        bench.writer.rest();
+        assert_eq!(bench.log_bytes(), 0, "{name}");
+    }
+}
