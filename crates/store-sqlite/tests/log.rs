@@ -84,8 +84,9 @@ async fn the_log_stays_small_under_a_storm_of_puts() {
         assert!(largest <= LOG_BYTES_MAX, "the log grew to {largest} bytes");
     }
     let stats = store.stats();
+    // A commit is counted behind its acknowledgement, so the last one may not be yet.
     assert!(
-        stats.commits < stats.writes,
+        stats.commits + 1 < stats.writes,
         "no commit was shared: {stats:?}"
     );
 }
