@@ -21,6 +21,7 @@
 #![warn(missing_docs)]
 
 mod accounts;
+mod backup;
 pub mod check;
 mod checkpoint;
 mod connections;
@@ -35,6 +36,7 @@ mod rows;
 mod store;
 mod writer;
 
+pub use backup::{BackupError, Copied, Copying, Progress};
 pub use open::OpenError;
 pub use options::{Durability, Observer, Options, Step, limit};
 pub use store::{SqliteStore, Stats};

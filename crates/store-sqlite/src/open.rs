@@ -12,8 +12,10 @@ use crate::error::is_damaged_file;
 use crate::format::{self, APPLICATION_ID, Header, MIGRATIONS, Migration, Role, Source};
 use crate::options::{Options, limit};
 
-const DATABASE_FILE: &str = "kitbag.db";
+pub(crate) const DATABASE_FILE: &str = "kitbag.db";
 const LOCK_FILE: &str = "lock";
+/// Other files of the directory that a copy must not replace.
+pub(crate) const OWN_FILES: [&str; 2] = [LOCK_FILE, "admin.sock"];
 
 /// Why a store was not opened.
 #[derive(Debug, Error)]

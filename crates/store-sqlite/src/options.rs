@@ -38,6 +38,17 @@ pub mod limit {
     pub const WAL_FRAMES_HARD: u64 = 256 * 1024 * 1024 / PAGE_BYTES;
     /// Idle time after which the log is emptied, so that what was erased does not stay in it.
     pub const WAL_IDLE_MS: u64 = 5_000;
+    /// Pages that a backup copies between two batches: 256 KiB, which take about half a
+    /// millisecond where the system has them in memory.
+    pub const BACKUP_STEP_PAGES: i32 = 64;
+    /// How often a backup begins again: a batch larger than the page cache that is rolled back makes
+    /// it, and so does a write by another program.
+    pub const BACKUP_RESTARTS_MAX: u32 = 16;
+    /// Pages of a backup that wait to be written to the disk, so that a commit does not find the
+    /// disk busy with all of them: 16 MiB.
+    pub const BACKUP_SYNC_PAGES: u64 = 16 * 1024 * 1024 / PAGE_BYTES;
+    /// How often a backup looks whether it is still wanted.
+    pub const BACKUP_LOOK_MS: u64 = 100;
     /// Page size of the database: SQLite's default, fixed here since the format holds it.
     pub const PAGE_BYTES: u64 = 4_096;
 }
@@ -101,7 +112,7 @@ pub enum Durability {
     None,
 }
 
-/// A step of the writer on the way of a batch, in this order.
+/// A step of the writer: on the way of a batch, in this order, or of a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// All writes of the batch were run; COMMIT comes next.
@@ -110,6 +121,8 @@ pub enum Step {
     BeforeWakeUp,
     /// They were woken; the writers of the batch are answered next.
     BeforeAcknowledgement,
+    /// Some pages of a backup were copied, and not all; a batch comes next where one waits.
+    WithinBackup,
 }
 
 /// Called on the writer's thread at each [`Step`], which waits for it.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::iter;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
@@ -23,8 +23,8 @@ use crate::options::{Durability, Options};
 use crate::readers::{self, ReadQueue};
 use crate::writer::{self, Control, Counters, Setup, WriteQueue};
 
-/// Messages to the writer that may wait: one of a checkpoint, one of closing.
-const CONTROL_MAX: usize = 2;
+/// Messages to the writer that may wait: one of a checkpoint, one of closing, one of a backup.
+const CONTROL_MAX: usize = 3;
 
 /// The store in a directory; see the crate's documentation.
 ///
@@ -35,7 +35,11 @@ pub struct SqliteStore {
     pub(crate) writes: WriteQueue,
     pub(crate) wakeups: Arc<Wakeups>,
     connections: Arc<Connections>,
-    control: Sender<Control>,
+    pub(crate) control: Sender<Control>,
+    /// Where the database lies.
+    pub(crate) file: PathBuf,
+    /// Whether a backup is under way.
+    pub(crate) is_copying: AtomicBool,
     pub(crate) counters: Arc<Counters>,
     running: Mutex<Option<Running>>,
 }
@@ -147,6 +151,8 @@ impl SqliteStore {
             wakeups,
             connections,
             control,
+            file: source.file,
+            is_copying: AtomicBool::new(false),
             counters,
             running: Mutex::new(Some(running)),
         })

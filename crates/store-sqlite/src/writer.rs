@@ -5,6 +5,7 @@
 //! wake-up, acknowledgement. A write is acknowledged only behind its COMMIT and behind the
 //! wake-up of those who wait for it.
 
+mod copying;
 mod job;
 mod recovery;
 #[cfg(test)]
@@ -25,11 +26,14 @@ use crate::error::{Failure, Halt};
 use crate::format::Source;
 use crate::options::{Observer, Options, Step, limit};
 use crate::rows::run;
+pub(crate) use copying::{Order, Stop};
 use job::{Job, Verdict};
 pub(crate) use job::{Tx, Weight};
 
 /// What the writer is asked to do between batches.
 pub(crate) enum Control {
+    /// Copy the database, step by step between the batches.
+    Backup(Box<Order>),
     /// The bulk was copied: copy the rest, so that the log starts anew.
     Checkpoint,
     /// Commit what is queued and end.
@@ -169,6 +173,12 @@ struct Abort {
     maybe_changed: Changed,
 }
 
+/// That the connections must be opened anew.
+struct Fault {
+    /// Whom to wake afterwards.
+    maybe_changed: Changed,
+}
+
 impl Abort {
     /// Nothing of the batch was done.
     fn undone(failure: &Failure) -> Self {
@@ -191,6 +201,7 @@ impl Writer {
                     Err(_) => self.state = State::Closing,
                 },
                 recv(control) -> control => match control {
+                    Ok(Control::Backup(order)) => self.back_up(*order),
                     Ok(Control::Checkpoint) => self.finish_checkpoint(),
                     Ok(Control::Close) | Err(_) => self.state = State::Closing,
                 },
@@ -204,30 +215,57 @@ impl Writer {
         self.setup.connection
     }
 
+    fn serve(&mut self, first: Box<dyn Job>) {
+        let connection = self.take_connection();
+        let served = self.serve_on(&connection, first);
+        self.give_back(connection, served);
+    }
+
+    #[cfg(test)]
     fn connection(&self) -> &Connection {
-        let connection = self.setup.connection.as_ref();
+        self.setup.connection.as_ref().expect("no fault is under way")
+    }
+
+    /// Takes the connection, so that something may live on it while the writer goes on.
+    fn take_connection(&mut self) -> Connection {
+        let connection = self.setup.connection.take();
         connection.expect("recovery returns with a connection or ends the writer")
     }
 
-    fn serve(&mut self, first: Box<dyn Job>) {
+    /// Puts the connection back, and opens all anew where the work on it ended in a fault.
+    fn give_back(&mut self, connection: Connection, worked: Result<(), Fault>) {
+        self.setup.connection = Some(connection);
+        if let Err(Fault { maybe_changed }) = worked {
+            self.recover();
+            // What is in doubt may have come out as written: let those who wait look.
+            self.publish(&maybe_changed);
+        }
+    }
+
+    /// Takes a batch from the queue and answers all in it.
+    fn serve_on(&mut self, connection: &Connection, first: Box<dyn Job>) -> Result<(), Fault> {
         let mut batch = self.gather(first);
         // Also a batch that is rolled back may have got into the log.
         self.log.is_empty = false;
-        match self.transact(&mut batch) {
+        match self.transact(connection, &mut batch) {
             Ok(changed) => {
                 self.reach(Step::BeforeWakeUp);
                 self.publish(&changed);
                 self.reach(Step::BeforeAcknowledgement);
                 acknowledge(batch, &self.setup.counters);
-                self.after_commit();
+                self.after_commit(connection);
+                Ok(())
             }
-            Err(abort) => self.give_up(batch, abort),
+            Err(abort) => give_up(connection, batch, abort),
         }
     }
 
     /// Runs a batch as one transaction; returns whom to wake.
-    fn transact(&self, batch: &mut [Box<dyn Job>]) -> Result<Changed, Abort> {
-        let connection = self.connection();
+    fn transact(
+        &self,
+        connection: &Connection,
+        batch: &mut [Box<dyn Job>],
+    ) -> Result<Changed, Abort> {
         begin(connection).map_err(|failure| Abort::undone(&failure))?;
         let changed = run_jobs(connection, &self.limits, batch)?;
         self.reach(Step::BeforeCommit);
@@ -267,30 +305,10 @@ impl Writer {
         }
     }
 
-    /// Tells all of a batch that it was not committed, and mends the connections after a fault.
-    fn give_up(&mut self, batch: Vec<Box<dyn Job>>, abort: Abort) {
-        let Abort {
-            error,
-            is_fault,
-            maybe_changed,
-        } = abort;
-        let writes = batch.len();
-        tracing::error!(%error, writes, is_fault, "gave up a batch of writes");
-        let rolled_back = roll_back(self.connection());
-        for job in batch {
-            job.fail(error.clone());
-        }
-        if is_fault || rolled_back.is_err() {
-            self.recover();
-        }
-        // What is in doubt may have come out as written: let those who wait look.
-        self.publish(&maybe_changed);
-    }
-
     /// Looks how the log has grown, and asks for a checkpoint or stops for one.
-    fn after_commit(&mut self) {
+    fn after_commit(&mut self, connection: &Connection) {
         let counters = &self.setup.counters;
-        let frames = checkpoint::frames(self.connection()).unwrap_or_default();
+        let frames = checkpoint::frames(connection).unwrap_or_default();
         counters.commits.fetch_add(1, Ordering::Relaxed);
         counters.wal_frames.store(frames.logged, Ordering::Relaxed);
         if self.log.wants_checkpoint(frames) {
@@ -298,14 +316,20 @@ impl Writer {
             self.setup.checkpoint.try_send(()).ok();
         }
         if self.log.wants_truncation(frames) {
-            let truncated = checkpoint::truncate(self.connection());
+            let truncated = checkpoint::truncate(connection);
             self.note_truncation(truncated);
         }
     }
 
     fn finish_checkpoint(&mut self) {
+        let connection = self.take_connection();
+        self.finish_checkpoint_on(&connection);
+        self.give_back(connection, Ok(()));
+    }
+
+    fn finish_checkpoint_on(&mut self, connection: &Connection) {
         self.log.checkpoint_ended();
-        if let Err(error) = checkpoint::passive(self.connection()) {
+        if let Err(error) = checkpoint::passive(connection) {
             tracing::warn!(%error, "a checkpoint failed");
         }
     }
@@ -316,8 +340,10 @@ impl Writer {
     /// not wait for a read.
     fn rest(&mut self) {
         if !self.log.is_empty {
-            let truncated = checkpoint::truncate_at_once(self.connection());
+            let connection = self.take_connection();
+            let truncated = checkpoint::truncate_at_once(&connection);
             self.note_truncation(truncated);
+            self.give_back(connection, Ok(()));
         }
     }
 
@@ -330,6 +356,29 @@ impl Writer {
             Err(error) => tracing::debug!(%error, "the write-ahead log was not emptied"),
         }
     }
+}
+
+/// Tells all of a batch that it was not committed.
+fn give_up(
+    connection: &Connection,
+    batch: Vec<Box<dyn Job>>,
+    abort: Abort,
+) -> Result<(), Fault> {
+    let Abort {
+        error,
+        is_fault,
+        maybe_changed,
+    } = abort;
+    let writes = batch.len();
+    tracing::error!(%error, writes, is_fault, "gave up a batch of writes");
+    let rolled_back = roll_back(connection);
+    for job in batch {
+        job.fail(error.clone());
+    }
+    if is_fault || rolled_back.is_err() {
+        return Err(Fault { maybe_changed });
+    }
+    Ok(())
 }
 
 fn begin(connection: &Connection) -> Result<(), Failure> {

@@ -7,7 +7,7 @@ use crossbeam_channel::RecvTimeoutError;
 use kitbag_domain::StoreError;
 use rusqlite::Connection;
 
-use super::{Control, State, Writer};
+use super::{Control, State, Stop, Writer};
 use crate::error::Failure;
 use crate::format::Role;
 use crate::options::limit;
@@ -74,6 +74,7 @@ impl Writer {
         }
         while let Ok(control) = self.setup.control.try_recv() {
             match control {
+                Control::Backup(order) => order.refuse(Stop::Fault),
                 Control::Checkpoint => self.log.checkpoint_ended(),
                 Control::Close => self.state = State::Closing,
             }

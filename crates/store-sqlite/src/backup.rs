@@ -1,0 +1,287 @@
+//! A backup of a store that works on: [`SqliteStore::backup`].
+
+use std::fs;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, bounded, select};
+use rusqlite::Connection;
+use thiserror::Error;
+
+use crate::SqliteStore;
+use crate::copy::Draft;
+use crate::format;
+use crate::open::{DATABASE_FILE, OWN_FILES, OpenError};
+use crate::options::limit;
+use crate::writer::{Control, Order, Stop};
+
+const LOOK: Duration = Duration::from_millis(limit::BACKUP_LOOK_MS);
+
+/// How a copy is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copying {
+    /// Whether a file of that name may be replaced.
+    pub replace: bool,
+    /// Whether the copy must be whole to get its name. A check wants it as it is.
+    pub verify: bool,
+}
+
+/// How far a backup is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Pages of 4 KiB are being copied. Both figures may grow, and begin again.
+    Copying {
+        /// Pages that were copied.
+        pages: u64,
+        /// All pages.
+        of: u64,
+    },
+    /// All was copied and is being looked through.
+    Verifying,
+}
+
+/// A copy that was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// Why no copy was made; nothing of it is left.
+#[derive(Debug, Error)]
+pub enum BackupError {
+    /// Another one is under way.
+    #[error("another backup, or a check, is under way")]
+    Busy,
+    /// It was given up.
+    #[error("the backup was given up")]
+    Cancelled,
+    /// The store is closed, or was closed meanwhile.
+    #[error("the store was closed before the backup was whole")]
+    Closed,
+    /// What was copied is not sound.
+    #[error("the copy is damaged ({reason}), and so most likely is the store")]
+    Damaged {
+        /// What was found first.
+        reason: String,
+    },
+    /// There is a file of that name.
+    #[error("`{}` exists already", file.display())]
+    Exists {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The store's own files failed meanwhile.
+    #[error("the store's own files failed before the backup was whole")]
+    Fault,
+    /// The name is one of the store's own files, or that of something which is not a file.
+    #[error("`{}` cannot be a backup: {reason}", file.display())]
+    Name {
+        /// The file.
+        file: PathBuf,
+        /// What it is.
+        reason: &'static str,
+    },
+    /// SQLite began again too often.
+    #[error(
+        "the backup had to begin again more than {} times",
+        limit::BACKUP_RESTARTS_MAX
+    )]
+    Restarted,
+    /// The copy could not be written.
+    #[error(transparent)]
+    Write(#[from] OpenError),
+}
+
+impl SqliteStore {
+    /// Copies the store to the file `to`, which holds all that was committed when the copying ended.
+    ///
+    /// The store works on meanwhile. The copy is one file, for its owner alone; it gets its name when
+    /// it is whole and on the disk. `progress` is called at least ten times a second, except while
+    /// the disk takes its time, and may give the backup up. Blocks: a call in an async context
+    /// belongs on a thread that may block.
+    /// # Errors
+    /// [`BackupError`]; then no file of that name was made or changed.
+    pub fn backup(
+        &self,
+        to: &Path,
+        copying: Copying,
+        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Copied, BackupError> {
+        if self.is_copying.swap(true, Ordering::Acquire) {
+            return Err(BackupError::Busy);
+        }
+        let _turn = Turn(&self.is_copying);
+        self.check_name(to, copying.replace)?;
+        let draft = Draft::create(to)?;
+        self.copy(&draft, progress)?;
+        draft.seal().map_err(sealed)?;
+        if copying.verify {
+            verify(&draft, progress)?;
+        }
+        let bytes = fs::metadata(draft.path()).map(|metadata| metadata.len());
+        let bytes = bytes.map_err(|source| io_error("look at", draft.path(), source))?;
+        match draft.finish(copying.replace) {
+            // It came while the copy was being made.
+            Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
+                Err(BackupError::Exists {
+                    file: to.to_owned(),
+                })
+            }
+            finished => Ok(finished.map(|()| Copied { bytes })?),
+        }
+    }
+
+    /// Checks that a copy may get this name.
+    fn check_name(&self, to: &Path, replace: bool) -> Result<(), BackupError> {
+        let refused = |reason| BackupError::Name {
+            file: to.to_owned(),
+            reason,
+        };
+        let name = to.file_name().ok_or_else(|| refused("it names no file"))?;
+        let name = name.to_string_lossy().to_ascii_lowercase();
+        let is_own = name.starts_with(DATABASE_FILE) || OWN_FILES.contains(&name.as_str());
+        if is_own && is_same(to.parent(), self.file.parent()) {
+            return Err(refused("the store itself keeps files of such names there"));
+        }
+        match fs::metadata(to) {
+            Ok(metadata) if !metadata.is_file() => Err(refused("it is not a file")),
+            Ok(_) if !replace => Err(BackupError::Exists {
+                file: to.to_owned(),
+            }),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(io_error("look at", to, error).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Has the writer copy everything into the draft.
+    fn copy(
+        &self,
+        draft: &Draft,
+        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<(), BackupError> {
+        let (told, tells) = bounded(1);
+        let (ended, end) = bounded(1);
+        let is_cancelled = Arc::<AtomicBool>::default();
+        let order = Order {
+            target: draft.connect()?,
+            progress: told,
+            is_cancelled: Arc::clone(&is_cancelled),
+            ended,
+        };
+        let ordered = self.control.send(Control::Backup(Box::new(order)));
+        ordered.map_err(|_| BackupError::Closed)?;
+        let (mut pages, mut of, mut synced) = (0, 0, 0);
+        loop {
+            select! {
+                recv(tells) -> told => (pages, of) = told.unwrap_or((pages, of)),
+                recv(end) -> end => return match end {
+                    Ok(Ok(())) => Ok(()),
+                    Ok(Err(stop)) => Err(stopped(draft, stop)),
+                    Err(_) => Err(BackupError::Closed),
+                },
+                default(LOOK) => {}
+            }
+            if pages >= synced + limit::BACKUP_SYNC_PAGES {
+                draft.sync()?;
+                synced = pages;
+            }
+            if progress(Progress::Copying { pages, of }).is_break() {
+                is_cancelled.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Lets SQLite look through the copy; the indexes are left to a check.
+fn verify(
+    draft: &Draft,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<(), BackupError> {
+    let connection = format::connect_quietly(draft.path()).map_err(|error| draft.error(&error))?;
+    let interrupt = connection.get_interrupt_handle();
+    let (done, end) = bounded(1);
+    let mut is_cancelled = false;
+    let checked = thread::scope(|scope| {
+        scope.spawn(move || drop(done.send(quick_check(&connection))));
+        loop {
+            match end.recv_timeout(LOOK) {
+                Ok(checked) => return checked,
+                Err(RecvTimeoutError::Disconnected) => return Ok("a panic".to_owned()),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if progress(Progress::Verifying).is_break() {
+                is_cancelled = true;
+                interrupt.interrupt();
+            }
+        }
+    });
+    match checked {
+        _ if is_cancelled => Err(BackupError::Cancelled),
+        Ok(found) if found == "ok" => Ok(()),
+        Ok(reason) => Err(BackupError::Damaged {
+            reason: reason.replace('\n', " "),
+        }),
+        Err(error) => Err(BackupError::Damaged {
+            reason: error.to_string(),
+        }),
+    }
+}
+
+fn quick_check(connection: &Connection) -> rusqlite::Result<String> {
+    connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+}
+
+/// A copy that cannot be sealed is as damaged as its original.
+fn sealed(error: OpenError) -> BackupError {
+    match error {
+        OpenError::Corrupt { reason, .. } => BackupError::Damaged { reason },
+        error => error.into(),
+    }
+}
+
+fn stopped(draft: &Draft, stop: Stop) -> BackupError {
+    match stop {
+        Stop::Busy => BackupError::Busy,
+        Stop::Cancelled => BackupError::Cancelled,
+        Stop::Closed => BackupError::Closed,
+        Stop::Fault => BackupError::Fault,
+        Stop::Restarted => BackupError::Restarted,
+        Stop::Sqlite(error) => draft.error(&error).into(),
+    }
+}
+
+fn is_same(one: Option<&Path>, other: Option<&Path>) -> bool {
+    let real = |dir: Option<&Path>| {
+        let dir = dir.filter(|dir| !dir.as_os_str().is_empty());
+        fs::canonicalize(dir.unwrap_or(Path::new("."))).ok()
+    };
+    real(one) == real(other)
+}
+
+fn io_error(action: &'static str, file: &Path, source: io::Error) -> OpenError {
+    OpenError::Io {
+        action,
+        file: file.to_owned(),
+        source,
+    }
+}
+
+/// That a backup is under way.
+struct Turn<'a>(&'a AtomicBool);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests;
