@@ -7,13 +7,13 @@ use clap::Args;
 
 use crate::parts::{Outcome, PartResult, Parts};
 use crate::workspace::Workspace;
-use crate::{conformance, e2e, mutants, process, readme, test, tidy};
+use crate::{conformance, e2e, fuzz, mutants, process, readme, test, tidy};
 
 /// How to run the parts.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct CiArguments {
     /// Also take the time for what is rare: many more cases in property tests, benches in full,
-    /// and the mutants.
+    /// fuzzing and the mutants.
     #[arg(long)]
     long: bool,
     /// Run the parts behind a failed one too.
@@ -54,6 +54,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &CiArguments) -> anyhow::Res
     parts.part("e2e js", || e2e::part(workspace, e2e::Sdk::Js));
     parts.part("bench", || bench(workspace, arguments.long));
     if arguments.long {
+        parts.part("fuzz", || fuzz::part(workspace));
         parts.part("mutants", || mutants::part(workspace));
     }
 

@@ -9,6 +9,7 @@
 mod ci;
 mod conformance;
 mod e2e;
+mod fuzz;
 mod mutants;
 mod parts;
 mod process;
@@ -25,6 +26,7 @@ use clap::{Parser, Subcommand};
 use crate::ci::CiArguments;
 use crate::conformance::ConformanceArguments;
 use crate::e2e::E2eArguments;
+use crate::fuzz::FuzzArguments;
 use crate::mutants::MutantsArguments;
 use crate::readme::ReadmeArguments;
 use crate::test::TestArguments;
@@ -50,6 +52,10 @@ enum Task {
     ///
     /// Installs them, at the versions locked in `e2e/`, below the target directory.
     E2e(E2eArguments),
+    /// Runs each fuzz target of `fuzz/` for a minute, led by coverage.
+    ///
+    /// Works on the stable toolchain; needs a C++ compiler.
+    Fuzz(FuzzArguments),
     /// Takes rules out of the product, one at a time, and sees that tests notice each.
     ///
     /// Works on a copy of the commit that is checked out, below the target directory. A test that
@@ -79,6 +85,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Ci(arguments) => ci::run(&workspace, &arguments),
         Task::Conformance(arguments) => conformance::task(&workspace, &arguments),
         Task::E2e(arguments) => e2e::task(&workspace, &arguments),
+        Task::Fuzz(arguments) => fuzz::task(&workspace, &arguments),
         Task::Mutants(arguments) => mutants::task(&workspace, &arguments),
         Task::Readme(arguments) => readme::task(&workspace, &arguments),
         Task::Test(arguments) => test::task(&workspace, &arguments),
