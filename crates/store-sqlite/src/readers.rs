@@ -91,3 +91,23 @@ impl ReadQueue {
 fn lost() -> StoreError {
     StoreError::Unavailable("the store is closed, or the read panicked".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use kitbag_domain::ServerName;
+
+    use super::*;
+    use crate::{Options, SqliteStore};
+
+    #[tokio::test]
+    async fn a_panic_ends_its_read_only() {
+        let mut options = Options::new(ServerName::parse("localhost").unwrap(), 1);
+        options.reader_threads = 1;
+        let store = SqliteStore::ephemeral(options).unwrap();
+        let panics: BoxFuture<'_, Result<(), StoreError>> = store
+            .reads
+            .submit(|_| panic!("as a rule of the domain might"));
+        assert!(matches!(panics.await, Err(StoreError::Unavailable(_))));
+        assert_eq!(store.reads.submit(|_| Ok(7)).await, Ok(7));
+    }
+}
