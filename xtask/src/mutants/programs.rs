@@ -15,7 +15,7 @@ use super::table::{TestName, TestProgram, TestTarget};
 use crate::process::{self, Ended};
 
 /// The longest test takes some seconds; one that takes this long has lost what it waits for.
-const TEST_TIMEOUT: Duration = Duration::from_secs(60);
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where the programs are that were built.
 type Built = BTreeMap<TestProgram, (PathBuf, PathBuf)>;
