@@ -16,7 +16,7 @@ use thiserror::Error;
 use crate::SqliteStore;
 use crate::copy::Draft;
 use crate::format;
-use crate::open::{DATABASE_FILE, OWN_FILES, OpenError};
+use crate::open::{self, DATABASE_FILE, OWN_FILES, OpenError};
 use crate::options::limit;
 use crate::writer::{Control, Order, Stop};
 
@@ -146,7 +146,7 @@ impl SqliteStore {
         let name = to.file_name().ok_or_else(|| refused("it names no file"))?;
         let name = name.to_string_lossy().to_ascii_lowercase();
         let is_own = name.starts_with(DATABASE_FILE) || OWN_FILES.contains(&name.as_str());
-        if is_own && is_same(to.parent(), self.file.parent()) {
+        if is_own && open::is_same(to.parent(), self.file.parent()) {
             return Err(refused("the store itself keeps files of such names there"));
         }
         match fs::metadata(to) {
@@ -256,14 +256,6 @@ fn stopped(draft: &Draft, stop: Stop) -> BackupError {
         Stop::Restarted => BackupError::Restarted,
         Stop::Sqlite(error) => draft.error(&error).into(),
     }
-}
-
-fn is_same(one: Option<&Path>, other: Option<&Path>) -> bool {
-    let real = |dir: Option<&Path>| {
-        let dir = dir.filter(|dir| !dir.as_os_str().is_empty());
-        fs::canonicalize(dir.unwrap_or(Path::new("."))).ok()
-    };
-    real(one) == real(other)
 }
 
 fn io_error(action: &'static str, file: &Path, source: io::Error) -> OpenError {

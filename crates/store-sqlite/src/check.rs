@@ -8,7 +8,7 @@ mod mend;
 mod structure;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rusqlite::Connection;
 
@@ -114,6 +114,16 @@ impl Report {
         kinds.any(|kind| matches!(kind, Kind::Damage | Kind::Schema))
     }
 
+    /// A damage that shows at once is a finding like one that shows later.
+    fn of_damage(error: OpenError) -> Result<Self, OpenError> {
+        let OpenError::Corrupt { reason, .. } = error else {
+            return Err(error);
+        };
+        let mut report = Self::default();
+        report.add(Kind::Damage, None, reason);
+        Ok(report)
+    }
+
     fn add(&mut self, kind: Kind, user: Option<&str>, text: String) {
         if self.findings.len() < FINDINGS_MAX {
             let user = user.map(str::to_owned);
@@ -136,8 +146,10 @@ impl Report {
 /// [`OpenError`] where it cannot be looked at, as where a server uses it, it is missing, is not
 /// Kitbag's or of a newer format.
 pub fn check(dir: &Path) -> Result<Report, OpenError> {
-    let (file, _lock) = open::existing(dir)?;
-    examine_file(&file)
+    match open::existing(dir) {
+        Ok((file, _lock)) => examine_file(&file),
+        Err(error) => Report::of_damage(error),
+    }
 }
 
 /// Checks a copy that nobody uses; writes nothing.
@@ -154,9 +166,10 @@ pub fn check_copy(file: &Path) -> Result<Report, OpenError> {
 /// # Errors
 /// As [`check()`], and where the copy or the transaction fails: then nothing was mended.
 pub fn mend(dir: &Path, mending: &Mending) -> Result<Mended, OpenError> {
-    let (file, _lock) = open::existing(dir)?;
-    let before = examine_file(&file)?;
-    mend::mend(&file, before, mending)
+    match open::existing(dir) {
+        Ok((file, _lock)) => mend::mend(&file, examine_file(&file)?, mending),
+        Err(error) => Report::of_damage(error).map(Mended::nothing),
+    }
 }
 
 fn examine_file(file: &Path) -> Result<Report, OpenError> {
@@ -166,13 +179,7 @@ fn examine_file(file: &Path) -> Result<Report, OpenError> {
             report.format = header.version;
             Ok(report)
         }
-        // A damage that shows at once is a finding like one that shows later.
-        Err(OpenError::Corrupt { reason, .. }) => {
-            let mut report = Report::default();
-            report.add(Kind::Damage, None, reason);
-            Ok(report)
-        }
-        Err(error) => Err(error),
+        Err(error) => Report::of_damage(error),
     }
 }
 
@@ -198,11 +205,4 @@ fn examine(connection: &Connection, migrations: &[format::Migration]) -> Report 
     });
     books::audit(connection, &mut report);
     report
-}
-
-/// The name of a file beside the database.
-fn beside(file: &Path, suffix: &str) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }

@@ -7,6 +7,7 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 use tempfile::{Builder, NamedTempFile, PersistError};
 
+use crate::format;
 use crate::open::{OpenError, sqlite_error, sync_dir};
 
 /// Pages in the cache of a copy's connection: what is written should reach the file step by step.
@@ -86,14 +87,7 @@ impl Draft {
         let sealed = || {
             let connection = Connection::open(self.path())?;
             connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE")?;
-            connection.pragma_update_and_check(None, "journal_mode", "DELETE", |row| {
-                let mode: String = row.get(0)?;
-                if mode == "delete" {
-                    Ok(())
-                } else {
-                    Err(rusqlite::Error::InvalidQuery)
-                }
-            })
+            format::leave_wal(&connection)
         };
         sealed().map_err(|error: rusqlite::Error| self.error(&error))
     }

@@ -184,10 +184,26 @@ pub(crate) fn connect_quietly(file: &Path) -> rusqlite::Result<Connection> {
 pub(crate) const COMPANIONS: [&str; 2] = ["-wal", "-journal"];
 
 fn has_companion(file: &Path) -> bool {
-    COMPANIONS.iter().any(|suffix| {
-        let mut path = file.as_os_str().to_owned();
-        path.push(suffix);
-        fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0)
+    let mut companions = COMPANIONS.iter().map(|suffix| beside(file, suffix));
+    companions.any(|path| fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0))
+}
+
+/// Returns the path of a file whose name is longer by a suffix.
+pub(crate) fn beside(file: &Path, suffix: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Takes a database out of WAL mode, so that it is one file; the store puts it back.
+pub(crate) fn leave_wal(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update_and_check(None, "journal_mode", "DELETE", |row| {
+        let mode: String = row.get(0)?;
+        if mode == "delete" {
+            Ok(())
+        } else {
+            Err(rusqlite::Error::InvalidQuery)
+        }
     })
 }
 
@@ -243,6 +259,19 @@ pub(crate) struct Header {
 }
 
 impl Header {
+    /// Reads the first bytes of a file; `None` where they are not a database's.
+    ///
+    /// How many tables there are stands elsewhere, and is not told.
+    pub(crate) fn of_bytes(bytes: &[u8]) -> Option<Self> {
+        let number = |at: usize| Some(i32::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
+        let is_database = bytes.starts_with(b"SQLite format 3\0");
+        is_database.then_some(Self {
+            version: u32::try_from(number(60)?).unwrap_or(u32::MAX),
+            application_id: number(68)?,
+            tables: 0,
+        })
+    }
+
     /// Reads the header; fails on a file that is not a database.
     pub(crate) fn read(connection: &Connection) -> rusqlite::Result<Self> {
         let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));

@@ -1,19 +1,20 @@
 //! From a directory to an open database: lock, file, format, identity.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use kitbag_domain::ServerName;
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension as _};
 use thiserror::Error;
 
 use crate::error::is_damaged_file;
 use crate::format::{self, APPLICATION_ID, Header, MIGRATIONS, Migration, Role, Source};
 use crate::options::{Options, limit};
+use crate::restore;
 
 pub(crate) const DATABASE_FILE: &str = "kitbag.db";
-const LOCK_FILE: &str = "lock";
+pub(crate) const LOCK_FILE: &str = "lock";
 /// Other files of the directory that a copy must not replace.
 pub(crate) const OWN_FILES: [&str; 2] = [LOCK_FILE, "admin.sock"];
 
@@ -108,7 +109,12 @@ pub(crate) fn open_with(
 ) -> Result<Opened, OpenError> {
     make_dir(dir)?;
     let lock = lock(dir)?;
+    restore::finish(dir)?;
     let file = dir.join(DATABASE_FILE);
+    let is_marked = is_marked(dir, &lock)?;
+    if is_marked {
+        check_kept(&file)?;
+    }
     make_file(&file)?;
     let source = Source::new(file, options);
     let file = &source.file;
@@ -117,6 +123,9 @@ pub(crate) fn open_with(
         .map_err(|error| sqlite_error(file, &error))?;
     let epoch = prepare(&connection, file, options, migrations)?;
     sync_dir(dir)?;
+    if !is_marked {
+        mark(dir, &lock)?;
+    }
     Ok(Opened {
         connection,
         epoch,
@@ -134,19 +143,80 @@ pub(crate) fn existing(dir: &Path) -> Result<(PathBuf, File), OpenError> {
         return Err(missing());
     }
     let lock = lock(dir)?;
+    restore::finish(dir)?;
     let file = dir.join(DATABASE_FILE);
-    if !is_there(&file)? {
+    if is_marked(dir, &lock)? {
+        check_kept(&file)?;
+    } else if length(&file)?.unwrap_or(0) == 0 {
+        // Its making was cut short, if it was begun at all.
         return Err(missing());
     }
     Ok((file, lock))
 }
 
-fn is_there(path: &Path) -> Result<bool, OpenError> {
+pub(crate) fn is_there(path: &Path) -> Result<bool, OpenError> {
     path.try_exists().map_err(|source| OpenError::Io {
         action: "look at",
         file: path.to_owned(),
         source,
     })
+}
+
+/// What the lock holds once a store was made: without it an empty database, or none, would look like
+/// one that was never made, and a new one would silently take its place.
+const MARK: &[u8] = b"A store was made in this directory.\n";
+
+fn is_marked(dir: &Path, lock: &File) -> Result<bool, OpenError> {
+    let metadata = lock.metadata().map_err(|source| OpenError::Io {
+        action: "look at",
+        file: dir.join(LOCK_FILE),
+        source,
+    })?;
+    Ok(metadata.len() > 0)
+}
+
+fn mark(dir: &Path, mut lock: &File) -> Result<(), OpenError> {
+    let marked = lock.write_all(MARK).and_then(|()| lock.sync_all());
+    marked.map_err(|source| OpenError::Io {
+        action: "write",
+        file: dir.join(LOCK_FILE),
+        source,
+    })
+}
+
+/// Checks that a database which was made is still there.
+fn check_kept(file: &Path) -> Result<(), OpenError> {
+    let reason = match length(file)? {
+        None => "it is missing, but a store was made in this directory",
+        Some(0) => "it is empty, but a store was made in this directory",
+        Some(_) => return Ok(()),
+    };
+    Err(OpenError::Corrupt {
+        file: file.to_owned(),
+        reason: reason.to_owned(),
+    })
+}
+
+/// Returns the length of a file, where it is there.
+fn length(file: &Path) -> Result<Option<u64>, OpenError> {
+    match fs::metadata(file) {
+        Ok(metadata) => Ok(Some(metadata.len())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(OpenError::Io {
+            action: "look at",
+            file: file.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// Tells whether both are the same directory; without a name it is the present one.
+pub(crate) fn is_same(one: Option<&Path>, other: Option<&Path>) -> bool {
+    let real = |dir: Option<&Path>| {
+        let dir = dir.filter(|dir| !dir.as_os_str().is_empty());
+        fs::canonicalize(dir.unwrap_or(Path::new("."))).ok()
+    };
+    real(one).is_some_and(|one| Some(one) == real(other))
 }
 
 /// Opens a file of Kitbag that nobody writes, for reading alone and without a trace beside it.
@@ -181,7 +251,7 @@ pub(crate) fn quietly(file: &Path) -> Result<(Connection, Header), OpenError> {
 }
 
 /// Creates the directory where it is missing, for its owner alone, so that it survives a power cut.
-fn make_dir(dir: &Path) -> Result<(), OpenError> {
+pub(crate) fn make_dir(dir: &Path) -> Result<(), OpenError> {
     let failed = |source| OpenError::Io {
         action: "create the directory",
         file: dir.to_owned(),
@@ -234,7 +304,7 @@ fn private_file(file: &Path) -> Result<File, OpenError> {
     })
 }
 
-fn lock(dir: &Path) -> Result<File, OpenError> {
+pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {
     let path = dir.join(LOCK_FILE);
     let lock = private_file(&path)?;
     match lock.try_lock() {
@@ -264,11 +334,12 @@ fn prepare(
     if header.version < supported {
         update(connection, header, options, migrations).map_err(failed)?;
     }
+    check_schema(connection, file, migrations)?;
     check_identity(connection, file, options)
 }
 
 /// Checks whose file it is; returns the newest version that is known.
-fn check_header(header: Header, file: &Path, migrations: &[Migration]) -> Result<u32, OpenError> {
+pub(crate) fn check_header(header: Header, file: &Path, migrations: &[Migration]) -> Result<u32, OpenError> {
     if !header.is_new() && header.application_id != APPLICATION_ID {
         return Err(OpenError::NotADatabase {
             file: file.to_owned(),
@@ -283,6 +354,33 @@ fn check_header(header: Header, file: &Path, migrations: &[Migration]) -> Result
         });
     }
     Ok(supported)
+}
+
+/// Checks that nothing is missing which `migrations` made, and that each table can be read at all.
+///
+/// Without it the first use of a table would be the first to tell, and as if the disk had failed.
+pub(crate) fn check_schema(
+    connection: &Connection,
+    file: &Path,
+    migrations: &[Migration],
+) -> Result<(), OpenError> {
+    let failed = |error: rusqlite::Error| sqlite_error(file, &error);
+    let found = format::schema(connection).map_err(failed)?;
+    for (name, object) in format::expected_schema(migrations).map_err(failed)? {
+        let kind = object.kind;
+        if !found.contains_key(&name) {
+            return Err(OpenError::Corrupt {
+                file: file.to_owned(),
+                reason: format!("the {kind} `{name}` is missing"),
+            });
+        }
+        if kind == "table" {
+            let sql = format!("SELECT 1 FROM {name} NOT INDEXED LIMIT 1");
+            let read = connection.query_row(&sql, [], |_| Ok(())).optional();
+            read.map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 /// Puts the database into WAL mode, where it stays.

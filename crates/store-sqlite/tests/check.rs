@@ -449,6 +449,7 @@ async fn a_file_cut_short_is_found_and_left_alone() {
         let ground = Ground {
             dir: tempdir().unwrap(),
         };
+        fs::copy(sound.path().join("lock"), ground.path().join("lock")).unwrap();
         fs::write(ground.file(), &bytes[..length]).unwrap();
         let report = ground.check();
         assert!(report.is_damaged(), "{length} bytes: {report:?}");
@@ -507,12 +508,18 @@ async fn a_store_in_use_or_of_others_is_not_checked() {
         matches!(refused, OpenError::NotADatabase { .. }),
         "{refused}"
     );
-    fs::remove_file(ground.file()).unwrap();
-    for dir in [ground.path(), &ground.path().join("nowhere")] {
+    let empty = tempdir().unwrap();
+    for dir in [empty.path(), &empty.path().join("nowhere")] {
         let refused = check::check(dir).unwrap_err();
         assert!(matches!(refused, OpenError::Missing { .. }), "{refused}");
     }
-    assert!(!ground.path().join("nowhere").try_exists().unwrap());
+    assert!(!empty.path().join("nowhere").try_exists().unwrap());
+    // But of one that was made it is known that something is gone.
+    fs::remove_file(ground.file()).unwrap();
+    let report = ground.check();
+    let said = "damage - it is missing, but a store was made in this directory";
+    assert_eq!(shown(&report), [said]);
+    assert_eq!(ground.mend().mends, []);
 }
 
 #[tokio::test]

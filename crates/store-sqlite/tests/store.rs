@@ -185,3 +185,53 @@ async fn a_wrong_count_is_told_as_damage_to_its_user_only() {
     );
     registered.await.unwrap();
 }
+
+#[tokio::test]
+async fn a_database_that_is_gone_or_emptied_is_not_silently_made_anew() {
+    let dir = tempdir().unwrap();
+    let file = dir.path().join("kitbag.db");
+    // A making that was cut short is begun again.
+    fs::write(&file, "").unwrap();
+    let store = SqliteStore::open(dir.path(), options()).unwrap();
+    register(&store).await;
+    drop(store);
+    let aside = dir.path().join("aside");
+    fs::rename(&file, &aside).unwrap();
+    let refused = SqliteStore::open(dir.path(), options()).err().unwrap();
+    let said = refused.to_string();
+    assert!(said.contains("it is missing"), "{said}");
+    assert!(!file.try_exists().unwrap(), "nothing was made");
+    fs::write(&file, "").unwrap();
+    let refused = SqliteStore::open(dir.path(), options()).err().unwrap();
+    let said = refused.to_string();
+    assert!(said.contains("it is empty"), "{said}");
+    assert_eq!(fs::read(&file).unwrap(), b"", "nothing was written");
+    fs::rename(&aside, &file).unwrap();
+    let store = SqliteStore::open(dir.path(), options()).unwrap();
+    assert!(store.account(&alice()).await.unwrap().is_some());
+}
+
+#[test]
+fn a_missing_table_and_a_table_without_its_first_page_are_named_and_left_alone() {
+    for harm in ["DROP TABLE filters", "DROP INDEX entries_by_position", ""] {
+        let dir = tempdir().unwrap();
+        drop(SqliteStore::open(dir.path(), options()).unwrap());
+        let file = dir.path().join("kitbag.db");
+        let connection = rusqlite::Connection::open(&file).unwrap();
+        connection.execute_batch(harm).unwrap();
+        let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'entries'";
+        let root: usize = connection.query_row(sql, [], |row| row.get(0)).unwrap();
+        drop(connection);
+        let mut bytes = fs::read(&file).unwrap();
+        if harm.is_empty() {
+            bytes[(root - 1) * 4096..root * 4096].fill(0);
+            fs::write(&file, &bytes).unwrap();
+        }
+        let refused = SqliteStore::open(dir.path(), options()).err().unwrap();
+        assert!(
+            matches!(&refused, OpenError::Corrupt { file: named, .. } if *named == file),
+            "{harm}: {refused}"
+        );
+        assert_eq!(fs::read(&file).unwrap(), bytes, "{harm}");
+    }
+}

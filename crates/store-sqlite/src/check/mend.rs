@@ -6,10 +6,10 @@ use kitbag_domain::Usage;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::books::{self, LEFTOVERS, LOST_ENTRIES, STRAY_SESSIONS};
-use super::{Kind, Report, beside, examine_file};
+use super::{Kind, Report, examine_file};
 use crate::copy::Draft;
 use crate::error::Failure;
-use crate::format::{Role, Source};
+use crate::format::{self, Role, Source};
 use crate::open::{OpenError, sqlite_error};
 use crate::rows::int;
 use crate::store;
@@ -36,6 +36,18 @@ pub struct Mended {
     pub after: Report,
 }
 
+impl Mended {
+    /// Nothing was done.
+    pub(super) fn nothing(found: Report) -> Self {
+        Self {
+            after: found.clone(),
+            before: found,
+            copy: None,
+            mends: Vec::new(),
+        }
+    }
+}
+
 /// Something that was mended. Holds no content and no token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mend {
@@ -53,17 +65,12 @@ pub(super) fn mend(file: &Path, before: Report, mending: &Mending) -> Result<Men
         .iter()
         .map(|finding| finding.kind.is_derivable());
     if before.is_damaged() || !derivable.any(|derivable| derivable) {
-        return Ok(Mended {
-            after: before.clone(),
-            before,
-            copy: None,
-            mends: Vec::new(),
-        });
+        return Ok(Mended::nothing(before));
     }
     let failed = |error: rusqlite::Error| sqlite_error(file, &error);
     let source = Source::plain(file.to_owned());
     let mut connection = source.connect(Role::Write).map_err(failed)?;
-    let copy = beside(file, &format!(".before-repair-{}", mending.stamp));
+    let copy = format::beside(file, &format!(".before-repair-{}", mending.stamp));
     let draft = Draft::create(&copy)?;
     draft.fill(&connection)?;
     draft.seal()?;

@@ -1,0 +1,369 @@
+//! Putting a backup in the place of the store: [`restore()`].
+//!
+//! The order, so that at any point a crash leaves either the old store or the new one, each with
+//! what belongs to it:
+//!
+//! 1. The copy is written under a name that means nothing ([`DRAFT`]), looked through, given its new
+//!    epoch, and synced. Up to here the old store is as it was, and a draft that is left is removed
+//!    by whoever opens the directory next.
+//! 2. One renaming gives it a name that means "take me" ([`READY`], with the stamp), and the
+//!    directory is synced. From here on the restoring is carried to its end, by whoever opens the
+//!    directory next where this process does not.
+//! 3. The old log, the old journal and the old database get the stamp's name, each where it still is
+//!    there: in any order, since the next one does only what is left. SQLite finds a log by the name
+//!    of its database, so the old pair stays a pair. The index of the old log is removed: it says
+//!    nothing that the log does not.
+//! 4. The directory is synced. So the new database cannot come by its name while an old log still has
+//!    its own.
+//! 5. One renaming puts the new database in place, and the directory is synced.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+use thiserror::Error;
+
+use crate::format::{self, COMPANIONS, Header, Role, Source};
+use crate::open::{self, DATABASE_FILE, OpenError, sqlite_error, sync_dir};
+
+/// The name of a copy that is being made.
+const DRAFT: &str = "kitbag.db.restoring";
+/// The name of a copy that is to be put in place; the stamp stands behind it.
+const READY: &str = "kitbag.db.restored-";
+/// The name of what was there before; the stamp stands behind it.
+const ASIDE: &str = "kitbag.db.before-restore-";
+/// The index of the log, which has no content of its own.
+const INDEX: &str = "-shm";
+
+/// How a backup is put back.
+#[derive(Clone, Debug)]
+pub struct Restoring {
+    /// Whether a store that is there may be set aside.
+    pub replace: bool,
+    /// Becomes a part of the name under which that is kept, such as the time of now.
+    pub stamp: String,
+    /// Random; becomes the epoch, so that every sync token of before is answered in full.
+    pub epoch_seed: u64,
+}
+
+/// How a restoring ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// The server whose accounts the store holds.
+    pub server_name: String,
+    /// The size of the database.
+    pub bytes: u64,
+    /// Where the database is that was there before.
+    pub aside: Option<PathBuf>,
+}
+
+/// Why nothing was restored; all is as it was.
+#[derive(Debug, Error)]
+pub enum RestoreError {
+    /// There is a store already.
+    #[error("there is a store in `{}` already", dir.display())]
+    Exists {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The file is the database of a store that is open.
+    #[error("`{}` is the database of a running server, not a backup", file.display())]
+    InUse {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The file is the database of that very directory.
+    #[error("`{}` is the store of that directory itself", file.display())]
+    Own {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The backup or the directory is of no use.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+/// Puts a copy of the backup `from` in the place of the store in `dir`, or makes one of it.
+///
+/// A store that was there is kept beside it. The new one has a new epoch. An older format is led to
+/// the newest when the store is opened.
+/// # Errors
+/// [`RestoreError`], where `from` is not a sound store of a known format, `dir` is in use, or it has
+/// a store that may not be replaced.
+pub fn restore(from: &Path, dir: &Path, restoring: &Restoring) -> Result<Restored, RestoreError> {
+    check_beginning(from)?;
+    let _unused = check_unused(from, dir)?;
+    let was_there = open::is_there(dir)?;
+    open::make_dir(dir)?;
+    let restored = restore_locked(from, dir, restoring);
+    if restored.is_err() && !was_there {
+        // What was made for nothing; an error would only hide the one that matters.
+        fs::remove_file(dir.join(open::LOCK_FILE)).ok();
+        fs::remove_dir(dir).ok();
+    }
+    restored
+}
+
+fn restore_locked(
+    from: &Path,
+    dir: &Path,
+    restoring: &Restoring,
+) -> Result<Restored, RestoreError> {
+    let _lock = open::lock(dir)?;
+    finish(dir)?;
+    let place = dir.join(DATABASE_FILE);
+    if !restoring.replace {
+        for path in with_companions(&place) {
+            if open::is_there(&path)? {
+                return Err(RestoreError::Exists {
+                    dir: dir.to_owned(),
+                });
+            }
+        }
+    }
+    let draft = dir.join(DRAFT);
+    let prepared = copy(from, &draft).and_then(|()| prepare(from, &draft, restoring.epoch_seed));
+    let server_name = match prepared {
+        Ok(server_name) => server_name,
+        Err(error) => {
+            remove_draft(dir)?;
+            return Err(error.into());
+        }
+    };
+    let bytes = fs::metadata(&draft).map(|metadata| metadata.len());
+    let bytes = bytes.map_err(|source| io_error("look at", &draft, source))?;
+    let ready = dir.join(format!("{READY}{}", restoring.stamp));
+    rename(&draft, &ready)?;
+    sync_dir(dir)?;
+    let aside = finish(dir)?;
+    Ok(Restored {
+        server_name,
+        bytes,
+        aside,
+    })
+}
+
+/// Says at once what is no backup, before anything is written.
+fn check_beginning(from: &Path) -> Result<(), OpenError> {
+    let mut bytes = Vec::new();
+    let read = File::open(from).and_then(|file| file.take(100).read_to_end(&mut bytes));
+    read.map_err(|source| io_error("read", from, source))?;
+    let header = Header::of_bytes(&bytes).ok_or_else(|| OpenError::NotADatabase {
+        file: from.to_owned(),
+    })?;
+    open::check_header(header, from, format::MIGRATIONS).map(drop)
+}
+
+/// Checks that no store works on the file; holds its lock, where it has one.
+fn check_unused(from: &Path, dir: &Path) -> Result<Option<File>, RestoreError> {
+    if from.file_name().is_none_or(|name| name != DATABASE_FILE) {
+        return Ok(None);
+    }
+    let file = from.to_owned();
+    if open::is_same(from.parent(), Some(dir)) {
+        return Err(RestoreError::Own { file });
+    }
+    let Ok(lock) = File::open(from.with_file_name(open::LOCK_FILE)) else {
+        return Ok(None);
+    };
+    match lock.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => Err(RestoreError::InUse { file }),
+        _ => Ok(Some(lock)),
+    }
+}
+
+/// Copies the file and what belongs to it; SQLite never opens it where it lies.
+fn copy(from: &Path, draft: &Path) -> Result<(), OpenError> {
+    let dir = draft.parent().unwrap_or(Path::new(""));
+    remove_draft(dir)?;
+    copy_file(from, draft)?;
+    for suffix in COMPANIONS {
+        let companion = format::beside(from, suffix);
+        if open::is_there(&companion)? {
+            copy_file(&companion, &format::beside(draft, suffix))?;
+        }
+    }
+    Ok(())
+}
+
+fn copy_file(from: &Path, to: &Path) -> Result<(), OpenError> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut source = File::open(from).map_err(|source| io_error("read", from, source))?;
+    let mut target = options
+        .open(to)
+        .map_err(|source| io_error("create", to, source))?;
+    let copied = io::copy(&mut source, &mut target);
+    copied.map_err(|source| io_error("write", to, source))?;
+    Ok(())
+}
+
+/// Looks through the copy, draws its epoch, and brings it to the disk as one file.
+fn prepare(from: &Path, draft: &Path, epoch_seed: u64) -> Result<String, OpenError> {
+    // All that is wrong with the copy is wrong with the backup.
+    let failed = |error: rusqlite::Error| sqlite_error(from, &error);
+    let source = Source::plain(draft.to_owned());
+    let connection = source.connect(Role::Write).map_err(failed)?;
+    let header = Header::read(&connection).map_err(failed)?;
+    let corrupt = |reason| OpenError::Corrupt {
+        file: from.to_owned(),
+        reason,
+    };
+    open::check_header(header, from, format::MIGRATIONS)?;
+    if header.is_new() {
+        return Err(corrupt("there is no store in it".to_owned()));
+    }
+    let found: String = connection
+        .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
+        .map_err(failed)?;
+    if found != "ok" {
+        return Err(corrupt(found.replace('\n', " ")));
+    }
+    let version = usize::try_from(header.version).unwrap_or(usize::MAX);
+    open::check_schema(&connection, from, &format::MIGRATIONS[..version])?;
+    let server_name = draw_epoch(&connection, epoch_seed).map_err(failed)?;
+    let server_name =
+        server_name.ok_or_else(|| corrupt("it does not say whose it is".to_owned()))?;
+    // One file, which needs none beside it while it changes its name.
+    format::leave_wal(&connection).map_err(failed)?;
+    connection.close().map_err(|(_, error)| failed(error))?;
+    let synced = File::open(draft).and_then(|file| file.sync_all());
+    synced.map_err(|source| io_error("sync", draft, source))?;
+    Ok(server_name)
+}
+
+/// Returns the server's name, where the store says it.
+fn draw_epoch(connection: &Connection, seed: u64) -> rusqlite::Result<Option<String>> {
+    let sql = "UPDATE store SET epoch = ?1 WHERE id = 1 RETURNING server_name";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([seed.cast_signed()])?;
+    let name = rows.next()?.map(|row| row.get(0)).transpose()?;
+    // The change is made when the statement has ended.
+    while rows.next()?.is_some() {}
+    Ok(name)
+}
+
+/// One step on the way from the old store to the new one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Move {
+    Remove(PathBuf),
+    Rename(PathBuf, PathBuf),
+    /// Makes the moves before it durable.
+    Sync,
+}
+
+/// Carries a restoring to its end that has passed its second step, in a directory that is locked.
+///
+/// Returns where the database is that was there before, where one was.
+pub(crate) fn finish(dir: &Path) -> Result<Option<PathBuf>, OpenError> {
+    remove_draft(dir)?;
+    let Some(ready) = ready(dir)? else {
+        return Ok(None);
+    };
+    let aside = aside(dir, &ready);
+    for step in moves(dir, &ready)? {
+        carry_out(dir, &step)?;
+    }
+    let aside = open::is_there(&aside)?.then_some(aside);
+    tracing::info!(dir = %dir.display(), "put a restored store in place");
+    Ok(aside)
+}
+
+/// Returns what is left to be done.
+fn moves(dir: &Path, ready: &Path) -> Result<Vec<Move>, OpenError> {
+    let (place, aside) = (dir.join(DATABASE_FILE), aside(dir, ready));
+    let mut moves = Vec::new();
+    for (from, to) in with_companions(&place)
+        .into_iter()
+        .zip(with_companions(&aside))
+    {
+        if !open::is_there(&from)? {
+            continue;
+        }
+        if open::is_there(&to)? {
+            let source = io::ErrorKind::AlreadyExists.into();
+            return Err(io_error("set the old store aside to", &to, source));
+        }
+        moves.push(Move::Rename(from, to));
+    }
+    moves.push(Move::Remove(format::beside(&place, INDEX)));
+    moves.push(Move::Sync);
+    moves.push(Move::Rename(ready.to_owned(), place));
+    moves.push(Move::Sync);
+    Ok(moves)
+}
+
+fn carry_out(dir: &Path, step: &Move) -> Result<(), OpenError> {
+    match step {
+        Move::Remove(path) => remove(path),
+        Move::Rename(from, to) => rename(from, to),
+        Move::Sync => sync_dir(dir),
+    }
+}
+
+/// Returns the copy that is to be put in place, if there is one.
+fn ready(dir: &Path) -> Result<Option<PathBuf>, OpenError> {
+    let failed = |source| io_error("list", dir, source);
+    let listed = if dir.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        dir
+    };
+    for entry in fs::read_dir(listed).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let name = name.to_string_lossy();
+        if let Some(stamp) = name.strip_prefix(READY)
+            && !stamp.is_empty()
+        {
+            return Ok(Some(dir.join(name.as_ref())));
+        }
+    }
+    Ok(None)
+}
+
+fn aside(dir: &Path, ready: &Path) -> PathBuf {
+    let name = ready.file_name().unwrap_or_default().to_string_lossy();
+    let stamp = name.strip_prefix(READY).unwrap_or_default();
+    dir.join(format!("{ASIDE}{stamp}"))
+}
+
+/// Returns what belongs to a database, itself last.
+fn with_companions(file: &Path) -> Vec<PathBuf> {
+    let companions = COMPANIONS.iter().map(|suffix| format::beside(file, suffix));
+    companions.chain([file.to_owned()]).collect()
+}
+
+fn remove_draft(dir: &Path) -> Result<(), OpenError> {
+    let draft = dir.join(DRAFT);
+    for path in with_companions(&draft) {
+        remove(&path)?;
+    }
+    remove(&format::beside(&draft, INDEX))
+}
+
+fn remove(path: &Path) -> Result<(), OpenError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(io_error("remove", path, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), OpenError> {
+    fs::rename(from, to).map_err(|source| io_error("rename", from, source))
+}
+
+fn io_error(action: &'static str, file: &Path, source: io::Error) -> OpenError {
+    OpenError::Io {
+        action,
+        file: file.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests;

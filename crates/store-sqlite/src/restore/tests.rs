@@ -1,0 +1,166 @@
+use kitbag_domain::{AccountStore as _, EntryStore as _, NewAccount, ServerName, UserId};
+use tempfile::{TempDir, tempdir};
+
+use super::*;
+use crate::SqliteStore;
+use crate::options::Options;
+
+fn options() -> Options {
+    Options::new(ServerName::parse("localhost").unwrap(), 1)
+}
+
+fn block<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
+
+fn user(name: &str) -> UserId {
+    UserId::parse(format!("@{name}:localhost")).unwrap()
+}
+
+fn register(store: &SqliteStore, name: &str) {
+    let account = NewAccount {
+        user: user(name),
+        password_hash: String::new(),
+        at: 0,
+    };
+    block(store.register(account, None)).unwrap();
+}
+
+fn users(dir: &Path) -> Vec<String> {
+    let store = SqliteStore::open(dir, options()).unwrap();
+    let accounts = block(store.accounts(None, 10)).unwrap();
+    let names = accounts.iter().map(|account| account.user.localpart());
+    names.map(str::to_owned).collect()
+}
+
+/// A directory as a crash left it, where a user stands in the log alone, and a backup of another.
+struct Ground {
+    above: TempDir,
+}
+
+impl Ground {
+    fn new() -> Self {
+        let above = tempdir().unwrap();
+        let (live, dir) = (above.path().join("live"), above.path().join("data"));
+        let store = SqliteStore::open(&live, options()).unwrap();
+        register(&store, "old");
+        store.close();
+        drop(store);
+        let store = SqliteStore::open(&live, options()).unwrap();
+        register(&store, "logged");
+        fs::create_dir(&dir).unwrap();
+        for name in ["kitbag.db", "kitbag.db-wal", "kitbag.db-shm", "lock"] {
+            fs::copy(live.join(name), dir.join(name)).unwrap();
+        }
+        drop(store);
+        fs::remove_dir_all(&live).unwrap();
+        let store = SqliteStore::open(&live, options()).unwrap();
+        register(&store, "new");
+        drop(store);
+        fs::rename(live.join("kitbag.db"), above.path().join("backup.db")).unwrap();
+        Self { above }
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.above.path().join("data")
+    }
+
+    /// Does the first two steps of a restoring; returns the copy that is to be put in place.
+    fn commit(&self) -> PathBuf {
+        let (from, draft) = (self.above.path().join("backup.db"), self.dir().join(DRAFT));
+        copy(&from, &draft).unwrap();
+        prepare(&from, &draft, 2).unwrap();
+        let ready = self.dir().join(format!("{READY}now"));
+        rename(&draft, &ready).unwrap();
+        ready
+    }
+
+    #[track_caller]
+    fn assert_restored(&self, what: &str) {
+        let dir = self.dir();
+        assert_eq!(users(&dir), ["new"], "{what}");
+        let store = SqliteStore::open(&dir, options()).unwrap();
+        assert_eq!(store.info().epoch, 2, "{what}");
+        drop(store);
+        // With its log, and under the name that a restoring understands.
+        let again = self.above.path().join("again");
+        let aside = dir.join(format!("{ASIDE}now"));
+        let restoring = Restoring {
+            replace: false,
+            stamp: "again".to_owned(),
+            epoch_seed: 3,
+        };
+        restore(&aside, &again, &restoring).unwrap();
+        assert_eq!(users(&again), ["logged", "old"], "{what}");
+    }
+}
+
+#[test]
+fn a_crash_before_the_decision_leaves_the_old_store() {
+    let ground = Ground::new();
+    let (from, draft) = (
+        ground.above.path().join("backup.db"),
+        ground.dir().join(DRAFT),
+    );
+    copy(&from, &draft).unwrap();
+    for suffix in ["-wal", "-journal", "-shm"] {
+        fs::write(format::beside(&draft, suffix), "half").unwrap();
+    }
+    assert_eq!(users(&ground.dir()), ["logged", "old"]);
+    let left = fs::read_dir(ground.dir()).unwrap();
+    let left = left.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let left: Vec<_> = left.filter(|name| name.starts_with(DRAFT)).collect();
+    assert_eq!(left, [""; 0]);
+    copy(&from, &draft).unwrap();
+    prepare(&from, &draft, 2).unwrap();
+    assert_eq!(users(&ground.dir()), ["logged", "old"]);
+}
+
+#[test]
+fn a_crash_behind_the_decision_leaves_the_new_store_and_the_whole_old_one_aside() {
+    let count = {
+        let ground = Ground::new();
+        let ready = ground.commit();
+        moves(&ground.dir(), &ready).unwrap().len()
+    };
+    assert_eq!(count, 6);
+    for done in 0..=count {
+        let ground = Ground::new();
+        let ready = ground.commit();
+        for step in &moves(&ground.dir(), &ready).unwrap()[..done] {
+            carry_out(&ground.dir(), step).unwrap();
+        }
+        ground.assert_restored(&format!("behind {done} moves"));
+    }
+}
+
+/// What was not synced may come to the disk in any order.
+#[test]
+fn a_power_cut_may_keep_any_of_the_unsynced_moves() {
+    for kept in 0_u32..8 {
+        let ground = Ground::new();
+        let ready = ground.commit();
+        let moves = moves(&ground.dir(), &ready).unwrap();
+        assert_eq!(moves[3], Move::Sync);
+        for (bit, step) in moves[..3].iter().enumerate() {
+            if kept & (1 << bit) != 0 {
+                carry_out(&ground.dir(), step).unwrap();
+            }
+        }
+        ground.assert_restored(&format!("moves {kept:03b}"));
+    }
+}
+
+#[test]
+fn nothing_that_was_set_aside_is_replaced() {
+    let ground = Ground::new();
+    ground.commit();
+    let aside = ground.dir().join(format!("{ASIDE}now"));
+    fs::write(&aside, "precious").unwrap();
+    assert!(finish(&ground.dir()).is_err());
+    assert!(SqliteStore::open(&ground.dir(), options()).is_err());
+    assert_eq!(fs::read(&aside).unwrap(), b"precious");
+}

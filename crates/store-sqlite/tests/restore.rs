@@ -1,0 +1,242 @@
+//! A restored store is the backup with a new epoch; what is no backup changes nothing.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test ends where something is not as it should be"
+)]
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use kitbag_domain::{AccountStore as _, EntryStore as _, NewAccount, ServerName, UserId};
+use kitbag_store_sqlite::{
+    Copying, OpenError, Options, RestoreError, Restored, Restoring, SqliteStore, check, restore,
+};
+use tempfile::{TempDir, tempdir};
+
+fn options() -> Options {
+    Options::new(ServerName::parse("localhost").unwrap(), 7)
+}
+
+async fn register(store: &SqliteStore, name: &str) {
+    let account = NewAccount {
+        user: UserId::parse(format!("@{name}:localhost")).unwrap(),
+        password_hash: "hash".to_owned(),
+        at: 1,
+    };
+    store.register(account, None).await.unwrap();
+}
+
+async fn users(dir: &Path) -> Vec<String> {
+    let store = SqliteStore::open(dir, options()).unwrap();
+    let accounts = store.accounts(None, 10).await.unwrap();
+    let names = accounts.iter().map(|account| account.user.localpart());
+    names.map(str::to_owned).collect()
+}
+
+/// A store with a user of before its backup and one of after it.
+async fn ground() -> (TempDir, PathBuf, PathBuf) {
+    let above = tempdir().unwrap();
+    let (dir, copy) = (above.path().join("data"), above.path().join("copy.db"));
+    let store = SqliteStore::open(&dir, options()).unwrap();
+    register(&store, "before").await;
+    let copying = Copying {
+        replace: false,
+        verify: true,
+    };
+    let copied = store.backup(&copy, copying, &mut |_| ControlFlow::Continue(()));
+    copied.unwrap();
+    register(&store, "after").await;
+    store.close();
+    (above, dir, copy)
+}
+
+fn put_back(from: &Path, dir: &Path, stamp: &str, replace: bool) -> Result<Restored, RestoreError> {
+    let restoring = Restoring {
+        replace,
+        stamp: stamp.to_owned(),
+        epoch_seed: 8,
+    };
+    restore(from, dir, &restoring)
+}
+
+/// All names in a directory with what the files hold.
+fn everything(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut all: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|file| {
+            let file = file.unwrap();
+            let name = file.file_name().into_string().unwrap();
+            (name, fs::read(file.path()).unwrap_or_default())
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+#[tokio::test]
+async fn into_an_empty_directory() {
+    let (above, _, copy) = ground().await;
+    let dir = above.path().join("a/b");
+    let restored = put_back(&copy, &dir, "now", false).unwrap();
+    assert_eq!(
+        (restored.server_name.as_str(), &restored.aside),
+        ("localhost", &None)
+    );
+    assert_eq!(users(&dir).await, ["before"]);
+    let store = SqliteStore::open(&dir, options()).unwrap();
+    assert_eq!(
+        store.info().epoch,
+        8,
+        "tokens of before are answered in full"
+    );
+    register(&store, "later").await;
+    drop(store);
+    assert!(check::check(&dir).unwrap().is_sound());
+}
+
+#[tokio::test]
+async fn into_a_used_directory_only_where_that_is_wanted() {
+    let (_above, dir, copy) = ground().await;
+    let before = everything(&dir);
+    let refused = put_back(&copy, &dir, "one", false);
+    assert!(
+        matches!(refused, Err(RestoreError::Exists { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(everything(&dir), before);
+    let restored = put_back(&copy, &dir, "one", true).unwrap();
+    assert_eq!(users(&dir).await, ["before"]);
+    let aside = restored.aside.unwrap();
+    assert_eq!(aside, dir.join("kitbag.db.before-restore-one"));
+    // And back: what was set aside is a backup like another.
+    let again = put_back(&aside, &dir, "two", true).unwrap();
+    assert_eq!(users(&dir).await, ["after", "before"]);
+    assert_eq!(
+        again.aside.unwrap(),
+        dir.join("kitbag.db.before-restore-two")
+    );
+    let copied = check::check_copy(&aside).unwrap();
+    assert_eq!(copied.users, 2, "it is there still");
+}
+
+#[tokio::test]
+async fn a_log_without_its_database_is_no_new_ones() {
+    let (above, _, copy) = ground().await;
+    let dir = above.path().join("other");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("kitbag.db-wal"), "what was left of a log").unwrap();
+    let refused = put_back(&copy, &dir, "now", false);
+    assert!(
+        matches!(refused, Err(RestoreError::Exists { .. })),
+        "{refused:?}"
+    );
+    let restored = put_back(&copy, &dir, "now", true).unwrap();
+    assert_eq!(restored.aside, None, "no database was there");
+    let log = fs::read(dir.join("kitbag.db.before-restore-now-wal")).unwrap();
+    assert_eq!(log, b"what was left of a log");
+    assert_eq!(users(&dir).await, ["before"]);
+}
+
+/// Makes files of all kinds that are no backup; returns them with a part of what is said of them.
+fn none_of_which_is_a_backup(above: &Path, copy: &Path) -> Vec<(PathBuf, &'static str)> {
+    let bytes = fs::read(copy).unwrap();
+    let with = |name: &str, bytes: &[u8]| {
+        let file = above.join(name);
+        fs::write(&file, bytes).unwrap();
+        file
+    };
+    let zeroed_page = |page: usize| {
+        let mut bytes = bytes.clone();
+        bytes[page * 4096..(page + 1) * 4096].fill(0);
+        bytes
+    };
+    let changed = |name: &str, sql: &str| {
+        let file = with(name, &bytes);
+        let connection = rusqlite::Connection::open(&file).unwrap();
+        connection.execute_batch(sql).unwrap();
+        file
+    };
+    let other = above.join("recipes.db");
+    let connection = rusqlite::Connection::open(&other).unwrap();
+    connection
+        .execute_batch("CREATE TABLE recipes (cake TEXT)")
+        .unwrap();
+    let pages = bytes.len() / 4096;
+    let mut files = vec![
+        (above.join("nowhere.db"), "cannot read"),
+        (above.to_owned(), "cannot read"),
+        (with("empty.db", b""), "is not a database of Kitbag"),
+        (
+            with("text.db", &[b'x'; 9_000]),
+            "is not a database of Kitbag",
+        ),
+        (
+            with("header.db", &zeroed_page(0)),
+            "is not a database of Kitbag",
+        ),
+        (other, "is not a database of Kitbag"),
+        (with("short.db", &bytes[..bytes.len() - 4096]), "is damaged"),
+        (with("head.db", &bytes[..4096]), "is damaged"),
+        (
+            changed("newer.db", "PRAGMA user_version = 2"),
+            "has format 2",
+        ),
+        (
+            changed("table.db", "DROP TABLE filters"),
+            "the table `filters` is missing",
+        ),
+        (
+            changed("store.db", "DELETE FROM store"),
+            "does not say whose it is",
+        ),
+    ];
+    for page in 1..pages {
+        let file = with(&format!("page{page}.db"), &zeroed_page(page));
+        files.push((file, "is damaged"));
+    }
+    files
+}
+
+#[tokio::test]
+async fn what_is_no_backup_changes_nothing() {
+    let (above, dir, copy) = ground().await;
+    let before = everything(&dir);
+    for (file, expected) in none_of_which_is_a_backup(above.path(), &copy) {
+        let refused = put_back(&file, &dir, "now", true).unwrap_err();
+        let said = refused.to_string();
+        let name = file.display().to_string();
+        assert!(
+            said.contains(expected) && said.contains(&name),
+            "{name}: {said}"
+        );
+        assert_eq!(everything(&dir), before, "{name}");
+        let new = above.path().join("new");
+        assert!(put_back(&file, &new, "now", true).is_err());
+        assert!(!new.try_exists().unwrap(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_in_use_is_neither_replaced_nor_taken_for_a_backup() {
+    let (above, dir, copy) = ground().await;
+    let store = SqliteStore::open(&dir, options()).unwrap();
+    let refused = put_back(&copy, &dir, "now", true);
+    let is_locked = matches!(refused, Err(RestoreError::Open(OpenError::Locked { .. })));
+    assert!(is_locked, "{refused:?}");
+    let other = above.path().join("other");
+    let refused = put_back(&dir.join("kitbag.db"), &other, "now", true);
+    assert!(
+        matches!(refused, Err(RestoreError::InUse { .. })),
+        "{refused:?}"
+    );
+    assert!(!other.try_exists().unwrap());
+    store.close();
+    let refused = put_back(&dir.join("kitbag.db"), &dir, "now", true);
+    assert!(
+        matches!(refused, Err(RestoreError::Own { .. })),
+        "{refused:?}"
+    );
+    put_back(&dir.join("kitbag.db"), &other, "now", true).unwrap();
+    assert_eq!(users(&other).await, ["after", "before"]);
+}
