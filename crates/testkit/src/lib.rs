@@ -19,7 +19,7 @@
 //! each suite a file of its own under `tests/`; the calling crate needs `tokio` with `macros` and
 //! `rt-multi-thread`.
 //!
-//! | Environment | Effect on `law_suite!` |
+//! | Environment | Effect on `law_suite!` and on other random tests |
 //! |---|---|
 //! | nothing | the short form: some seconds, always the same seeds |
 //! | `KITBAG_TEST_LONG=1` | the long form: many seeds |

@@ -8,6 +8,7 @@
 mod check;
 mod configuration;
 mod help;
+mod kills;
 mod life;
 mod logs;
 mod serve;
