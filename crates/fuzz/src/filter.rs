@@ -54,10 +54,9 @@ pub fn filter(input: &[u8]) {
             check_passing(&filter, &answer);
         }
         400 => {
-            let error = answer["error"].as_str().unwrap_or_default();
             if let Ok(filter) = serde_json::from_str::<Value>(text) {
-                // A `Value` does not show that a key stood there twice.
-                let is_refused = !is_sound(&filter) || error.contains("duplicate field");
+                // A `Value` has the last of two members of one name, and does not show the other.
+                let is_refused = !is_sound(&filter) || members_in(&filter) < members_of(text);
                 assert!(is_refused, "a sound filter is taken: {answer} {filter}");
             }
         }
@@ -97,6 +96,28 @@ thread_local! {
         put("devices/PHONE/account_data/m.direct");
         world
     };
+}
+
+fn members_in(value: &Value) -> usize {
+    match value {
+        Value::Array(list) => list.iter().map(members_in).sum(),
+        Value::Object(object) => object.len() + object.values().map(members_in).sum::<usize>(),
+        _ => 0,
+    }
+}
+
+/// Counts the colons outside of strings.
+fn members_of(json: &str) -> usize {
+    let (mut count, mut in_string, mut escaped) = (0, false, false);
+    for byte in json.bytes() {
+        match byte {
+            b'"' if !escaped => in_string = !in_string,
+            b':' if !in_string => count += 1,
+            _ => {}
+        }
+        escaped = byte == b'\\' && !escaped;
+    }
+    count
 }
 
 /// Tells whether account data of this type passes.
