@@ -39,7 +39,7 @@ pub fn config(input: &[u8]) {
 /// Tells whether an error says where to look.
 fn names_its_place(error: &str) -> bool {
     let places = ["setting `", "`--set ", " at line ", "UTF-8"];
-    places.iter().any(|place| error.contains(place)) && !error.contains("setting ``:")
+    places.iter().any(|place| error.contains(place)) && !error.contains(": setting ``:")
 }
 
 /// Asks a server for what settings bear on: numbers that do not fit show here.
