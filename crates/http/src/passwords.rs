@@ -197,4 +197,12 @@ mod tests {
         );
         assert_eq!(passwords.waiting.load(Ordering::Relaxed), WAITING_MAX);
     }
+
+    /// The test's runtime has one thread.
+    #[tokio::test]
+    async fn hashing_keeps_off_the_threads_of_the_runtime() {
+        let passwords = Passwords::new(1, Arc::new(Counting)).unwrap();
+        let hashing = passwords.in_turn(|| Ok(std::thread::current().id()));
+        assert_ne!(hashing.await, Ok(std::thread::current().id()));
+    }
 }

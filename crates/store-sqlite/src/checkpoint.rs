@@ -138,3 +138,40 @@ fn checkpoint(connection: &Connection, mode: CheckpointMode) -> Result<Frames, F
         copied: count(copied),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn logged(frames: u64) -> Frames {
+        Frames {
+            logged: frames,
+            copied: 0,
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_that_is_missed_is_asked_for_again() {
+        let mut log = Log::new(100);
+        assert!(!log.wants_checkpoint(logged(99)));
+        assert!(log.wants_checkpoint(logged(100)));
+        let again = 100 + limit::WAL_FRAMES_SOFT;
+        assert!(!log.wants_checkpoint(logged(again - 1)), "it is under way");
+        assert!(log.wants_checkpoint(logged(again)));
+        log.checkpoint_ended();
+        assert!(log.wants_checkpoint(logged(again)));
+    }
+
+    #[test]
+    fn a_log_at_its_limit_is_emptied_and_tried_again_as_it_grows() {
+        let mut log = Log::new(100);
+        let least = limit::WAL_FRAMES_HARD;
+        assert!(!log.wants_truncation(logged(least - 1)));
+        assert!(log.wants_truncation(logged(least)));
+        let again = least + limit::WAL_FRAMES_SOFT;
+        assert!(!log.wants_truncation(logged(again - 1)), "a read holds it");
+        assert!(log.wants_truncation(logged(again)));
+        assert!(!log.wants_truncation(logged(0)), "it was emptied");
+        assert!(log.wants_truncation(logged(least)));
+    }
+}
