@@ -5,12 +5,12 @@
 //! bulk, and then the writer, between two batches, the little that came meanwhile: the log stays at
 //! a few mebibytes and no commit waits for more than that little.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
-use rusqlite::Connection;
 use rusqlite::wal::CheckpointMode;
+use rusqlite::{Connection, ffi};
 
 use crate::connections::Connections;
 use crate::error::Failure;
@@ -97,7 +97,8 @@ pub(crate) fn serve(
     place: usize,
 ) {
     while asked.recv().is_ok() {
-        if let Err(error) = connections.with(place, passive) {
+        let checkpoints = &connections.checkpoints;
+        if let Err(error) = connections.with(place, |connection| checkpoints.passive(connection)) {
             tracing::warn!(%error, "a checkpoint failed");
         }
         if control.send(Control::Checkpoint).is_err() {
@@ -111,22 +112,72 @@ pub(crate) fn frames(connection: &Connection) -> Result<Frames, Failure> {
     checkpoint(connection, CheckpointMode::NOOP)
 }
 
-/// Copies what can be copied without anyone waiting.
-pub(crate) fn passive(connection: &Connection) -> Result<(), Failure> {
-    checkpoint(connection, CheckpointMode::PASSIVE).map(drop)
+/// The checkpoints of all connections, one at a time.
+///
+/// SQLite keeps in mind how much it has copied, also where that is not synced yet: a later
+/// checkpoint, which reaches the end of the log, syncs it too. Where that sync fails, all that was
+/// copied since the one before may be lost, and SQLite would copy only its last part again. So a
+/// failed sync bars all further checkpoints, and with them the log's beginning anew, until all
+/// connections were closed: then SQLite copies the whole log again.
+#[derive(Debug, Default)]
+pub(crate) struct Checkpoints {
+    /// Whether a sync failed.
+    is_barred: Mutex<bool>,
 }
 
-/// Copies everything and empties the log, waiting for readers.
-pub(crate) fn truncate(connection: &Connection) -> Result<(), Failure> {
-    checkpoint(connection, CheckpointMode::TRUNCATE).map(drop)
+impl Checkpoints {
+    /// Tells whether all connections must be closed before the log is copied again.
+    pub(crate) fn are_barred(&self) -> bool {
+        // One that is under way is looked at when it has ended.
+        self.is_barred.try_lock().is_ok_and(|is_barred| *is_barred)
+    }
+
+    /// Lets checkpoints go on, since all connections were closed.
+    pub(crate) fn go_on(&self) {
+        *self
+            .is_barred
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = false;
+    }
+
+    /// Copies what can be copied without anyone waiting.
+    pub(crate) fn passive(&self, connection: &Connection) -> Result<(), Failure> {
+        self.run(connection, CheckpointMode::PASSIVE)
+    }
+
+    /// Copies everything and empties the log, waiting for readers.
+    pub(crate) fn truncate(&self, connection: &Connection) -> Result<(), Failure> {
+        self.run(connection, CheckpointMode::TRUNCATE)
+    }
+
+    /// Copies everything and empties the log, or fails at once where a reader still needs it.
+    pub(crate) fn truncate_at_once(&self, connection: &Connection) -> Result<(), Failure> {
+        connection.busy_timeout(Duration::ZERO)?;
+        let truncated = self.truncate(connection);
+        connection.busy_timeout(Duration::from_millis(limit::BUSY_WAIT_MS))?;
+        truncated
+    }
+
+    fn run(&self, connection: &Connection, mode: CheckpointMode) -> Result<(), Failure> {
+        // Held meanwhile, so that none begins between a failed sync and the note of it.
+        let mut is_barred = match self.is_barred.try_lock() {
+            Ok(is_barred) => is_barred,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Err(busy()),
+        };
+        if *is_barred {
+            return Err(Failure::Closing);
+        }
+        let result = checkpoint(connection, mode);
+        *is_barred = result.as_ref().is_err_and(Failure::is_lost_sync);
+        result.map(drop)
+    }
 }
 
-/// Copies everything and empties the log, or fails at once where a reader still needs it.
-pub(crate) fn truncate_at_once(connection: &Connection) -> Result<(), Failure> {
-    connection.busy_timeout(Duration::ZERO)?;
-    let truncated = truncate(connection);
-    connection.busy_timeout(Duration::from_millis(limit::BUSY_WAIT_MS))?;
-    truncated
+/// Returns what SQLite says where another connection copies the log.
+fn busy() -> Failure {
+    let busy = ffi::Error::new(ffi::SQLITE_BUSY);
+    rusqlite::Error::SqliteFailure(busy, None).into()
 }
 
 fn checkpoint(connection: &Connection, mode: CheckpointMode) -> Result<Frames, Failure> {

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 
+use crate::checkpoint::Checkpoints;
 use crate::error::Failure;
 use crate::format::{Role, Source};
 
@@ -14,6 +15,8 @@ pub(crate) struct Connections {
     /// Whether none may be opened. Looked at under the mutex of a place, so that none is missed.
     is_closing: AtomicBool,
     source: Source,
+    /// The checkpoints of these connections and of the writer's.
+    pub(crate) checkpoints: Checkpoints,
 }
 
 struct Place {
@@ -32,6 +35,7 @@ impl Connections {
             places: roles.into_iter().map(place).collect(),
             is_closing: AtomicBool::new(false),
             source,
+            checkpoints: Checkpoints::default(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! How work inside a transaction ends early, and what callers are told then.
 
 use kitbag_domain::{ApplyError, Refusal, StoreError};
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi};
 use thiserror::Error;
 
 /// Why SQLite, or a row that it returned, was of no use.
@@ -10,6 +10,9 @@ pub(crate) enum Failure {
     /// All connections are being closed after a fault, or since the store is.
     #[error("the files are being closed")]
     Closing,
+    /// The log could not be used beside SQLite.
+    #[error("the write-ahead log could not be written again: {0}")]
+    Log(#[from] std::io::Error),
     /// A row that this store cannot have written.
     #[error("{0}")]
     Row(String),
@@ -25,6 +28,7 @@ impl Failure {
     pub(crate) fn is_fault(&self) -> bool {
         match self {
             Self::Closing | Self::Row(_) => false,
+            Self::Log(_) => true,
             Self::Sql(error) => !matches!(
                 error.sqlite_error_code(),
                 None | Some(
@@ -38,11 +42,29 @@ impl Failure {
         }
     }
 
+    /// Tells whether a sync failed, so that what was to be written may be lost, and counts as
+    /// written.
+    pub(crate) fn is_lost_sync(&self) -> bool {
+        self.extended_code() == Some(ffi::SQLITE_IOERR_FSYNC)
+    }
+
+    /// Tells whether the disk is full.
+    pub(crate) fn is_full_disk(&self) -> bool {
+        self.extended_code() == Some(ffi::SQLITE_FULL)
+    }
+
+    fn extended_code(&self) -> Option<i32> {
+        match self {
+            Self::Sql(rusqlite::Error::SqliteFailure(error, _)) => Some(error.extended_code),
+            _ => None,
+        }
+    }
+
     /// Tells whether a row holds what it cannot hold, which concerns only those who read it.
     pub(crate) fn is_unreadable_row(&self) -> bool {
         use rusqlite::Error;
         match self {
-            Self::Closing => false,
+            Self::Closing | Self::Log(_) => false,
             Self::Row(_) => true,
             Self::Sql(error) => matches!(
                 error,

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{self, Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use crate::options::{Durability, Options, limit};
+use crate::options::{Durability, FileOpener, Options, limit};
+use crate::rewrite::rewrite;
 
 /// Marks the file as Kitbag's in SQLite's header: "KtBg".
 pub(crate) const APPLICATION_ID: i32 = 0x4b74_4267;
@@ -127,6 +129,7 @@ pub(crate) struct Source {
     pub(crate) file: PathBuf,
     durability: Durability,
     vfs: Option<String>,
+    opener: FileOpener,
 }
 
 impl Source {
@@ -135,6 +138,7 @@ impl Source {
             file,
             durability: options.durability,
             vfs: options.vfs.clone(),
+            opener: options.opener.clone().unwrap_or_default(),
         }
     }
 
@@ -144,6 +148,24 @@ impl Source {
             file,
             durability: Durability::Full,
             vfs: None,
+            opener: FileOpener::default(),
+        }
+    }
+
+    /// Returns the path of the write-ahead log.
+    pub(crate) fn log_file(&self) -> PathBuf {
+        let mut name = self.file.clone().into_os_string();
+        name.push("-wal");
+        name.into()
+    }
+
+    /// Makes all that is in the log durable, whatever became of the syncs before: see `rewrite.rs`.
+    ///
+    /// Nobody may write to the log meanwhile.
+    pub(crate) fn rewrite_log(&self) -> io::Result<()> {
+        match self.durability {
+            Durability::Full => rewrite(self.opener.open(&self.log_file())),
+            Durability::None => Ok(()),
         }
     }
 

@@ -33,12 +33,14 @@ mod open;
 mod options;
 mod readers;
 mod restore;
+mod rewrite;
 mod rows;
 mod store;
 mod writer;
 
 pub use backup::{BackupError, Copied, Copying, Progress};
 pub use open::OpenError;
-pub use options::{Durability, Observer, Options, Step, limit};
+pub use options::{Durability, FileOpener, Observer, Options, Step, limit};
 pub use restore::{RestoreError, Restored, Restoring, restore};
+pub use rewrite::RawFile;
 pub use store::{SqliteStore, Stats};

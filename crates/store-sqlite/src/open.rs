@@ -8,6 +8,7 @@ use kitbag_domain::ServerName;
 use rusqlite::{Connection, OptionalExtension as _};
 use thiserror::Error;
 
+use crate::checkpoint;
 use crate::error::is_damaged_file;
 use crate::format::{self, APPLICATION_ID, Header, MIGRATIONS, Migration, Role, Source};
 use crate::options::{Options, limit};
@@ -122,6 +123,7 @@ pub(crate) fn open_with(
         .connect(Role::Write)
         .map_err(|error| sqlite_error(file, &error))?;
     let epoch = prepare(&connection, file, options, migrations)?;
+    let connection = harden(connection, &source)?;
     sync_dir(dir)?;
     if !is_marked {
         mark(dir, &lock)?;
@@ -318,6 +320,32 @@ pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {
             source,
         }),
     }
+}
+
+/// Makes durable what is in the log, and returns a connection that has read it afterwards.
+///
+/// The process before may have ended on a failed sync. Its writes are in the system's memory then,
+/// but not on the disk, and nothing may rest on them: see `rewrite.rs`.
+pub(crate) fn harden(connection: Connection, source: &Source) -> Result<Connection, OpenError> {
+    let failed = |error: rusqlite::Error| sqlite_error(&source.file, &error);
+    let frames = checkpoint::frames(&connection).map_err(|error| OpenError::Sqlite {
+        file: source.file.clone(),
+        reason: error.to_string(),
+    })?;
+    if frames.logged == 0 {
+        return Ok(connection);
+    }
+    // Keeps other programs from writing meanwhile.
+    connection
+        .execute_batch("BEGIN IMMEDIATE")
+        .map_err(failed)?;
+    source.rewrite_log().map_err(|error| OpenError::Io {
+        action: "write again",
+        file: source.log_file(),
+        source: error,
+    })?;
+    drop(connection);
+    source.connect(Role::Write).map_err(failed)
 }
 
 /// Checks whose file it is, brings its format up to date, and returns its epoch.

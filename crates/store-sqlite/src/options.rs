@@ -1,9 +1,13 @@
 //! What a store is told when it is opened.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use kitbag_domain::{Limits, ServerName};
+
+use crate::rewrite::{self, RawFile};
 
 /// The defaults and fixed limits of the store: each has the unit last in its name.
 pub mod limit {
@@ -78,6 +82,8 @@ pub struct Options {
     pub wal_idle_ms: u64,
     /// The SQLite VFS through which all files are reached, by name; `None` takes SQLite's default.
     pub vfs: Option<String>,
+    /// How the log is opened beside SQLite; `None` asks the system. Belongs to `vfs`.
+    pub opener: Option<FileOpener>,
     /// What is told of each step of a commit.
     pub observer: Option<Observer>,
 }
@@ -98,6 +104,7 @@ impl Options {
             checkpoint_frames: limit::CHECKPOINT_FRAMES,
             wal_idle_ms: limit::WAL_IDLE_MS,
             vfs: None,
+            opener: None,
             observer: None,
         }
     }
@@ -139,6 +146,37 @@ impl Observer {
 
     pub(crate) fn at(&self, step: Step) {
         (self.0)(step);
+    }
+}
+
+/// Opens an existing file for reading and writing.
+#[derive(Clone)]
+pub struct FileOpener(Arc<Open>);
+
+type Open = dyn Fn(&Path) -> io::Result<Box<dyn RawFile>> + Send + Sync;
+
+impl FileOpener {
+    /// Makes an opener of a function.
+    pub fn new<F: RawFile + 'static>(
+        open: impl Fn(&Path) -> io::Result<F> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(move |path| Ok(Box::new(open(path)?))))
+    }
+
+    pub(crate) fn open(&self, file: &Path) -> io::Result<Box<dyn RawFile>> {
+        (self.0)(file)
+    }
+}
+
+impl Default for FileOpener {
+    fn default() -> Self {
+        Self::new(rewrite::open_file)
+    }
+}
+
+impl fmt::Debug for FileOpener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FileOpener")
     }
 }
 

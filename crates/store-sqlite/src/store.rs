@@ -14,7 +14,7 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use tempfile::TempDir;
 
-use crate::checkpoint;
+use crate::checkpoint::{self, Checkpoints};
 use crate::connections::Connections;
 use crate::error::Failure;
 use crate::format::Role;
@@ -181,7 +181,7 @@ impl SqliteStore {
         join(running.checkpoint);
         let _closed = self.connections.close_all();
         if let Some(connection) = connection
-            && let Err(error) = leave(connection)
+            && let Err(error) = leave(connection, &self.connections.checkpoints)
         {
             // Nothing is lost: the next start reads the log.
             tracing::warn!(%error, "the write-ahead log was not emptied");
@@ -227,8 +227,8 @@ fn spawn<T: Send + 'static>(
 }
 
 /// Closes the last connection, so that the database is one whole file again.
-pub(crate) fn leave(connection: Connection) -> Result<(), Failure> {
-    checkpoint::truncate(&connection)?;
+pub(crate) fn leave(connection: Connection, checkpoints: &Checkpoints) -> Result<(), Failure> {
+    checkpoints.truncate(&connection)?;
     // With this SQLite removes the files beside it.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     connection.close().map_err(|(_, error)| error.into())

@@ -20,7 +20,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 use kitbag_domain::{BoxFuture, Limits, Position, StoreError, UserId, Wakeups};
 use rusqlite::Connection;
 
-use crate::checkpoint::{self, Log};
+use crate::checkpoint::{self, Checkpoints, Log};
 use crate::connections::Connections;
 use crate::error::{Failure, Halt};
 use crate::format::Source;
@@ -223,7 +223,10 @@ impl Writer {
 
     #[cfg(test)]
     fn connection(&self) -> &Connection {
-        self.setup.connection.as_ref().expect("no fault is under way")
+        self.setup
+            .connection
+            .as_ref()
+            .expect("no fault is under way")
     }
 
     /// Takes the connection, so that something may live on it while the writer goes on.
@@ -239,7 +242,13 @@ impl Writer {
             self.recover();
             // What is in doubt may have come out as written: let those who wait look.
             self.publish(&maybe_changed);
+        } else if self.checkpoints().are_barred() {
+            self.recover();
         }
+    }
+
+    fn checkpoints(&self) -> &Checkpoints {
+        &self.setup.connections.checkpoints
     }
 
     /// Takes a batch from the queue and answers all in it.
@@ -316,7 +325,7 @@ impl Writer {
             self.setup.checkpoint.try_send(()).ok();
         }
         if self.log.wants_truncation(frames) {
-            let truncated = checkpoint::truncate(connection);
+            let truncated = self.checkpoints().truncate(connection);
             self.note_truncation(truncated);
         }
     }
@@ -329,7 +338,7 @@ impl Writer {
 
     fn finish_checkpoint_on(&mut self, connection: &Connection) {
         self.log.checkpoint_ended();
-        if let Err(error) = checkpoint::passive(connection) {
+        if let Err(error) = self.checkpoints().passive(connection) {
             tracing::warn!(%error, "a checkpoint failed");
         }
     }
@@ -341,7 +350,7 @@ impl Writer {
     fn rest(&mut self) {
         if !self.log.is_empty {
             let connection = self.take_connection();
-            let truncated = checkpoint::truncate_at_once(&connection);
+            let truncated = self.checkpoints().truncate_at_once(&connection);
             self.note_truncation(truncated);
             self.give_back(connection, Ok(()));
         }
@@ -359,11 +368,7 @@ impl Writer {
 }
 
 /// Tells all of a batch that it was not committed.
-fn give_up(
-    connection: &Connection,
-    batch: Vec<Box<dyn Job>>,
-    abort: Abort,
-) -> Result<(), Fault> {
+fn give_up(connection: &Connection, batch: Vec<Box<dyn Job>>, abort: Abort) -> Result<(), Fault> {
     let Abort {
         error,
         is_fault,

@@ -209,6 +209,12 @@ impl Disk {
         DiskFile::open(self.shared, path)
     }
 
+    /// Returns what opens files as [`Disk::open_file`] does.
+    pub fn opener(&self) -> impl Fn(&Path) -> io::Result<DiskFile> + Send + Sync + use<> {
+        let shared = self.shared;
+        move |path| DiskFile::open(shared, path)
+    }
+
     /// Orders a fault. Several may wait at a time.
     ///
     /// A sync that fails is the worst that Linux does then: what was to be written may be lost, at

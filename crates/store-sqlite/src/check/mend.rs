@@ -7,10 +7,11 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use super::books::{self, LEFTOVERS, LOST_ENTRIES, STRAY_SESSIONS};
 use super::{Kind, Report, examine_file};
+use crate::checkpoint::Checkpoints;
 use crate::copy::Draft;
 use crate::error::Failure;
 use crate::format::{self, Role, Source};
-use crate::open::{OpenError, sqlite_error};
+use crate::open::{self, OpenError, sqlite_error};
 use crate::rows::int;
 use crate::store;
 
@@ -69,7 +70,8 @@ pub(super) fn mend(file: &Path, before: Report, mending: &Mending) -> Result<Men
     }
     let failed = |error: rusqlite::Error| sqlite_error(file, &error);
     let source = Source::plain(file.to_owned());
-    let mut connection = source.connect(Role::Write).map_err(failed)?;
+    let connection = source.connect(Role::Write).map_err(failed)?;
+    let mut connection = open::harden(connection, &source)?;
     let copy = format::beside(file, &format!(".before-repair-{}", mending.stamp));
     let draft = Draft::create(&copy)?;
     draft.fill(&connection)?;
@@ -79,7 +81,7 @@ pub(super) fn mend(file: &Path, before: Report, mending: &Mending) -> Result<Men
         file: file.to_owned(),
         reason: failure.to_string(),
     })?;
-    store::leave(connection).map_err(|failure| OpenError::Sqlite {
+    store::leave(connection, &Checkpoints::default()).map_err(|failure| OpenError::Sqlite {
         file: file.to_owned(),
         reason: failure.to_string(),
     })?;

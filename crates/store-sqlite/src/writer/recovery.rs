@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::RecvTimeoutError;
 use kitbag_domain::StoreError;
-use rusqlite::Connection;
 
-use super::{Control, State, Stop, Writer};
+use super::{Control, State, Stop, Writer, roll_back};
 use crate::error::Failure;
 use crate::format::Role;
 use crate::options::limit;
@@ -16,20 +15,16 @@ impl Writer {
     /// Opens the database anew; meanwhile writes are answered as unavailable.
     ///
     /// What a connection remembers of a file that failed it cannot be trusted, nor can what all
-    /// share: so all are closed before any is opened again. Then reads go on where they can.
-    /// Returns when a write has succeeded, or the store is to be closed.
+    /// share: so all are closed before any is opened again. Reads go on where they can, but for that
+    /// moment. Returns when a write has succeeded, or the store is to be closed.
     pub(super) fn recover(&mut self) {
         tracing::error!("the store takes no writes until its files work again");
         self.note_mending(true);
-        let closed = self.setup.connections.close_all();
-        self.setup.connection = None;
-        drop(closed);
         let mut wait_ms = limit::REOPEN_WAIT_MS_MIN;
         let started = Instant::now();
         loop {
-            match self.reopen() {
-                Ok(connection) => {
-                    self.setup.connection = Some(connection);
+            match self.mend() {
+                Ok(()) => {
                     self.note_mending(false);
                     let outage_ms = started.elapsed().as_millis();
                     tracing::info!(outage_ms, "the store takes writes again");
@@ -40,6 +35,8 @@ impl Writer {
             self.refuse_writes(Duration::from_millis(wait_ms));
             if self.state != State::Serving {
                 self.state = State::Broken;
+                // What a failed sync may have lost is left to the next start.
+                self.setup.connection = None;
                 return;
             }
             wait_ms = (wait_ms * 2).min(limit::REOPEN_WAIT_MS_MAX);
@@ -51,11 +48,36 @@ impl Writer {
         noted.store(is_mending, Ordering::Relaxed);
     }
 
-    /// Opens a connection and proves by a write that the disk takes it.
-    fn reopen(&self) -> Result<Connection, Failure> {
+    /// Tries once to make the log whole and to open the files anew.
+    ///
+    /// Until the log is whole, no connection is closed. The first one that is opened after all were
+    /// closed reads the log from its file, and there it finds writes of which nobody may be told,
+    /// since a sync of them failed: they are in the system's memory, but not on the disk. Those who
+    /// share the index see the log up to the last commit that succeeded.
+    fn mend(&mut self) -> Result<(), Failure> {
+        if let Err(failure) = self.probe() {
+            if failure.is_full_disk() {
+                return Err(failure);
+            }
+            self.setup.source.rewrite_log()?;
+        }
+        let closed = self.setup.connections.close_all();
+        self.setup.connection = None;
+        self.checkpoints().go_on();
+        drop(closed);
         let connection = self.setup.source.connect(Role::Write)?;
+        self.setup.connection = Some(connection);
+        self.probe()
+    }
+
+    /// Proves by a write that the disk takes it.
+    ///
+    /// SQLite writes it over what the last failed write left in the log, so the log is whole then.
+    fn probe(&self) -> Result<(), Failure> {
+        let connection = self.setup.connection.as_ref().ok_or(Failure::Closing)?;
+        roll_back(connection)?;
         connection.execute("UPDATE store SET probes = probes + 1", [])?;
-        Ok(connection)
+        Ok(())
     }
 
     /// Refuses what comes for `wait`.

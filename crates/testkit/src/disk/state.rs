@@ -335,7 +335,7 @@ fn name_of(path: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// A file that was opened beside SQLite, in view of the log.
+/// A file that was opened beside SQLite, in view of the log. Flushing it is a sync.
 #[derive(Debug)]
 pub struct DiskFile {
     shared: &'static Shared,
@@ -352,13 +352,6 @@ impl DiskFile {
             handle: handle.map_err(failed)?,
             file,
         })
-    }
-
-    /// Syncs the file.
-    /// # Errors
-    /// As a fault was ordered.
-    pub fn sync_all(&self) -> io::Result<()> {
-        self.shared.sync(self.handle).map_err(failed)
     }
 }
 
@@ -387,7 +380,7 @@ impl Write for DiskFile {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        self.shared.sync(self.handle).map_err(failed)
     }
 }
 

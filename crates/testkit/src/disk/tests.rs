@@ -186,7 +186,7 @@ fn a_file_from_before_the_disk_is_durable() {
     for wanted in ["old", "oldnew"] {
         assert!(found.iter().any(|text| text == wanted), "{found:?}");
     }
-    file.sync_all().unwrap();
+    file.flush().unwrap();
     assert!((0..DICE as u64).all(|seed| content(seed) == "oldnew"));
 }
 
@@ -200,11 +200,11 @@ fn after_a_failed_sync_a_later_one_makes_durable_only_what_was_written_again() {
     let mut other = disk.open_file(&path).unwrap();
     file.write_all(b"ab").unwrap();
     disk.fail(Fault::next(Call::Sync, Error::Io));
-    assert!(file.sync_all().is_err());
-    assert!(other.sync_all().is_err(), "the other is told once");
+    assert!(file.flush().is_err());
+    assert!(other.flush().is_err(), "the other is told once");
     other.write_all(b"a").unwrap();
-    assert!(other.sync_all().is_ok());
-    assert!(file.sync_all().is_ok());
+    assert!(other.flush().is_ok());
+    assert!(file.flush().is_ok());
     let log = disk.log();
     assert_eq!(log.summary().failed_syncs, 2);
     let content = |seed| {
@@ -238,8 +238,8 @@ fn what_is_written_during_a_sync_is_not_part_of_it() {
     let mut file = disk.open_file(&path).unwrap();
     disk.let_syncs_take(Duration::from_secs(3_600));
     std::thread::scope(|scope| {
-        let syncing = disk.open_file(&path).unwrap();
-        let thread = scope.spawn(move || syncing.sync_all());
+        let mut syncing = disk.open_file(&path).unwrap();
+        let thread = scope.spawn(move || syncing.flush());
         // It has begun, and goes on until it is woken, which happens behind the write.
         while disk.shared.lock().syncs_begun == 0 {
             std::thread::yield_now();

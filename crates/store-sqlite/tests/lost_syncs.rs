@@ -1,0 +1,208 @@
+//! A sync that failed: what was to be written may be lost, and yet counts as written.
+//!
+//! So Linux does it, and the disk of the testkit after it. What is acknowledged later must not rest on
+//! what may be lost, and nobody may be told of it.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test ends where something is not as it should be"
+)]
+
+use std::path::Path;
+
+use kitbag_domain::{
+    AccountStore as _, Allowance, ApplyError, Content, EntryStore as _, EventType, Expectation,
+    Guard, Key, Limits, NewAccount, Op, Position, Scope, ServerName, StoreError, UserId, Write,
+    Writer,
+};
+use kitbag_store_sqlite::{Durability, FileOpener, Options, SqliteStore, check};
+use kitbag_testkit::dice::Dice;
+use kitbag_testkit::disk::{Call, Disk, Error, Fault, Image, Part, Times};
+use rusqlite::{Connection, OpenFlags};
+use tempfile::tempdir;
+
+/// Cuts of one place: some lose what a failed sync left, and some do not.
+const CUTS: u64 = 24;
+
+/// Some five writes of 20 kB.
+const CHECKPOINT_FRAMES: u64 = 40;
+
+fn options() -> Options {
+    Options::new(ServerName::parse("localhost").unwrap(), 1)
+}
+
+fn open(dir: &Path, disk: &Disk) -> SqliteStore {
+    let mut options = options();
+    options.checkpoint_frames = CHECKPOINT_FRAMES;
+    options.vfs = Some(disk.name().to_owned());
+    options.opener = Some(FileOpener::new(disk.opener()));
+    let store = SqliteStore::open(dir, options).unwrap();
+    // The store syncs the directory beside SQLite.
+    disk.sync_dir();
+    store
+}
+
+fn alice() -> UserId {
+    UserId::parse("@alice:localhost").unwrap()
+}
+
+async fn register(store: &SqliteStore) {
+    let account = NewAccount {
+        user: alice(),
+        password_hash: String::new(),
+        at: 1,
+    };
+    store.register(account, None).await.unwrap();
+}
+
+fn key(event_type: &str) -> Key {
+    Key::new(Scope::Global, EventType::parse(event_type).unwrap())
+}
+
+async fn put(store: &SqliteStore, event_type: &str, bytes: usize) -> Result<Position, ApplyError> {
+    let write = Write {
+        guard: Guard::Account,
+        writer: Writer::Server,
+        at: 1,
+        allowance: Allowance::Ordinary,
+    };
+    let text = format!("{{\"a\":\"{}\"}}", "x".repeat(bytes));
+    let content = Content::parse(text.into(), &Limits::default()).unwrap();
+    let op = Op::Put(key(event_type), content, Expectation::default());
+    let applied = store.apply(&alice(), write, vec![op]).await?;
+    Ok(applied.positions[0].unwrap())
+}
+
+/// Puts until it is acknowledged; the store may be mending its files.
+async fn put_at_last(store: &SqliteStore, event_type: &str) -> Position {
+    loop {
+        match put(store, event_type, 10).await {
+            Ok(position) => return position,
+            Err(ApplyError::Store(StoreError::Unavailable(_))) => tokio::task::yield_now().await,
+            Err(other) => unreachable!("{other}"),
+        }
+    }
+}
+
+async fn put_in_vain(store: &SqliteStore, event_type: &str, bytes: usize) {
+    let failed = put(store, event_type, bytes).await.unwrap_err();
+    let is_unknown = matches!(failed, ApplyError::Store(StoreError::OutcomeUnknown(_)));
+    assert!(is_unknown, "{failed}");
+}
+
+/// Opens each image of the disk as it may be now without power, and looks whether it is sound, holds
+/// the entries, and stands at `head` or later.
+async fn must_survive(disk: &Disk, entries: &[&str], head: Position) {
+    let log = disk.log();
+    for seed in 0..CUTS {
+        let image = log.cut(log.len(), Dice::new(seed));
+        judge(&image, entries, head, seed).await;
+    }
+}
+
+async fn judge(image: &Image, entries: &[&str], head: Position, seed: u64) {
+    let dir = tempdir().unwrap();
+    image.write_to(dir.path()).unwrap();
+    let mut options = options();
+    // Nothing fails here any more.
+    options.durability = Durability::None;
+    let store = SqliteStore::open(dir.path(), options).unwrap();
+    for entry in entries {
+        let found = store.get(&alice(), &key(entry)).await.unwrap();
+        assert!(found.is_some(), "`{entry}` is lost, cut {seed}");
+    }
+    let found = store.changes(&alice(), None).await.unwrap().head;
+    assert!(found >= head, "{found} was {head}, cut {seed}");
+    drop(store);
+    let report = check::check(dir.path()).unwrap();
+    assert!(report.is_sound(), "cut {seed}: {report:?}");
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_after_a_failed_sync_survives_a_power_cut() {
+    let (dir, disk) = (tempdir().unwrap(), Disk::new());
+    let store = open(dir.path(), &disk);
+    register(&store).await;
+    disk.fail(Fault::next(Call::Sync, Error::Io).of(Part::Log));
+    // More pages than the first write of the recovery has: they would stay behind.
+    put_in_vain(&store, "unknown", 50_000).await;
+    let position = put_at_last(&store, "acknowledged").await;
+    must_survive(&disk, &["acknowledged"], position).await;
+}
+
+#[tokio::test]
+async fn nobody_is_told_of_what_a_failed_sync_may_have_lost() {
+    let (dir, disk) = (tempdir().unwrap(), Disk::new());
+    let store = open(dir.path(), &disk);
+    register(&store).await;
+    put(&store, "before", 10).await.unwrap();
+    disk.fail(Fault::next(Call::Sync, Error::Io).lasting());
+    put_in_vain(&store, "unknown", 50_000).await;
+    let mut told = 0;
+    while told < 100 {
+        if let Ok(changes) = store.changes(&alice(), None).await {
+            must_survive(&disk, &["before"], changes.head).await;
+            told += 50;
+        }
+        if disk.faults() > 4 {
+            told += 1;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_ended_after_a_failed_sync_leaves_nothing_to_build_on() {
+    let (dir, disk) = (tempdir().unwrap(), Disk::new());
+    let store = open(dir.path(), &disk);
+    register(&store).await;
+    disk.fail(Fault {
+        times: Times::UntilCleared,
+        ..Fault::next(Call::Sync, Error::Io)
+    });
+    put_in_vain(&store, "unknown", 50_000).await;
+    store.close();
+    disk.clear();
+    let store = open(dir.path(), &disk);
+    let told = store.changes(&alice(), None).await.unwrap().head;
+    must_survive(&disk, &[], told).await;
+    let position = put(&store, "acknowledged", 10).await.unwrap();
+    must_survive(&disk, &["acknowledged"], position).await;
+}
+
+#[tokio::test]
+async fn what_a_failed_sync_of_the_database_may_have_lost_is_copied_again() {
+    let (dir, disk) = (tempdir().unwrap(), Disk::new());
+    let store = open(dir.path(), &disk);
+    register(&store).await;
+    let mut names = Vec::new();
+    let mut more = async |puts: usize| {
+        for _ in 0..puts {
+            let name = format!("n{}", names.len());
+            while put(&store, &name, 20_000).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+            names.push(name);
+        }
+    };
+    more(2).await;
+    // A read keeps a checkpoint from reaching the end of the log: what it copies is not synced.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let file = dir.path().join("kitbag.db");
+    let reader = Connection::open_with_flags_and_vfs(file, flags, disk.name()).unwrap();
+    let no_checkpoint = rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+    reader.set_db_config(no_checkpoint, true).unwrap();
+    reader.execute_batch("BEGIN; SELECT * FROM store").unwrap();
+    more(10).await;
+    drop(reader);
+    disk.fail(Fault::next(Call::Sync, Error::Io).of(Part::Database));
+    more(30).await;
+    assert_eq!(disk.faults(), 1, "a checkpoint met the fault");
+    assert!(
+        disk.log().summary().log_restarts > 0,
+        "{:?}",
+        disk.log().summary()
+    );
+    let head = store.changes(&alice(), None).await.unwrap().head;
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    must_survive(&disk, &names, head).await;
+}
