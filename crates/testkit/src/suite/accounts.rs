@@ -82,7 +82,9 @@ pub async fn deactivation_erases_everything(open: Opener) {
     let store = fixture.store();
     let alice = Actor::register(&store, "alice").await;
     let laptop = alice.login("LAPTOP").await;
-    let keys = [global("a"), room_key("!r", "a"), alice.own_key("a")];
+    // The first one leaves a tombstone, the others live on.
+    let [global, other] = [global("a"), global("b")];
+    let keys = [global, other, room_key("!r", "a"), alice.own_key("a")];
     for key in &keys {
         alice.put(key, "{}").await;
     }
