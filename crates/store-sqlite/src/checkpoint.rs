@@ -6,7 +6,7 @@
 //! a few mebibytes and no commit waits for more than that little.
 
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use rusqlite::wal::CheckpointMode;
@@ -15,6 +15,7 @@ use rusqlite::{Connection, ffi};
 use crate::connections::Connections;
 use crate::error::Failure;
 use crate::options::limit;
+use crate::seldom::Seldom;
 use crate::writer::Control;
 
 /// How much is in the log.
@@ -96,10 +97,14 @@ pub(crate) fn serve(
     connections: Arc<Connections>,
     place: usize,
 ) {
+    let mut failed = Seldom::default();
     while asked.recv().is_ok() {
         let checkpoints = &connections.checkpoints;
-        if let Err(error) = connections.with(place, |connection| checkpoints.passive(connection)) {
-            tracing::warn!(%error, "a checkpoint failed");
+        let copied = connections.with(place, |connection| checkpoints.passive(connection));
+        if let Err(error) = copied
+            && let Some(left_out) = failed.tell(Instant::now())
+        {
+            tracing::warn!(%error, left_out, "a checkpoint failed");
         }
         if control.send(Control::Checkpoint).is_err() {
             break;

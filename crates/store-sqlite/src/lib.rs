@@ -35,6 +35,7 @@ mod readers;
 mod restore;
 mod rewrite;
 mod rows;
+mod seldom;
 mod store;
 mod writer;
 

@@ -33,6 +33,8 @@ pub mod limit {
     pub const REOPEN_WAIT_MS_MIN: u64 = 10;
     /// Longest wait between two attempts: how late service resumes when the fault has gone.
     pub const REOPEN_WAIT_MS_MAX: u64 = 1_000;
+    /// How often the log tells of what goes wrong all the time, such as writes to a full disk.
+    pub const LOG_INTERVAL_MS: u64 = 60_000;
     /// Frames (pages of 4 KiB) in the write-ahead log that make a checkpoint worth its fsyncs.
     pub const CHECKPOINT_FRAMES: u64 = 1_000;
     /// Frames by which the log may grow while a checkpoint is under way before another is asked

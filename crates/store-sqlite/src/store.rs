@@ -63,6 +63,10 @@ pub struct Stats {
     pub writes: u64,
     /// Frames in the write-ahead log after the latest commit.
     pub wal_frames: u64,
+    /// Faults of the files, after each of which all connections were opened anew.
+    pub outages: u64,
+    /// Writes that were answered as unavailable, or as of unknown outcome.
+    pub writes_failed: u64,
 }
 
 impl SqliteStore {
@@ -197,12 +201,16 @@ impl SqliteStore {
             commits,
             writes,
             wal_frames,
+            outages,
+            writes_failed,
             is_mending: _,
         } = &*self.counters;
         Stats {
             commits: commits.load(Ordering::Relaxed),
             writes: writes.load(Ordering::Relaxed),
             wal_frames: wal_frames.load(Ordering::Relaxed),
+            outages: outages.load(Ordering::Relaxed),
+            writes_failed: writes_failed.load(Ordering::Relaxed),
         }
     }
 }

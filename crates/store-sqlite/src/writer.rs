@@ -7,6 +7,7 @@
 
 mod copying;
 mod job;
+mod outage;
 mod recovery;
 #[cfg(test)]
 mod tests;
@@ -14,7 +15,7 @@ mod tests;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 use kitbag_domain::{BoxFuture, Limits, Position, StoreError, UserId, Wakeups};
@@ -26,9 +27,11 @@ use crate::error::{Failure, Halt};
 use crate::format::Source;
 use crate::options::{Observer, Options, Step, limit};
 use crate::rows::run;
+use crate::seldom::Seldom;
 pub(crate) use copying::{Order, Stop};
 use job::{Job, Verdict};
 pub(crate) use job::{Tx, Weight};
+use outage::Outage;
 
 /// What the writer is asked to do between batches.
 pub(crate) enum Control {
@@ -46,6 +49,8 @@ pub(crate) struct Counters {
     pub(crate) commits: AtomicU64,
     pub(crate) writes: AtomicU64,
     pub(crate) wal_frames: AtomicU64,
+    pub(crate) outages: AtomicU64,
+    pub(crate) writes_failed: AtomicU64,
     /// Whether no write is taken since the files failed.
     pub(crate) is_mending: AtomicBool,
 }
@@ -76,6 +81,8 @@ pub(crate) fn writer(options: Options, setup: Setup) -> (WriteQueue, Writer) {
         jobs,
         queued_bytes: bytes,
         log: Log::new(options.checkpoint_frames),
+        outage: Outage::default(),
+        checkpoints_failed: Seldom::default(),
         state: State::Serving,
     };
     (queue, writer)
@@ -148,6 +155,8 @@ pub(crate) struct Writer {
     jobs: Receiver<Box<dyn Job>>,
     queued_bytes: Arc<AtomicU64>,
     log: Log,
+    outage: Outage,
+    checkpoints_failed: Seldom,
     state: State,
 }
 
@@ -265,7 +274,7 @@ impl Writer {
                 self.after_commit(connection);
                 Ok(())
             }
-            Err(abort) => give_up(connection, batch, abort),
+            Err(abort) => self.give_up(connection, batch, abort),
         }
     }
 
@@ -314,8 +323,35 @@ impl Writer {
         }
     }
 
+    /// Tells all of a batch that it was not committed.
+    fn give_up(
+        &mut self,
+        connection: &Connection,
+        batch: Vec<Box<dyn Job>>,
+        abort: Abort,
+    ) -> Result<(), Fault> {
+        let Abort {
+            error,
+            is_fault,
+            maybe_changed,
+        } = abort;
+        let writes = batch.len() as u64;
+        let is_fault = roll_back(connection).is_err() || is_fault;
+        self.outage.fail(Instant::now(), &error, writes, is_fault);
+        let failed = &self.setup.counters.writes_failed;
+        failed.fetch_add(writes, Ordering::Relaxed);
+        for job in batch {
+            job.fail(error.clone());
+        }
+        if is_fault {
+            return Err(Fault { maybe_changed });
+        }
+        Ok(())
+    }
+
     /// Looks how the log has grown, and asks for a checkpoint or stops for one.
     fn after_commit(&mut self, connection: &Connection) {
+        self.outage.look(Instant::now);
         let counters = &self.setup.counters;
         let frames = checkpoint::frames(connection).unwrap_or_default();
         counters.commits.fetch_add(1, Ordering::Relaxed);
@@ -338,8 +374,10 @@ impl Writer {
 
     fn finish_checkpoint_on(&mut self, connection: &Connection) {
         self.log.checkpoint_ended();
-        if let Err(error) = self.checkpoints().passive(connection) {
-            tracing::warn!(%error, "a checkpoint failed");
+        if let Err(error) = self.checkpoints().passive(connection)
+            && let Some(left_out) = self.checkpoints_failed.tell(Instant::now())
+        {
+            tracing::warn!(%error, left_out, "a checkpoint failed");
         }
     }
 
@@ -348,6 +386,7 @@ impl Writer {
     /// Where a long read holds the log this is left to the next time: a write may come, which must
     /// not wait for a read.
     fn rest(&mut self) {
+        self.outage.look(Instant::now);
         if !self.log.is_empty {
             let connection = self.take_connection();
             let truncated = self.checkpoints().truncate_at_once(&connection);
@@ -365,25 +404,6 @@ impl Writer {
             Err(error) => tracing::debug!(%error, "the write-ahead log was not emptied"),
         }
     }
-}
-
-/// Tells all of a batch that it was not committed.
-fn give_up(connection: &Connection, batch: Vec<Box<dyn Job>>, abort: Abort) -> Result<(), Fault> {
-    let Abort {
-        error,
-        is_fault,
-        maybe_changed,
-    } = abort;
-    let writes = batch.len();
-    tracing::error!(%error, writes, is_fault, "gave up a batch of writes");
-    let rolled_back = roll_back(connection);
-    for job in batch {
-        job.fail(error.clone());
-    }
-    if is_fault || rolled_back.is_err() {
-        return Err(Fault { maybe_changed });
-    }
-    Ok(())
 }
 
 fn begin(connection: &Connection) -> Result<(), Failure> {

@@ -18,19 +18,17 @@ impl Writer {
     /// share: so all are closed before any is opened again. Reads go on where they can, but for that
     /// moment. Returns when a write has succeeded, or the store is to be closed.
     pub(super) fn recover(&mut self) {
-        tracing::error!("the store takes no writes until its files work again");
         self.note_mending(true);
+        self.setup.counters.outages.fetch_add(1, Ordering::Relaxed);
         let mut wait_ms = limit::REOPEN_WAIT_MS_MIN;
-        let started = Instant::now();
         loop {
             match self.mend() {
                 Ok(()) => {
                     self.note_mending(false);
-                    let outage_ms = started.elapsed().as_millis();
-                    tracing::info!(outage_ms, "the store takes writes again");
+                    self.outage.resume(Instant::now());
                     return;
                 }
-                Err(failure) => tracing::debug!(%failure, wait_ms, "the store is still unusable"),
+                Err(failure) => self.outage.go_on(Instant::now(), &failure),
             }
             self.refuse_writes(Duration::from_millis(wait_ms));
             if self.state != State::Serving {
@@ -86,7 +84,12 @@ impl Writer {
         loop {
             match self.jobs.recv_deadline(until) {
                 Ok(job) => {
-                    for job in self.gather(job) {
+                    let batch = self.gather(job);
+                    let writes = batch.len() as u64;
+                    self.outage.refuse(writes);
+                    let failed = &self.setup.counters.writes_failed;
+                    failed.fetch_add(writes, Ordering::Relaxed);
+                    for job in batch {
                         job.fail(StoreError::Unavailable("the disk failed".to_owned()));
                     }
                 }

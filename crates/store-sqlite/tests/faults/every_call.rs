@@ -69,6 +69,7 @@ fn run_some(fault: Fault, calls: impl Iterator<Item = u64>) -> (u64, Figures) {
 fn a_fault_at_any_call_loses_nothing_and_passes() {
     let seed = settings::seed().unwrap_or(1);
     let mut dice = Dice::new(seed);
+    let mut all = Figures::default();
     for (name, fault) in kinds() {
         let stride = match fault.call {
             _ if settings::is_long() => 1,
@@ -90,7 +91,16 @@ fn a_fault_at_any_call_loses_nothing_and_passes() {
             let add = |(runs, total), (more, seen)| (runs + more, total + seen);
             results.fold((0, Figures::default()), add)
         });
-        assert!(runs > 0 && total.openings_failed > 0, "{name}: {total:?}");
-        assert!(total.unavailable + total.unknown > 0, "{name}: {total:?}");
+        assert!(runs > 0, "{name}");
+        all = all + total;
     }
+    let Figures {
+        openings_failed,
+        unavailable,
+        unknown,
+        reads_failed,
+        ..
+    } = all;
+    let met = [openings_failed, unavailable, unknown, reads_failed];
+    assert!(!met.contains(&0), "each was met: {all:?}");
 }
