@@ -16,7 +16,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use tower::ServiceExt as _;
-use tracing::{Instrument as _, debug, error};
+use tracing::{Instrument as _, debug};
 
 use crate::error::{ApiError, Unrendered};
 use crate::extract::Peer;
@@ -91,10 +91,9 @@ impl Edge {
         };
         unread.drain().await;
         if let Some(Unrendered(error)) = response.extensions_mut().remove() {
-            let status = error.row().0;
-            if status.is_server_error() {
-                let status = status.as_u16();
-                error!(request.id = %request_id, status, cause = ?error, "request failed");
+            if error.row().0.is_server_error() {
+                let now = self.app.clock.now_ms();
+                self.app.failures.log(&error, &request_id, now);
             }
             let allowed_methods = response.headers_mut().remove(ALLOW);
             response = error.render(&request_id, self.app.info_uri());

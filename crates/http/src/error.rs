@@ -128,6 +128,17 @@ impl ApiError {
         }
     }
 
+    /// Returns what the store said, where it is the store that failed.
+    pub(crate) fn store_error(&self) -> Option<&StoreError> {
+        match self {
+            Self::Get(GetError::Store(error))
+            | Self::Permit(PermitError::Store(error))
+            | Self::Store(error)
+            | Self::Write(WriteError::Store(error)) => Some(error),
+            _ => None,
+        }
+    }
+
     /// Returns the members of the body beside `errcode` and `error`.
     fn extra(&self, info_uri: &str) -> Value {
         match self {

@@ -9,6 +9,7 @@ mod edge;
 mod endpoints;
 mod error;
 mod extract;
+mod failures;
 mod filter;
 mod json;
 mod linger;

@@ -7,8 +7,8 @@ use kitbag_domain::{AccountData, Clock, Limits, PushRules, ServerName, Store};
 use tokio::sync::watch;
 
 use crate::{
-    passwords::Passwords, random::Random, rate_limit::RateLimits, settings::Settings,
-    sync::SyncTurns, uia::UiaSessions,
+    failures::Failures, passwords::Passwords, random::Random, rate_limit::RateLimits,
+    settings::Settings, sync::SyncTurns, uia::UiaSessions,
 };
 
 /// What the application is made of; everything comes in from outside.
@@ -48,6 +48,7 @@ pub(crate) struct Inner {
     pub(crate) rate_limits: RateLimits,
     pub(crate) sync_turns: SyncTurns,
     pub(crate) uia: UiaSessions,
+    pub(crate) failures: Failures,
     pub(crate) settings: Settings,
     pub(crate) stopping: watch::Receiver<bool>,
 }
@@ -86,6 +87,7 @@ impl App {
             passwords,
             sync_turns: SyncTurns::default(),
             uia: UiaSessions::default(),
+            failures: Failures::default(),
             settings,
             stopping,
         }))

@@ -9,6 +9,7 @@ mod account;
 mod account_data;
 mod endpoints;
 mod errors;
+mod full_disk;
 mod listener;
 mod login;
 mod logs;
