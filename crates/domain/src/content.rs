@@ -144,6 +144,12 @@ mod tests {
     }
 
     #[test]
+    fn white_space_around_the_braces_is_no_part_of_it() {
+        let content = parse(" \n{ \"a\" : 1.0 }\t ").unwrap();
+        assert_eq!(content.as_str(), "{ \"a\" : 1.0 }");
+    }
+
+    #[test]
     fn empty_objects_are_told_apart() {
         assert!(parse("{ \n}").unwrap().is_empty_object());
         assert!(!parse("{\"a\":{}}").unwrap().is_empty_object());
