@@ -105,6 +105,16 @@ impl Log {
         places
     }
 
+    /// Returns the places right before each sync that succeeds: all that it makes durable is at
+    /// stake there.
+    #[must_use]
+    pub fn syncs(&self) -> Vec<usize> {
+        let is_sync = |event: &Event| matches!(event, Event::Sync { is_done: true, .. });
+        let events = self.events.iter().enumerate();
+        let syncs = events.filter(|(_, event)| is_sync(event));
+        syncs.map(|(at, _)| at).collect()
+    }
+
     /// Counts what happened.
     #[must_use]
     pub fn summary(&self) -> Summary {
