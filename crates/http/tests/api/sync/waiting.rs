@@ -240,6 +240,7 @@ async fn a_change_right_before_the_waiting_is_not_lost() {
         let selection = kitbag_domain::DeviceSelection::These(devices);
         crate::support::ready(store.remove_devices(&user, write, selection)).unwrap();
     });
+    lab.server.store.take_calls();
     let mut waiting = Box::pin(lab.server.send(lab.sync(&format!("since={since}&{LONG}"))));
     assert!(poll_once(&mut waiting).is_pending());
     assert!(
