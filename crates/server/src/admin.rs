@@ -1,16 +1,20 @@
 //! What an operator does: the same commands beside a running server and without one.
 
+pub(crate) mod copying;
 pub(crate) mod socket;
 
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use kitbag_domain::{
-    Account, Allowance, Clock, DeviceSelection, Guard, NewAccount, ServerName, Store, UserId,
-    Write, Writer, validate_localpart,
+    Account, AccountStore as _, Allowance, Clock, DeviceSelection, Guard, NewAccount, ServerName,
+    UserId, Write, Writer, validate_localpart,
 };
 use kitbag_http::Passwords;
+use kitbag_store_sqlite::SqliteStore;
 use serde::{Deserialize, Serialize};
+
+use copying::{Far, Order};
 
 /// Accounts that one command lists; the caller goes on behind the last one.
 pub(crate) const PAGE: usize = 500;
@@ -21,6 +25,8 @@ pub(crate) const PAGE: usize = 500;
 pub(crate) enum Command {
     /// Makes an account.
     AddUser { name: String, password: String },
+    /// Copies the store to a file.
+    Backup { order: Order },
     /// Ends an account.
     DeactivateUser { name: String },
     /// Lists a page of accounts.
@@ -37,6 +43,10 @@ pub(crate) enum Command {
 #[derive(Deserialize, Serialize)]
 #[serde(tag = "reply", rename_all = "snake_case")]
 pub(crate) enum Reply {
+    /// The store was copied.
+    BackedUp { bytes: u64 },
+    /// It is so far; another reply follows.
+    Far { far: Far },
     /// It was done, to this user.
     Done { user: String },
     /// It was not done, for this reason.
@@ -57,7 +67,7 @@ pub(crate) struct UserRow {
 /// Carries commands out on an open store.
 #[derive(Clone)]
 pub(crate) struct Admin {
-    pub(crate) store: Arc<dyn Store>,
+    pub(crate) store: Arc<SqliteStore>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) passwords: Passwords,
     pub(crate) server_name: ServerName,
@@ -76,6 +86,11 @@ impl Admin {
     async fn try_run(&self, command: Command) -> Result<Reply> {
         let user = match command {
             Command::AddUser { name, password } => self.add(&name, &password).await?,
+            Command::Backup { order } => {
+                // Where somebody waits to hear how far it is, the socket does this itself.
+                let started = copying::start(Arc::clone(&self.store), order);
+                return Ok(started.ended.await?);
+            }
             Command::DeactivateUser { name } => {
                 let user = self.existing(&name).await?;
                 self.store.deactivate(&user, self.write()).await?;

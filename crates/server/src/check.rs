@@ -1,15 +1,18 @@
 //! `kitbag check`
 
 use std::io::{self, Write};
-use std::path::Path;
-use std::process::ExitCode;
+use std::path::{Path, absolute};
+use std::process::{self, ExitCode};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use kitbag_domain::Clock as _;
 use kitbag_store_sqlite::OpenError;
 use kitbag_store_sqlite::check::{self, Finding, Mended, Mending, Report};
 use serde::Serialize;
 
+use crate::admin::copying::Order;
+use crate::admin::{Command, Reply, socket};
+use crate::backup;
 use crate::cli::CheckArguments;
 use crate::config::Config;
 use crate::system::{SystemClock, SystemRandom, stamp};
@@ -49,7 +52,33 @@ fn try_run(arguments: &CheckArguments) -> Result<bool> {
 }
 
 fn check(dir: &Path) -> Result<Report> {
-    Ok(check::check(dir)?)
+    match check::check(dir) {
+        Err(locked @ OpenError::Locked { .. }) => match check_beside_server(dir)? {
+            Some(report) => Ok(report),
+            None => Err(locked).context("a server uses the data and does not answer"),
+        },
+        report => Ok(report?),
+    }
+}
+
+/// Has the server copy its store, and looks through the copy, which no one else sees.
+///
+/// A check of the store itself would hold a read open for as long as it takes, and with it the log.
+/// `None` where no server answers.
+fn check_beside_server(dir: &Path) -> Result<Option<Report>> {
+    let file = absolute(dir)?.join(format!("check-{}.db", process::id()));
+    let order = Order {
+        file: backup::text(&file)?,
+        // One of a process that is gone.
+        replace: true,
+        verify: false,
+    };
+    match socket::send(dir, &Command::Backup { order })? {
+        None => Ok(None),
+        Some(Reply::BackedUp { .. }) => Ok(Some(check::check_and_remove(&file)?)),
+        Some(Reply::Failed { error }) => bail!(error),
+        Some(_) => bail!("the server gave an unexpected answer"),
+    }
 }
 
 fn mend(dir: &Path) -> Result<Mended> {

@@ -15,13 +15,27 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Copies the data to a file, beside a running server or without one.
+    ///
+    /// The server goes on meanwhile. The file holds all that was written when the copying ends, and
+    /// gets its name only when it is whole and on the disk. It holds secrets: only its owner can read
+    /// it, which is the user that the server runs as.
+    #[command(after_long_help = BACKUP_EXAMPLES)]
+    Backup(BackupArguments),
     /// Looks whether the data are sound.
     ///
     /// Looks through the whole database: its pages, its tables, each row, and whether positions and
-    /// counts agree with what is there. Writes nothing, unless it is told to repair. Contents and
-    /// tokens are never printed.
+    /// counts agree with what is there. Writes nothing, unless it is told to repair. Beside a running
+    /// server it looks through a copy, which takes as much room in the data directory while it
+    /// lasts. Contents and tokens are never printed.
     #[command(after_long_help = CHECK_EXAMPLES)]
     Check(CheckArguments),
+    /// Puts a backup in the place of the data, with the server stopped.
+    ///
+    /// The backup is looked through first. Data that are there are kept beside it, with --replace.
+    /// Every client syncs in full afterwards, and what was written since the backup is gone.
+    #[command(after_long_help = RESTORE_EXAMPLES)]
+    Restore(RestoreArguments),
     /// Runs a Matrix server for one machine's users.
     ///
     /// Without options it listens on 127.0.0.1:8008, keeps its data in ./kitbag-data and lets
@@ -32,6 +46,12 @@ pub(crate) enum Command {
     #[command(after_long_help = USER_EXAMPLES)]
     User(UserArguments),
 }
+
+const BACKUP_EXAMPLES: &str = "\
+Examples:
+  kitbag backup /var/backups/kitbag.db
+  kitbag backup --force --json --data /var/lib/kitbag /var/backups/kitbag.db
+      Every night: replace the file of yesterday, and print one line of JSON.";
 
 const CHECK_EXAMPLES: &str = "\
 Exit codes:
@@ -46,6 +66,13 @@ Examples:
       Mend what follows from other data, behind a copy of the database beside it, with the server
       stopped: counts, positions, rows whose user or device is gone. In a damaged file nothing is
       touched.";
+
+const RESTORE_EXAMPLES: &str = "\
+Examples:
+  kitbag restore /var/backups/kitbag.db --data /var/lib/kitbag
+      Where there are no data yet.
+  kitbag restore /var/backups/kitbag.db --data /var/lib/kitbag --replace
+      In the place of data, which are kept beside it under a name that is printed.";
 
 const SERVE_EXAMPLES: &str = "\
 Examples:
@@ -81,6 +108,31 @@ pub(crate) struct ConfigArguments {
     /// Set any setting; may be repeated.
     #[arg(long, global = true, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct BackupArguments {
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    /// The file to make.
+    pub(crate) file: PathBuf,
+    /// Replace the file where it exists.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Print the result as one line of JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RestoreArguments {
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    /// The backup.
+    pub(crate) file: PathBuf,
+    /// Set data that are there aside.
+    #[arg(long)]
+    pub(crate) replace: bool,
 }
 
 #[derive(Args, Clone, Debug)]

@@ -6,12 +6,15 @@
 )]
 
 mod admin;
+mod backup;
 mod check;
 mod cli;
 mod config;
+mod data;
 mod descriptors;
 mod logging;
 mod private;
+mod restore;
 mod serve;
 mod system;
 mod user;
@@ -27,7 +30,9 @@ pub use config::{Reading, read};
 #[must_use]
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Backup(arguments) => backup::run(&arguments),
         Command::Check(arguments) => return check::run(&arguments),
+        Command::Restore(arguments) => restore::run(&arguments),
         Command::Serve(arguments) => serve::run(&arguments),
         Command::User(arguments) => user::run(arguments),
     };

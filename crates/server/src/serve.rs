@@ -17,7 +17,7 @@ use crate::admin::{Admin, socket};
 use crate::cli::ServeArguments;
 use crate::config::Config;
 use crate::system::{SystemClock, SystemRandom};
-use crate::{descriptors, logging, private};
+use crate::{data, descriptors, logging, private};
 
 /// Connections that may wait to be accepted: when thousands of syncs come back after a restart, one
 /// beyond it waits a second. The system may allow fewer (`net.core.somaxconn`).
@@ -78,6 +78,7 @@ fn open(
     } else {
         SqliteStore::open(&config.data, options)
     };
+    let store = store.map_err(data::advise);
     Ok(Arc::new(store.context("the store could not be opened")?))
 }
 
@@ -87,7 +88,7 @@ struct Server<'a> {
     config: &'a Config,
     server_name: ServerName,
     limits: Limits,
-    store: Arc<dyn Store>,
+    store: Arc<SqliteStore>,
     listener: TcpListener,
 }
 
@@ -117,7 +118,7 @@ impl Server<'_> {
         }
         let private = match config.private {
             Some(address) => {
-                let store = Arc::clone(&self.store);
+                let store: Arc<dyn Store> = self.store.clone();
                 Some(private::start(address, store, stopping.clone()).await?)
             }
             None => None,

@@ -4,13 +4,12 @@ use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
-use kitbag_domain::ServerName;
 use kitbag_http::Passwords;
-use kitbag_store_sqlite::{OpenError, Options, SqliteStore};
 
 use crate::admin::{Admin, Command, PAGE, Reply, UserRow, socket};
 use crate::cli::{PasswordArguments, UserArguments, UserCommand};
 use crate::config::Config;
+use crate::data;
 use crate::system::{SystemClock, SystemRandom};
 
 /// Bytes of a password read from standard input.
@@ -67,7 +66,7 @@ impl Operator {
         match self.send(command)? {
             Reply::Done { user } => Ok(user),
             Reply::Failed { error } => bail!(error),
-            Reply::Users { .. } => bail!("the server gave an unexpected answer"),
+            _ => bail!("the server gave an unexpected answer"),
         }
     }
 
@@ -81,7 +80,7 @@ impl Operator {
             })? {
                 Reply::Users { users } => users,
                 Reply::Failed { error } => bail!(error),
-                Reply::Done { .. } => bail!("the server gave an unexpected answer"),
+                _ => bail!("the server gave an unexpected answer"),
             };
             if total == 0 && !json && !users.is_empty() {
                 writeln!(out, "{:<40} {:>7}  STATE", "USER", "DEVICES")?;
@@ -113,7 +112,7 @@ impl Operator {
                 dir.display()
             );
         }
-        let (store, server_name) = self.open()?;
+        let (store, server_name) = data::open(&self.config)?;
         let passwords =
             Passwords::new(self.config.passwords.parallel.get(), Arc::new(SystemRandom))?;
         let admin = Admin {
@@ -126,32 +125,6 @@ impl Operator {
             .enable_all()
             .build()?;
         Ok(runtime.block_on(admin.run(command)))
-    }
-
-    /// Opens the data; where no server name was given, that of the data is good.
-    fn open(&self) -> Result<(SqliteStore, ServerName)> {
-        let server_name = self.config.server_name()?;
-        let is_given = self.config.server_name != Config::default().server_name;
-        let (opened, server_name) = match self.try_open(&server_name) {
-            Err(OpenError::OtherServerName { stored, .. }) if !is_given => {
-                let stored = ServerName::parse(stored)?;
-                (self.try_open(&stored), stored)
-            }
-            opened => (opened, server_name),
-        };
-        let store = opened.map_err(|error| match error {
-            OpenError::Locked { .. } => {
-                anyhow::Error::new(error).context("a server uses the data and does not answer")
-            }
-            error => error.into(),
-        })?;
-        Ok((store, server_name))
-    }
-
-    fn try_open(&self, server_name: &ServerName) -> Result<SqliteStore, OpenError> {
-        let mut options = Options::new(server_name.clone(), SystemRandom.number());
-        options.limits = self.config.limits();
-        SqliteStore::open(&self.config.data, options)
     }
 }
 

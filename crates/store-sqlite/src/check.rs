@@ -7,13 +7,13 @@ mod books;
 mod mend;
 mod structure;
 
-use std::fmt;
+use std::{fmt, fs};
 use std::path::Path;
 
 use rusqlite::Connection;
 
 use crate::error::Failure;
-use crate::format::{self, MIGRATIONS};
+use crate::format::{self, Header, MIGRATIONS};
 use crate::open::{self, OpenError};
 pub use mend::{Mend, Mended, Mending};
 
@@ -159,6 +159,23 @@ pub fn check_copy(file: &Path) -> Result<Report, OpenError> {
     examine_file(file)
 }
 
+/// Checks a copy that was made for that, and removes it.
+///
+/// Its name goes at once, so that nothing is left of it however the process ends.
+/// # Errors
+/// As [`check()`].
+pub fn check_and_remove(file: &Path) -> Result<Report, OpenError> {
+    let opened = open::quietly(file);
+    let removed = fs::remove_file(file);
+    let report = examine_opened(opened)?;
+    removed.map_err(|source| OpenError::Io {
+        action: "remove",
+        file: file.to_owned(),
+        source,
+    })?;
+    Ok(report)
+}
+
 /// Checks the store in `dir` and mends what follows from other rows, after a copy was made.
 ///
 /// Where the file itself is damaged, nothing is touched. Writes a copy of the database beside it
@@ -173,7 +190,11 @@ pub fn mend(dir: &Path, mending: &Mending) -> Result<Mended, OpenError> {
 }
 
 fn examine_file(file: &Path) -> Result<Report, OpenError> {
-    match open::quietly(file) {
+    examine_opened(open::quietly(file))
+}
+
+fn examine_opened(opened: Result<(Connection, Header), OpenError>) -> Result<Report, OpenError> {
+    match opened {
         Ok((connection, header)) => {
             let mut report = examine(&connection, MIGRATIONS);
             report.format = header.version;

@@ -205,7 +205,8 @@ pub(crate) fn connect_quietly(file: &Path) -> rusqlite::Result<Connection> {
 /// What SQLite puts beside a database, and what belongs to it while it has bytes.
 pub(crate) const COMPANIONS: [&str; 2] = ["-wal", "-journal"];
 
-fn has_companion(file: &Path) -> bool {
+/// Tells whether a log or a journal lies beside the file.
+pub(crate) fn has_companion(file: &Path) -> bool {
     let mut companions = COMPANIONS.iter().map(|suffix| beside(file, suffix));
     companions.any(|path| fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0))
 }

@@ -40,7 +40,7 @@ mod store;
 mod writer;
 
 pub use backup::{BackupError, Copied, Copying, Progress};
-pub use open::OpenError;
+pub use open::{OpenError, has_store};
 pub use options::{Durability, FileOpener, Observer, Options, Step, limit};
 pub use restore::{RestoreError, Restored, Restoring, restore};
 pub use rewrite::RawFile;

@@ -116,6 +116,7 @@ pub(crate) fn open_with(
     if is_marked {
         check_kept(&file)?;
     }
+    look_first(&file, migrations)?;
     make_file(&file)?;
     let source = Source::new(file, options);
     let file = &source.file;
@@ -162,6 +163,14 @@ pub(crate) fn is_there(path: &Path) -> Result<bool, OpenError> {
         file: path.to_owned(),
         source,
     })
+}
+
+/// Tells whether a store was made in `dir`, also one whose database is gone.
+/// # Errors
+/// [`OpenError::Io`] where that cannot be seen.
+pub fn has_store(dir: &Path) -> Result<bool, OpenError> {
+    let (file, lock) = (dir.join(DATABASE_FILE), dir.join(LOCK_FILE));
+    Ok(is_there(&file)? || length(&lock)?.unwrap_or(0) > 0)
 }
 
 /// What the lock holds once a store was made: without it an empty database, or none, would look like
@@ -346,6 +355,19 @@ pub(crate) fn harden(connection: Connection, source: &Source) -> Result<Connecti
     })?;
     drop(connection);
     source.connect(Role::Write).map_err(failed)
+}
+
+/// Refuses a file that cannot be served before anything is made beside it, where that can be seen.
+fn look_first(file: &Path, migrations: &[Migration]) -> Result<(), OpenError> {
+    if length(file)?.unwrap_or(0) == 0 || format::has_companion(file) {
+        return Ok(());
+    }
+    let failed = |error: rusqlite::Error| sqlite_error(file, &error);
+    let connection = format::connect_quietly(file).map_err(failed)?;
+    let header = Header::read(&connection).map_err(failed)?;
+    check_header(header, file, migrations)?;
+    let version = usize::try_from(header.version).unwrap_or(usize::MAX);
+    check_schema(&connection, file, &migrations[..version])
 }
 
 /// Checks whose file it is, brings its format up to date, and returns its epoch.

@@ -1,20 +1,26 @@
 //! `DIR/admin.sock`: how commands reach a running server, which alone may touch its data.
 //!
-//! One line of JSON in, one line of JSON out. Only the server's own user can connect.
+//! One line of JSON in, one line of JSON out, or several where it takes its time. Only the server's
+//! own user can connect.
 
 use std::fs::Permissions;
 use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream as BlockingUnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
+use anyhow::{Context as _, Result, bail};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _,
+};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
 use tokio::time;
 use tracing::warn;
 
+use super::copying::{self, Far, Order};
 use super::{Admin, Command, Reply};
 
 /// The name of the socket in the data directory.
@@ -25,8 +31,12 @@ const OWNER_ONLY: u32 = 0o600;
 const COMMAND_BYTES_MAX: u64 = 64 * 1024;
 /// How long a command may take to arrive.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a command line waits for the answer.
+/// How long a command line waits for the answer, or the next line of one.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often is told how far a long command is: for people who watch, and for the time-out above.
+const FAR_PERIOD: Duration = Duration::from_millis(250);
+/// Commands that are carried out at once: a backup must not hold up an operator's other commands.
+const COMMANDS_MAX: usize = 8;
 /// How long to wait when the system has no descriptor for a new connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -44,7 +54,7 @@ pub(crate) fn bind(dir: &Path) -> Result<Option<UnixListener>> {
     }
     let listener = match UnixListener::bind(&path) {
         Err(error) if is_too_long(&error) => {
-            warn!(path = %path.display(), %error, "`kitbag user` cannot reach this server");
+            warn!(path = %path.display(), %error, "commands of the operator cannot reach this server");
             return Ok(None);
         }
         bound => bound.with_context(|| format!("cannot listen on `{}`", path.display()))?,
@@ -69,13 +79,18 @@ pub(crate) fn remove(dir: &Path) {
 
 /// Answers commands for ever.
 pub(crate) async fn serve(listener: UnixListener, admin: Admin) {
+    let places = Arc::new(Semaphore::new(COMMANDS_MAX));
     loop {
+        let place = Arc::clone(&places).acquire_owned().await;
         match listener.accept().await {
-            // One at a time: there is one operator.
             Ok((stream, _)) => {
-                if let Err(error) = answer(stream, &admin).await {
-                    warn!(%error, "a command of the operator failed");
-                }
+                let admin = admin.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = answer(stream, &admin).await {
+                        warn!(%error, "a command of the operator failed");
+                    }
+                    drop(place);
+                });
             }
             Err(error) => {
                 warn!(%error, "could not accept a connection on the admin socket");
@@ -91,13 +106,47 @@ async fn answer(stream: UnixStream, admin: &Admin) -> Result<()> {
     let mut reader = tokio::io::BufReader::new(reader).take(COMMAND_BYTES_MAX);
     time::timeout(COMMAND_TIMEOUT, reader.read_line(&mut line)).await??;
     let reply = match serde_json::from_str::<Command>(&line) {
+        Ok(Command::Backup { order }) => {
+            match copy(&mut reader.into_inner(), &mut writer, admin, order).await? {
+                Some(reply) => reply,
+                None => return Ok(()),
+            }
+        }
         Ok(command) => admin.run(command).await,
         // The text of the error could quote the command, and that a password.
         Err(_) => Reply::Failed {
             error: "the server does not know this command".to_owned(),
         },
     };
-    let mut reply = serde_json::to_vec(&reply)?;
+    write(&mut writer, &reply).await
+}
+
+/// Copies the store and tells how far it is; `None` where the caller left, which gives it up.
+async fn copy(
+    reader: &mut (impl AsyncRead + Unpin),
+    writer: &mut (impl AsyncWrite + Unpin),
+    admin: &Admin,
+    order: Order,
+) -> Result<Option<Reply>> {
+    let mut copying = copying::start(Arc::clone(&admin.store), order);
+    let mut period = time::interval(FAR_PERIOD);
+    let mut nothing = [0];
+    loop {
+        tokio::select! {
+            ended = &mut copying.ended => return Ok(Some(ended?)),
+            _ = period.tick() => {
+                let far = *copying.told.borrow();
+                write(writer, &Reply::Far { far }).await?;
+            }
+            read = reader.read(&mut nothing) => if read? == 0 {
+                return Ok(None);
+            },
+        }
+    }
+}
+
+async fn write(writer: &mut (impl AsyncWrite + Unpin), reply: &Reply) -> Result<()> {
+    let mut reply = serde_json::to_vec(reply)?;
     reply.push(b'\n');
     writer.write_all(&reply).await?;
     Ok(())
@@ -105,6 +154,15 @@ async fn answer(stream: UnixStream, admin: &Admin) -> Result<()> {
 
 /// Sends a command to the server that runs on `dir`; `None` where none runs.
 pub(crate) fn send(dir: &Path, command: &Command) -> Result<Option<Reply>> {
+    exchange(dir, command, |_| {})
+}
+
+/// As [`send`], and tells meanwhile how far it is.
+pub(crate) fn exchange(
+    dir: &Path,
+    command: &Command,
+    mut tell: impl FnMut(Far),
+) -> Result<Option<Reply>> {
     let path = dir.join(FILE);
     let mut stream = match BlockingUnixStream::connect(&path) {
         Ok(stream) => stream,
@@ -125,11 +183,16 @@ pub(crate) fn send(dir: &Path, command: &Command) -> Result<Option<Reply>> {
     let mut line = serde_json::to_vec(command)?;
     line.push(b'\n');
     stream.write_all(&line)?;
-    let mut reply = String::new();
-    BufReader::new(stream)
-        .read_line(&mut reply)
-        .context("the server did not answer")?;
-    serde_json::from_str(&reply)
-        .context("the server's answer is not readable")
-        .map(Some)
+    let mut stream = BufReader::new(stream);
+    loop {
+        let mut reply = String::new();
+        let read = stream.read_line(&mut reply);
+        if read.context("the server did not answer")? == 0 {
+            bail!("the server ended before it answered");
+        }
+        match serde_json::from_str(&reply).context("the server's answer is not readable")? {
+            Reply::Far { far } => tell(far),
+            reply => return Ok(Some(reply)),
+        }
+    }
 }

@@ -18,6 +18,12 @@ fn of_the_program() {
 }
 
 #[test]
+fn of_backup_and_restore() {
+    assert_help(&["backup", "--help"], include_str!("help/backup.txt"));
+    assert_help(&["restore", "--help"], include_str!("help/restore.txt"));
+}
+
+#[test]
 fn of_check() {
     assert_help(&["check", "--help"], include_str!("help/check.txt"));
 }

@@ -5,8 +5,10 @@
     reason = "helpers of tests: what fails in them is a failed test"
 )]
 
+mod backup;
 mod check;
 mod configuration;
+mod damage;
 mod help;
 mod kills;
 mod life;

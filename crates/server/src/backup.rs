@@ -1,0 +1,198 @@
+//! `kitbag backup`
+
+use std::io::{self, IsTerminal as _, Write};
+use std::path::{Path, PathBuf, absolute};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use serde::Serialize;
+
+use crate::admin::copying::{self, Far, Order};
+use crate::admin::{Command, Reply, socket};
+use crate::cli::BackupArguments;
+use crate::config::Config;
+use crate::data;
+
+pub(crate) fn run(arguments: &BackupArguments) -> Result<()> {
+    let config = Config::load(&arguments.config)?;
+    let file = absolute(&arguments.file).context("the file has no path")?;
+    let order = Order {
+        file: text(&file)?,
+        replace: arguments.force,
+        verify: true,
+    };
+    let started = Instant::now();
+    let mut display = Display::new();
+    let bytes = copy(&config, order, &mut display)?;
+    display.end();
+    let done = Done {
+        file: &file,
+        bytes,
+        took: started.elapsed(),
+    };
+    let mut out = io::stdout().lock();
+    if arguments.json {
+        done.write_json(&mut out)
+    } else {
+        done.write_text(&mut out, &config.data)
+    }
+}
+
+/// Returns a path as it travels to a server.
+pub(crate) fn text(file: &Path) -> Result<String> {
+    let text = file.to_str().map(str::to_owned);
+    text.with_context(|| format!("`{}` is not a path in UTF-8", file.display()))
+}
+
+/// Has the running server copy its store, or copies it here where none runs.
+fn copy(config: &Config, order: Order, display: &mut Display) -> Result<u64> {
+    let command = Command::Backup {
+        order: order.clone(),
+    };
+    let replied = socket::exchange(&config.data, &command, |far| display.show(far))?;
+    let reply = match replied {
+        Some(reply) => reply,
+        None => copy_here(config, order, display)?,
+    };
+    match reply {
+        Reply::BackedUp { bytes } => Ok(bytes),
+        Reply::Failed { error } => bail!(error),
+        _ => bail!("the server gave an unexpected answer"),
+    }
+}
+
+fn copy_here(config: &Config, order: Order, display: &mut Display) -> Result<Reply> {
+    data::check_there(config)?;
+    let (store, _) = data::open(config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut copying = copying::start(Arc::new(store), order);
+        loop {
+            tokio::select! {
+                reply = &mut copying.ended => return Ok(reply?),
+                Ok(()) = copying.told.changed() => display.show(*copying.told.borrow()),
+                interrupted = tokio::signal::ctrl_c() => {
+                    interrupted?;
+                    drop(copying.told);
+                    // Until nothing of it is left.
+                    return Ok(copying.ended.await?);
+                }
+            }
+        }
+    })
+}
+
+/// Shows how far it is, to a person.
+struct Display {
+    is_terminal: bool,
+    is_shown: bool,
+}
+
+impl Display {
+    fn new() -> Self {
+        Self {
+            is_terminal: io::stderr().is_terminal(),
+            is_shown: false,
+        }
+    }
+
+    fn show(&mut self, far: Far) {
+        if !self.is_terminal {
+            return;
+        }
+        self.is_shown = true;
+        match far {
+            Far::Copying { bytes, of } => {
+                let percent = bytes.saturating_mul(100).checked_div(of).unwrap_or(0);
+                eprint!("\r{} of {}, {percent} %   ", size(bytes), size(of));
+            }
+            Far::Verifying => eprint!("\rlooking through the copy   "),
+        }
+    }
+
+    /// Clears the line, which was none of the result.
+    fn end(&self) {
+        if self.is_shown {
+            eprint!("\r{:40}\r", "");
+        }
+    }
+}
+
+/// Returns a number of bytes as people read it.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 3] = ["KiB", "MiB", "GiB"];
+    let (mut whole, mut tenth, mut unit) = (bytes, 0, "bytes");
+    for next in UNITS {
+        if whole < 1_024 {
+            break;
+        }
+        tenth = whole % 1_024 * 10 / 1_024;
+        whole /= 1_024;
+        unit = next;
+    }
+    if unit == "bytes" {
+        format!("{whole} {unit}")
+    } else {
+        format!("{whole}.{tenth} {unit}")
+    }
+}
+
+/// What was done.
+struct Done<'a> {
+    file: &'a Path,
+    bytes: u64,
+    took: Duration,
+}
+
+#[derive(Serialize)]
+struct Json {
+    file: PathBuf,
+    bytes: u64,
+    duration_ms: u128,
+}
+
+impl Done<'_> {
+    fn write_text(&self, out: &mut impl Write, dir: &Path) -> Result<()> {
+        let (bytes, seconds) = (size(self.bytes), self.took.as_secs_f64());
+        let (file, dir) = (self.file.display(), dir.display());
+        writeln!(out, "backed up {bytes} in {seconds:.1} s to `{file}`")?;
+        writeln!(
+            out,
+            "It holds all that the data hold, hashes of passwords too: keep it as closely."
+        )?;
+        writeln!(out, "To put it back, stop the server, then:")?;
+        writeln!(out, "  kitbag restore '{file}' --data '{dir}' --replace")?;
+        Ok(())
+    }
+
+    fn write_json(&self, out: &mut impl Write) -> Result<()> {
+        let json = Json {
+            file: self.file.to_owned(),
+            bytes: self.bytes,
+            duration_ms: self.took.as_millis(),
+        };
+        Ok(writeln!(out, "{}", serde_json::to_string(&json)?)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_told_as_people_read_them() {
+        for (bytes, expected) in [
+            (0, "0 bytes"),
+            (1_023, "1023 bytes"),
+            (1_024, "1.0 KiB"),
+            (1_024 * 1_024 - 1, "1023.9 KiB"),
+            (5 * 1_024 * 1_024 / 2, "2.5 MiB"),
+            (3_000 * 1_024 * 1_024 * 1_024, "3000.0 GiB"),
+        ] {
+            assert_eq!(size(bytes), expected);
+        }
+    }
+}
