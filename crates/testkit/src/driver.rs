@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use kitbag_domain::{
     AccountData, Allowance, ApplyError, Clock as _, DeviceSelection, Entry, Expectation, GetError,
     Incarnation, Key, Limits, Login, LoginError, NewAccount, PermitError, Position, QuotaExceeded,
-    Refusal, Requester, RevisionNames, Seen, Snapshot, SpecDefaults, Store, StoreError, SyncToken,
-    UserId, Write, WriteError, Writer,
+    RefreshError, Refusal, Requester, RevisionNames, Seen, Snapshot, SpecDefaults, Store,
+    StoreError, SyncToken, TokenHash, UserId, Write, WriteError, Writer,
 };
 use tokio::sync::RwLock;
 
@@ -31,6 +31,7 @@ pub struct World {
     /// Numbers contents.
     numbers: AtomicU64,
     sessions: Mutex<BTreeMap<Slot, Incarnation>>,
+    refresh_tokens: Mutex<BTreeMap<Slot, TokenHash>>,
     /// A login learns its incarnation by a second call: meanwhile nobody may remove the device.
     logins: RwLock<()>,
 }
@@ -70,6 +71,7 @@ impl World {
             tickets: AtomicU64::new(1),
             numbers: AtomicU64::new(1),
             sessions: Mutex::default(),
+            refresh_tokens: Mutex::default(),
             logins: RwLock::default(),
         }
     }
@@ -103,6 +105,9 @@ impl World {
                 return None;
             }
             What::Sync(since) => return Some(self.sync(who.user, *since, mind).await),
+            What::Everything(since) => {
+                return Some(self.everything(who.user, *since, mind).await);
+            }
             What::Login => return self.login(who).await,
             _ => {}
         }
@@ -112,6 +117,11 @@ impl World {
         let event = match &step.what {
             What::Deactivate => self.deactivate(&requester).await,
             What::Delete(key) => self.delete(&requester, key).await,
+            What::Erase(key, expect) => {
+                let expectation = mind.expectation(&requester.user, key, *expect);
+                let call = Call::Erase(key.clone(), expectation);
+                self.erase(&requester, call, mind).await
+            }
             What::Get(key) => self.get(&requester, key, mind).await,
             What::Logout => {
                 let own = who.device_id().into_iter().collect();
@@ -134,7 +144,10 @@ impl World {
                 let these = DeviceSelection::These(devices.collect());
                 self.remove(&requester, these, false).await
             }
-            What::Login | What::Sync(_) | What::Tick { .. } => unreachable!("done above"),
+            What::Refresh => return self.refresh(who, &requester).await,
+            What::Everything(_) | What::Login | What::Sync(_) | What::Tick { .. } => {
+                unreachable!("done above")
+            }
         };
         if event.answer == Answer::Refused(Why::SessionGone) {
             self.sessions.lock().unwrap().remove(&who);
@@ -153,55 +166,54 @@ impl World {
 
     /// Removes all devices of a user, as an operator does; wakes everyone who waits.
     pub async fn remove_all(&self, user: usize) -> Event {
-        let operator = Requester {
-            user: self.users[user].clone(),
-            device: None,
-            user_agent: None,
-        };
+        let operator = self.operator(user);
         self.remove(&operator, DeviceSelection::All, false).await
     }
 
     /// Syncs along a chain of tokens.
     pub async fn sync(&self, user: usize, since: Since, mind: &mut Mind) -> Event {
-        let requester = Requester {
-            user: self.users[user].clone(),
-            device: None,
-            user_agent: None,
-        };
-        let other = mind.tokens[(user + 1) % USERS].last().copied();
-        let tokens = &mind.tokens[user];
-        let latest = tokens.last().copied();
-        let future = Position(u64::MAX / 2);
-        let (token, known) = match since {
-            Since::Beginning => (None, None),
-            Since::Foreign => {
-                let foreign = latest.map(|token| SyncToken {
-                    epoch: token.epoch.wrapping_add(1),
-                    ..token
-                });
-                (foreign, None)
-            }
-            Since::Future => {
-                let future = latest.map(|token| token.at(future));
-                (future, future)
-            }
-            Since::Latest => (latest, latest),
-            Since::Older(number) => {
-                let older = latest.map(|_| tokens[number % tokens.len()]);
-                (older, older)
-            }
-            Since::OtherUser => (other, None),
-        };
+        let (token, known) = mind.token(user, since);
         let call = Call::Sync(known.map(|token| token.position.0));
+        let requester = self.operator(user);
         let began = self.begin().await;
         let snapshot = self.service.since(&requester, token).await.unwrap();
-        let told = told(&snapshot);
+        self.told(&requester, began, call, &snapshot, mind).await
+    }
+
+    /// Asks for everything that there is (`full_state`).
+    async fn everything(&self, user: usize, since: Since, mind: &mut Mind) -> Event {
+        let (token, known) = mind.token(user, since);
+        let call = Call::Everything(known.map(|token| token.position.0));
+        let requester = self.operator(user);
+        let began = self.begin().await;
+        let snapshot = self.service.everything(&requester, token).await.unwrap();
+        self.told(&requester, began, call, &snapshot, mind).await
+    }
+
+    async fn told(
+        &self,
+        requester: &Requester,
+        began: u64,
+        call: Call,
+        snapshot: &Snapshot,
+        mind: &mut Mind,
+    ) -> Event {
+        let told = told(snapshot);
         for entry in &told.entries {
             mind.learn(&requester.user, &entry.key, entry.text.clone());
         }
-        mind.tokens[user].push(snapshot.next);
-        self.event(&requester, began, call, Answer::Told(told))
-            .await
+        let user = self.users.iter().position(|user| *user == requester.user);
+        mind.tokens[user.unwrap()].push(snapshot.next);
+        self.event(requester, began, call, Answer::Told(told)).await
+    }
+
+    /// Returns somebody who acts for a user without a device.
+    fn operator(&self, user: usize) -> Requester {
+        Requester {
+            user: self.users[user].clone(),
+            device: None,
+            user_agent: None,
+        }
     }
 
     async fn login(&self, who: Slot) -> Option<Event> {
@@ -209,7 +221,7 @@ impl World {
         let _alone = self.logins.write().await;
         let user = self.users[who.user].clone();
         let tokens = fresh_tokens();
-        let access = tokens.access;
+        let (access, refresh) = (tokens.access, tokens.refresh);
         let login = Login {
             verified_hash: PASSWORD_HASH.to_owned(),
             device: device.clone(),
@@ -227,6 +239,9 @@ impl World {
                     .lock()
                     .unwrap()
                     .insert(who, session.incarnation);
+                let mut refresh_tokens = self.refresh_tokens.lock().unwrap();
+                refresh_tokens.extend(refresh.map(|token| (who, token)));
+                drop(refresh_tokens);
                 Answer::LoggedIn(session.incarnation)
             }
             Err(LoginError::PasswordChanged) => Answer::Refused(Why::LoginRefused),
@@ -293,6 +308,45 @@ impl World {
             _ => {}
         }
         self.event(requester, began, call, answer).await
+    }
+
+    async fn erase(&self, requester: &Requester, call: Call, mind: &mut Mind) -> Event {
+        let Call::Erase(key, expectation) = call.clone() else {
+            unreachable!("only erasures erase");
+        };
+        let began = self.begin().await;
+        let answer = match self.service.permit(requester, key.clone()).await {
+            Ok(permit) => match permit.delete_expecting(expectation).await {
+                Ok(position) => Answer::Written(Some(position.0)),
+                Err(error) => refused(error),
+            },
+            Err(error) => forbidden(&error),
+        };
+        match &answer {
+            Answer::Written(_) => mind.learn(&requester.user, &key, None),
+            Answer::Refused(Why::Conflict(current)) => {
+                mind.learn(&requester.user, &key, Some(Arc::clone(current)));
+            }
+            _ => {}
+        }
+        self.event(requester, began, call, answer).await
+    }
+
+    /// Replaces the tokens of a session. What is refused says nothing: another caller of the device
+    /// may have replaced them first.
+    async fn refresh(&self, who: Slot, requester: &Requester) -> Option<Event> {
+        let old = *self.refresh_tokens.lock().unwrap().get(&who)?;
+        let tokens = fresh_tokens();
+        let began = self.begin().await;
+        let (new, seen) = (tokens.refresh?, Seen::default());
+        let replaced = self.store.refresh(&requester.user, old, tokens, seen).await;
+        match replaced {
+            Ok(()) => drop(self.refresh_tokens.lock().unwrap().insert(who, new)),
+            Err(RefreshError::UnknownToken) => return None,
+            Err(RefreshError::Store(error)) => unreachable!("a refresh failed: {error}"),
+        }
+        let event = self.event(requester, began, Call::Refresh, Answer::Done);
+        Some(event.await)
     }
 
     async fn delete(&self, requester: &Requester, key: &Key) -> Event {
@@ -433,6 +487,33 @@ impl World {
 }
 
 impl Mind {
+    /// Returns the token that a sync starts from, and again where its position is one of the user's.
+    fn token(&self, user: usize, since: Since) -> (Option<SyncToken>, Option<SyncToken>) {
+        let other = self.tokens[(user + 1) % USERS].last().copied();
+        let tokens = &self.tokens[user];
+        let latest = tokens.last().copied();
+        match since {
+            Since::Beginning => (None, None),
+            Since::Foreign => {
+                let foreign = latest.map(|token| SyncToken {
+                    epoch: token.epoch.wrapping_add(1),
+                    ..token
+                });
+                (foreign, None)
+            }
+            Since::Future => {
+                let future = latest.map(|token| token.at(Position(u64::MAX / 2)));
+                (future, future)
+            }
+            Since::Latest => (latest, latest),
+            Since::Older(number) => {
+                let older = latest.map(|_| tokens[number % tokens.len()]);
+                (older, older)
+            }
+            Since::OtherUser => (other, None),
+        }
+    }
+
     fn expectation(&self, user: &UserId, key: &Key, expect: Expect) -> Expectation {
         let seen = self.seen.get(&(user.clone(), key.clone()));
         let last = |names| {

@@ -77,6 +77,10 @@ pub enum Call {
     Deactivate,
     /// To delete an entry.
     Delete(Key),
+    /// To delete an entry if its revision is the expected one: a put that deletes (MSC3391).
+    Erase(Key, Expectation),
+    /// To tell everything, and what was deleted behind a position (`full_state`).
+    Everything(Option<u64>),
     /// To read an entry.
     Get(Key),
     /// To log a device in.
@@ -85,6 +89,8 @@ pub enum Call {
     Password,
     /// To replace an entry.
     Put(Key, Arc<str>, Expectation),
+    /// To replace the tokens of a session.
+    Refresh,
     /// To remove devices, alone or with a change of the password.
     Remove(DeviceSelection),
     /// To tell what changed behind a position; `None` where the token was none of the user's.
@@ -203,6 +209,12 @@ pub struct Tally {
     pub unknown: usize,
     /// Accounts that were ended.
     pub deactivations: usize,
+    /// Entries that a put deleted.
+    pub erasures: usize,
+    /// Syncs that asked for everything.
+    pub full_states: usize,
+    /// Sessions that got new tokens.
+    pub refreshes: usize,
 }
 
 impl Tally {
@@ -222,6 +234,7 @@ impl Tally {
         match &event.answer {
             Answer::Done => {
                 self.deactivations += usize::from(matches!(event.call, Call::Deactivate));
+                self.refreshes += usize::from(matches!(event.call, Call::Refresh));
             }
             Answer::LoggedIn(_) | Answer::Value(_) => {}
             Answer::Refused(why) => match why {
@@ -236,11 +249,13 @@ impl Tally {
             Answer::Told(told) => {
                 let had_token = matches!(event.call, Call::Sync(Some(since)) if since <= told.head);
                 self.past_horizon += usize::from(had_token && told.is_full);
+                self.full_states += usize::from(matches!(event.call, Call::Everything(_)));
                 self.tombstones += told.entries.iter().filter(|e| e.text.is_none()).count();
             }
             Answer::Unknown => self.unknown += 1,
             Answer::Written(position) => {
                 self.writes += usize::from(position.is_some());
+                self.erasures += usize::from(matches!(event.call, Call::Erase(..)));
                 let swap = matches!(&event.call, Call::Put(.., expected) if !expected.is_empty());
                 self.swaps += usize::from(swap);
             }

@@ -52,6 +52,10 @@ pub enum What {
     Deactivate,
     /// Deletes an entry.
     Delete(Key),
+    /// Deletes an entry by a put.
+    Erase(Key, Expect),
+    /// Asks for everything.
+    Everything(Since),
     /// Reads an entry.
     Get(Key),
     /// Logs the device in, perhaps again.
@@ -65,6 +69,8 @@ pub enum What {
     },
     /// Puts an entry.
     Put(Key, Make, Expect),
+    /// Replaces the tokens of the session.
+    Refresh,
     /// Removes devices, by number; the last one does not exist.
     Remove(Vec<usize>),
     /// Syncs.
@@ -138,14 +144,17 @@ impl Step {
             },
         };
         let what = match dice.below(1_000) {
-            0..420 => {
+            0..385 => {
                 let key = draw_key(dice, who);
                 What::Put(key, Make::draw(dice), Expect::draw(dice))
             }
+            385..420 => What::Erase(draw_key(dice, who), Expect::draw(dice)),
             420..520 => What::Delete(draw_key(dice, who)),
             520..660 => What::Get(draw_key(dice, who)),
-            660..850 => What::Sync(Since::draw(dice)),
-            850..905 => What::Login,
+            660..820 => What::Sync(Since::draw(dice)),
+            820..850 => What::Everything(Since::draw(dice)),
+            850..890 => What::Login,
+            890..905 => What::Refresh,
             905..935 => What::Logout,
             935..960 => What::Remove((0..=DEVICES).filter(|_| dice.chance(40)).collect()),
             960..975 => What::Password {

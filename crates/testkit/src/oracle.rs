@@ -233,7 +233,9 @@ impl<'a> Trial<'a> {
         first: usize,
         last: usize,
     ) -> Result<usize, String> {
-        if let (Call::Sync(since), Answer::Told(told)) = (&event.call, &event.answer) {
+        if let (Call::Sync(since) | Call::Everything(since), Answer::Told(told)) =
+            (&event.call, &event.answer)
+        {
             let at = order
                 .iter()
                 .filter(|(place, _)| *place <= told.head)
@@ -247,6 +249,16 @@ impl<'a> Trial<'a> {
                 return Err(format!(
                     "it is from the future: state {at}, {last} was the last"
                 ));
+            }
+            if matches!(event.call, Call::Everything(_)) {
+                let mut why = String::new();
+                for later in at..=last {
+                    match states[at].told_everything(&states[later], *since, told) {
+                        Ok(()) => return Ok(later),
+                        Err(reason) => why = reason,
+                    }
+                }
+                return Err(why);
             }
             states[at].told(*since, told).map(|()| at)
         } else {

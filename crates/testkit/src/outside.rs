@@ -61,8 +61,17 @@ fn operations(events: &[&Event]) -> Result<Vec<Operation>, String> {
                 operations.push(plain.sees(&cell(key), value.as_deref()));
             }
             (Call::Put(key, text, expected), answer) => {
-                operations.extend(put(plain, event, key, text, expected, answer));
+                operations.extend(put(plain, event, key, Some(text), expected, answer));
             }
+            (Call::Everything(_), Answer::Told(told)) => {
+                // Its token stands before what it told, so nothing adds up from there.
+                let fold = folded(&folds, None, told).unwrap_or_default();
+                operations.push(snapshot(plain, &keys, &fold));
+            }
+            (Call::Erase(key, expected), answer) => {
+                operations.extend(put(plain, event, key, None, expected, answer));
+            }
+            (Call::Refresh, Answer::Done) => operations.push(guarded(plain, event)),
             (Call::Delete(key), Answer::Written(position)) => {
                 let (plain, cell) = (guarded(plain, event), cell(key));
                 operations.push(match position {
@@ -129,7 +138,7 @@ fn put(
     plain: Operation,
     event: &Event,
     key: &Key,
-    text: &Arc<str>,
+    text: Option<&Arc<str>>,
     expected: &Expectation,
     answer: &Answer,
 ) -> Option<Operation> {
@@ -140,7 +149,10 @@ fn put(
     });
     let written = |plain| {
         let allowed = guarded(plain, event).finds_allowed(&cell, expected.clone());
-        allowed.puts(&cell, text, pairs(|names| revision(text, names)))
+        match text {
+            Some(text) => allowed.puts(&cell, text, pairs(|names| revision(text, names))),
+            None => allowed.clears(&cell),
+        }
     };
     match answer {
         Answer::Written(_) => Some(written(plain)),
@@ -204,7 +216,9 @@ fn guarded(plain: Operation, event: &Event) -> Operation {
 fn keys(events: &[&Event]) -> BTreeSet<Key> {
     let mut keys = BTreeSet::new();
     for event in events {
-        if let Call::Put(key, ..) | Call::Delete(key) | Call::Get(key) = &event.call {
+        if let Call::Put(key, ..) | Call::Erase(key, _) | Call::Delete(key) | Call::Get(key) =
+            &event.call
+        {
             keys.insert(key.clone());
         }
         if let Answer::Told(told) = &event.answer {

@@ -76,6 +76,10 @@ impl State {
                     return Err("there was nothing to delete".to_owned());
                 }
             }
+            (Call::Erase(key, _), _) => {
+                self.write(event, key, None, place, position);
+                self.collect(event.at, limits);
+            }
             (Call::Login(device), Answer::LoggedIn(incarnation)) => {
                 if self.devices.insert(device.clone(), *incarnation).is_some() {
                     return Err("the device was there already".to_owned());
@@ -129,7 +133,7 @@ impl State {
                 }
                 Err(format!("the device is {known:?}"))
             }
-            (Call::Password, Answer::Done) => {
+            (Call::Password | Call::Refresh, Answer::Done) => {
                 accepted.map_err(|why| format!("expected one of {why:?}"))
             }
             (call, answer) => Err(format!("{call:?} answers no {answer:?}")),
@@ -162,6 +166,45 @@ impl State {
         self.expected(since, told)
     }
 
+    /// Tells whether everything may be told so where it was looked for changes in this state, and for
+    /// all that is live in a later one.
+    pub(super) fn told_everything(
+        &self,
+        later: &Self,
+        since: Option<u64>,
+        told: &Told,
+    ) -> Result<(), String> {
+        if told.head < self.head.min || told.head > self.head.max {
+            return Err(format!("the head is {:?}", self.head));
+        }
+        if !told.is_full || !told.rules {
+            return Err("it is not everything".to_owned());
+        }
+        let entries = told.entries.iter().cloned();
+        let (live, gone): (Vec<_>, Vec<_>) = entries.partition(|entry| entry.text.is_some());
+        let live = Told {
+            entries: live,
+            ..told.clone()
+        };
+        later.expected(None, &live)?;
+        let gone = gone.into_iter().map(|entry| (entry.key.clone(), entry));
+        let mut gone: BTreeMap<Key, ToldEntry> = gone.collect();
+        let since = since.filter(|since| *since <= told.head && *since >= self.horizon.min);
+        for (key, cell) in self.cells.iter().filter(|(_, cell)| cell.text.is_none()) {
+            let is_due = since.is_some_and(|since| cell.place > since) && later.live(key).is_none();
+            let may_be_left_out =
+                cell.may_be_gone || since.is_some_and(|since| since < self.horizon.max);
+            match gone.remove(key) {
+                Some(entry) if is_due => cell.matches(&entry)?,
+                Some(entry) => return Err(format!("{entry:?} is told without need")),
+                None if is_due && !may_be_left_out => return Err(format!("{key:?} is missing")),
+                None => {}
+            }
+        }
+        let unknown = gone.into_values().next();
+        unknown.map_or(Ok(()), |entry| Err(format!("nobody deleted {entry:?}")))
+    }
+
     fn expected(&self, since: Option<u64>, told: &Told) -> Result<(), String> {
         let mut entries: BTreeMap<&Key, &ToldEntry> = BTreeMap::new();
         for entry in &told.entries {
@@ -192,7 +235,7 @@ impl State {
     /// Returns why an operation is refused; several reasons where the order is nobody's business.
     fn accepts(&self, event: &Event, limits: &Limits) -> Result<(), Vec<Why>> {
         let refused = |why| Err(vec![why]);
-        if let Call::Put(key, ..) | Call::Delete(key) = &event.call {
+        if let Call::Put(key, ..) | Call::Erase(key, _) | Call::Delete(key) = &event.call {
             let own = event.who.as_ref().map(|(device, _)| device);
             let other = key.scope.device().filter(|device| Some(*device) != own);
             if other.is_some_and(|device| !self.devices.contains_key(device)) {
@@ -206,14 +249,17 @@ impl State {
             }
         }
         match &event.call {
-            Call::Get(_) | Call::Sync(_) => return Ok(()),
+            Call::Get(_) | Call::Sync(_) | Call::Everything(_) => return Ok(()),
             Call::Login(_) if self.is_ended => return refused(Why::LoginRefused),
             Call::Login(_) => return Ok(()),
             _ if !self.admits(event) => return refused(Why::SessionGone),
             _ => {}
         }
-        let Call::Put(key, text, expectation) = &event.call else {
-            return Ok(());
+        let (key, text, expectation) = match &event.call {
+            Call::Put(key, text, expectation) => (key, &**text, expectation),
+            // It puts the empty object and deletes that.
+            Call::Erase(key, expectation) => (key, "{}", expectation),
+            _ => return Ok(()),
         };
         if let Some(stored) = self.live(key)
             && differs(stored, expectation)
