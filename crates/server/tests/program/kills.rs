@@ -31,10 +31,22 @@ const WORKERS_OF_A_DEVICE: usize = 2;
 /// Answers from a start to the kill: at least so many, and less than so many more.
 const ANSWERS_MIN: usize = 20;
 const ANSWERS_MORE: usize = 300;
+/// Nothing is refused for its number, and no token ends by itself while the test runs.
+const SETTINGS: [&str; 4] = [
+    "--set",
+    "rate_limits.enabled=false",
+    "--set",
+    "sessions.access_token_lifetime_ms=86400000",
+];
 
 #[test]
+#[expect(
+    clippy::print_stdout,
+    reason = "a worker that fails does not know the seed"
+)]
 fn what_was_acknowledged_outlives_kills_at_random_moments() {
     let seed = settings::seed().unwrap_or(1);
+    println!("KITBAG_TEST_SEED={seed}");
     let kills = if settings::is_long() { 200 } else { 5 };
     let mut dice = Dice::new(seed);
     let dir = directory();
@@ -100,7 +112,7 @@ fn workers<'a>(
 /// Starts the server and notes how long its first answer took.
 fn start(dir: &Path, starts: &mut Vec<Duration>) -> Server {
     let began = Instant::now();
-    let server = Server::start(dir, &["--set", "rate_limits.enabled=false"]);
+    let server = Server::start(dir, &SETTINGS);
     assert_eq!(server.client().versions().status, 200);
     starts.push(began.elapsed());
     server
