@@ -9,3 +9,4 @@
 mod every_call;
 mod load;
 mod model;
+mod storm;
