@@ -1,6 +1,7 @@
 //! Races brought about on purpose: requests are stopped between two calls of the store, or at a
 //! step of a commit, and what must fall into that moment happens then.
 
+mod accounts;
 mod commits;
 mod turns;
 mod waiting;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use kitbag_domain::{Limits, MemoryStore, Store};
-use kitbag_testkit::gate::Stop;
+use kitbag_testkit::gate::{Stop, in_time};
 use kitbag_testkit::pausing::PausingStore;
 use serde_json::{Value, json};
 
@@ -75,11 +76,23 @@ impl Lab {
         assert_eq!(reply.status, 200, "{reply:?}");
     }
 
+    fn start(&self, call: Call) -> Begun<'_> {
+        Box::pin(in_time("an answer", self.server.send(call)))
+    }
+
     /// Starts a request; over memory it runs until it waits or stands at a gate.
     fn begin<'a>(&'a self, call: Call) -> Begun<'a> {
         let mut begun: Begun<'a> = Box::pin(self.server.send(call));
         assert!(poll_once(&mut begun).is_pending(), "it waits");
         begun
+    }
+}
+
+/// Drives a request until it, or what it set off, stands at a gate.
+async fn until(stop: &mut Stop, request: &mut Begun<'_>) {
+    tokio::select! {
+        reply = request => panic!("it is answered already: {reply:?}"),
+        () = stop.reached() => {}
     }
 }
 

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use kitbag_domain::Store;
 use kitbag_store_sqlite::Step;
-use kitbag_testkit::gate::{Stop, in_time};
 use serde_json::json;
 
-use super::{Begun, C3, Lab, event, events};
+use super::{Begun, C3, Lab, event, events, until};
 use crate::support::{Call, STEPS, SteppingStore, poll_once};
 
 /// A lab over the real store.
@@ -28,15 +27,7 @@ impl Ground {
     }
 
     fn send(&self, call: Call) -> Begun<'_> {
-        Box::pin(in_time("an answer", self.lab.send(call)))
-    }
-}
-
-/// Drives a request until it, or what it set off, stands at a gate.
-async fn until(stop: &mut Stop, request: &mut Begun<'_>) {
-    tokio::select! {
-        reply = request => panic!("it is answered already: {reply:?}"),
-        () = stop.reached() => {}
+        self.lab.start(call)
     }
 }
 
