@@ -191,3 +191,17 @@ fn the_store_obeys_the_limits_that_are_set() {
     assert_eq!(refused.json()["errcode"], "M_USER_LIMIT_EXCEEDED");
     server.stop();
 }
+
+/// A clean stop closes the store: so a copy of the one file is a copy of all.
+#[test]
+fn a_clean_stop_leaves_one_file() {
+    let dir = directory();
+    let server = Server::start(dir.path(), &[]);
+    let alice = server.client().register("alice", "wordpass");
+    assert_eq!(alice.put("alice", "app.test", "{}").status, 200);
+    server.stop();
+    let files = std::fs::read_dir(dir.path().join("data")).unwrap();
+    let mut files: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
+    files.sort();
+    assert_eq!(files, ["kitbag.db", "lock"]);
+}
