@@ -252,6 +252,8 @@ impl Writer {
             // What is in doubt may have come out as written: let those who wait look.
             self.publish(&maybe_changed);
         } else if self.checkpoints().are_barred() {
+            let error = StoreError::Unavailable("a sync failed while the log was copied".to_owned());
+            self.outage.fail(Instant::now(), &error, 0, true);
             self.recover();
         }
     }

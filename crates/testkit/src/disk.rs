@@ -92,6 +92,8 @@ impl Part {
 /// How a call fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
+    /// The disk has gone: nothing is done, and every later call fails too, until [`Disk::clear`].
+    Gone,
     /// The disk is broken: nothing is done. What a failed sync means stands at [`Disk::fail`].
     Io,
     /// The disk is full: nothing is done.

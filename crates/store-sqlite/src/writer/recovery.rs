@@ -33,8 +33,6 @@ impl Writer {
             self.refuse_writes(Duration::from_millis(wait_ms));
             if self.state != State::Serving {
                 self.state = State::Broken;
-                // What a failed sync may have lost is left to the next start.
-                self.setup.connection = None;
                 return;
             }
             wait_ms = (wait_ms * 2).min(limit::REOPEN_WAIT_MS_MAX);

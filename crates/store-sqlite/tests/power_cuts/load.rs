@@ -95,11 +95,9 @@ pub(crate) async fn run(seed: u64, kind: Kind) -> Load {
         let Ok(shared) = Arc::try_unwrap(shared).map_err(drop) else {
             unreachable!("all tasks have ended");
         };
-        // Where it fails, the log is left as by a process that was killed.
-        if kind == Kind::Failing && life % 2 == 0 {
-            shared
-                .disk
-                .fail(Fault::next(Call::Sync, Error::Io).lasting());
+        if kind == Kind::Failing && life + 1 < LIVES {
+            let dice = &mut Dice::new(seed + life as u64);
+            shared.fail_at_the_end(dice).await;
         }
         shared.store.close();
         disk = shared.disk;
@@ -174,6 +172,20 @@ impl Shared {
         while self.store.stats().wal_frames > 0 {
             assert!(Instant::now() < until, "the log is not emptied");
             sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Lets the last writes meet a fault that stays: the log is left as by a process that was killed
+    /// then.
+    async fn fail_at_the_end(&self, dice: &mut Dice) {
+        let error = [Error::Io, Error::Gone][dice.below(2)];
+        let fault = Fault::next(Call::Sync, error).of(Part::Log);
+        let nth = 1 + dice.below(2) as u64;
+        self.disk.fail(fault.nth(nth).lasting());
+        for number in 0..USERS {
+            let (user, key) = (name(number), global("last"));
+            let op = self.put(&user, key, CONTENT_BYTES_MAX, Expectation::default());
+            self.apply(&user, Guard::Account, vec![op]).await;
         }
     }
 

@@ -27,6 +27,8 @@ pub(super) struct State {
     handles: HashMap<Handle, Opened>,
     handles_made: Handle,
     orders: Vec<Order>,
+    /// Whether every call fails.
+    is_gone: bool,
     pub(super) room: Option<u64>,
     pub(super) calls: u64,
     pub(super) faults: u64,
@@ -95,6 +97,7 @@ impl State {
 
     pub(super) fn clear(&mut self) {
         self.orders.clear();
+        self.is_gone = false;
         self.room = None;
         for opened in self.handles.values_mut() {
             opened.owes_failure = false;
@@ -110,12 +113,13 @@ impl State {
     /// Counts a call; returns how it is to fail.
     fn check(&mut self, call: Call, part: Part) -> Option<Error> {
         self.calls += 1;
-        let mut error = None;
+        let mut error = self.is_gone.then_some(Error::Io);
         for order in &mut self.orders {
             if order.strikes(call, part) {
                 error = error.or(Some(order.fault.error));
             }
         }
+        self.is_gone |= error == Some(Error::Gone);
         self.faults += u64::from(error.is_some());
         error
     }
@@ -216,7 +220,7 @@ impl State {
         let Opened { inode, part, .. } = self.handles[&handle];
         let (taken, code) = match self.check(Call::Write, part) {
             None => (bytes.len(), ffi::SQLITE_FULL),
-            Some(Error::Io) => (0, ffi::SQLITE_IOERR_WRITE),
+            Some(Error::Gone | Error::Io) => (0, ffi::SQLITE_IOERR_WRITE),
             Some(Error::NoSpace) => (0, ffi::SQLITE_FULL),
             Some(Error::ShortWrite) => (bytes.len() / 2, ffi::SQLITE_IOERR_WRITE),
         };

@@ -305,6 +305,20 @@ fn a_fault_strikes_its_nth_call_once_or_until_it_is_cleared() {
 }
 
 #[test]
+fn a_disk_that_has_gone_fails_every_call() {
+    let (_dir, disk, connection) = database();
+    disk.fail(Fault::next(Call::Sync, Error::Gone));
+    assert_eq!(extended(insert(&connection, 1)), ffi::SQLITE_IOERR_FSYNC);
+    for number in 2..5 {
+        assert!(insert(&connection, number).is_err());
+    }
+    let log = disk.log();
+    assert_eq!(log.summary().failed_syncs, 1, "no call came so far again");
+    disk.clear();
+    insert(&connection, 1).unwrap();
+}
+
+#[test]
 fn a_full_disk_takes_what_makes_no_file_longer() {
     let (dir, disk, connection) = database();
     for number in 0..20 {
