@@ -111,13 +111,13 @@ impl Draft {
     }
 
     pub(crate) fn error(&self, error: &rusqlite::Error) -> OpenError {
-        sqlite_error(self.path(), error)
+        sqlite_error(&self.to, error)
     }
 
     fn io_error(&self, action: &'static str, source: io::Error) -> OpenError {
         OpenError::Io {
             action,
-            file: self.path().to_owned(),
+            file: self.to.clone(),
             source,
         }
     }

@@ -80,7 +80,7 @@ pub enum OpenError {
         wanted: ServerName,
     },
     /// SQLite failed in another way, as on a full disk.
-    #[error("cannot open `{}`: {reason}", file.display())]
+    #[error("cannot work with `{}`: {reason}", file.display())]
     Sqlite {
         /// The file.
         file: PathBuf,

@@ -152,6 +152,8 @@ async fn a_backup_under_load_is_one_state_with_all_that_was_acknowledged_before(
     }
     assert_eq!(copied.bytes, fs::metadata(&to).unwrap().len());
     assert_eq!(names(above.path()), ["copy.db", "data"], "it is one file");
+    let modes = &fs::read(&to).unwrap()[18..20];
+    assert_eq!(modes, [1, 1], "and needs no log to be read");
     let report = check::check_copy(&to).unwrap();
     assert!(report.is_sound(), "{report:?}");
     let copy = open_copy(&to, above.path());

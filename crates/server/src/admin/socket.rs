@@ -196,3 +196,123 @@ pub(crate) fn exchange(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::mpsc::{Receiver, channel};
+    use std::time::Instant;
+
+    use kitbag_domain::{AccountStore as _, Guard, NewAccount, ServerName, UserId};
+    use kitbag_http::Passwords;
+    use kitbag_store_sqlite::{Observer, Options, SqliteStore, Step};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::system::{SystemClock, SystemRandom};
+
+    /// Far longer than anything here takes.
+    const PATIENCE: Duration = Duration::from_secs(30);
+    /// How long each step of a backup is held: there are some sixty.
+    const STEP: Duration = Duration::from_millis(40);
+
+    /// A served socket in a directory, whose store copies slowly and says when it begins.
+    async fn slow_admin() -> (TempDir, Receiver<()>) {
+        let dir = tempfile::tempdir().unwrap();
+        let server_name = ServerName::parse("localhost").unwrap();
+        let mut options = Options::new(server_name.clone(), 1);
+        let (begins, begun) = channel();
+        let (_never, pause) = channel::<()>();
+        let pause = Mutex::new((pause, _never));
+        options.observer = Some(Observer::new(move |step| {
+            if step == Step::WithinBackup {
+                begins.send(()).ok();
+                pause.lock().unwrap().0.recv_timeout(STEP).ok();
+            }
+        }));
+        let store = SqliteStore::open(&dir.path().join("data"), options).unwrap();
+        let user = UserId::parse("@alice:localhost").unwrap();
+        let account = NewAccount {
+            user: user.clone(),
+            password_hash: String::new(),
+            at: 0,
+        };
+        store.register(account, None).await.unwrap();
+        let filter = "x".repeat(16 * 1024 * 1024);
+        store
+            .add_filter(&user, Guard::Account, filter)
+            .await
+            .unwrap();
+        let admin = Admin {
+            store: Arc::new(store),
+            clock: Arc::new(SystemClock),
+            passwords: Passwords::new(1, Arc::new(SystemRandom)).unwrap(),
+            server_name,
+        };
+        tokio::spawn(serve(bind(dir.path()).unwrap().unwrap(), admin));
+        (dir, begun)
+    }
+
+    fn backup(dir: &TempDir) -> Command {
+        let file = dir.path().join("copies/copy.db");
+        std::fs::create_dir(file.parent().unwrap()).unwrap();
+        Command::Backup {
+            order: Order {
+                file: file.to_str().unwrap().to_owned(),
+                replace: false,
+                verify: true,
+            },
+        }
+    }
+
+    fn copies(dir: &TempDir) -> Vec<std::ffi::OsString> {
+        let copies = std::fs::read_dir(dir.path().join("copies")).unwrap();
+        copies.map(|copy| copy.unwrap().file_name()).collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_backup_is_given_up_where_its_caller_leaves() {
+        let (dir, begun) = slow_admin().await;
+        let mut stream = BlockingUnixStream::connect(dir.path().join(FILE)).unwrap();
+        let mut line = serde_json::to_vec(&backup(&dir)).unwrap();
+        line.push(b'\n');
+        stream.write_all(&line).unwrap();
+        begun.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(copies(&dir).len(), 1, "a part of it is there");
+        drop(stream);
+        let started = Instant::now();
+        while !copies(&dir).is_empty() {
+            assert!(copies(&dir) != ["copy.db"], "it was not given up");
+            assert!(started.elapsed() < PATIENCE);
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn during_a_backup_its_caller_hears_how_far_it_is_and_others_are_served() {
+        let (dir, begun) = slow_admin().await;
+        let (command, path) = (backup(&dir), dir.path().to_owned());
+        let (tells, told) = channel();
+        let caller = tokio::task::spawn_blocking(move || {
+            exchange(&path, &command, |far| tells.send(far).unwrap())
+        });
+        begun.recv_timeout(PATIENCE).unwrap();
+        let path = dir.path().to_owned();
+        let list = Command::ListUsers { after: None };
+        let listed = tokio::task::spawn_blocking(move || send(&path, &list));
+        let Reply::Users { users } = listed.await.unwrap().unwrap().unwrap() else {
+            panic!("users are listed");
+        };
+        assert_eq!(users.len(), 1);
+        assert_ne!(copies(&dir), ["copy.db"], "it goes on still");
+        let reply = caller.await.unwrap().unwrap();
+        assert!(matches!(reply, Some(Reply::BackedUp { .. })));
+        let told: Vec<Far> = told.iter().collect();
+        let grows = |pair: &[Far]| match (pair[0], pair[1]) {
+            (Far::Copying { bytes, .. }, Far::Copying { bytes: more, .. }) => bytes <= more,
+            (_, Far::Verifying) => true,
+            (Far::Verifying, Far::Copying { .. }) => false,
+        };
+        assert!(told.len() > 3 && told.windows(2).all(grows), "{told:?}");
+    }
+}

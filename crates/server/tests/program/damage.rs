@@ -45,13 +45,14 @@ fn assert_said(ended: &Ended, code: i32, parts: &[&str]) {
     }
 }
 
+const ADVICE: &str = "kitbag restore FILE --replace";
+
 #[test]
 fn what_cannot_be_opened_is_named_and_left_alone() {
     let dir = directory();
     let sound = database(dir.path());
     let file = dir.path().join("data/kitbag.db");
-    let lost = "kitbag restore FILE --replace";
-    let damaged = ["`data/kitbag.db` is damaged", "nothing was changed", lost];
+    let damaged = ["`data/kitbag.db` is damaged", "nothing was changed", ADVICE];
     let foreign = [
         "`data/kitbag.db` is not a database of Kitbag",
         "nothing was changed",
@@ -118,9 +119,16 @@ fn what_cannot_be_opened_is_named_and_left_alone() {
         assert!(fs::read(&file).unwrap() == bytes, "{what}: it is as it was");
         assert_eq!(names(&dir.path().join("data")), before, "{what}");
     }
+}
+
+#[test]
+fn a_database_that_is_gone_is_not_made_anew() {
+    let dir = directory();
+    database(dir.path());
+    let file = dir.path().join("data/kitbag.db");
     fs::remove_file(&file).unwrap();
-    assert_said(&run(dir.path(), &SERVE), 1, &["it is missing", lost]);
-    assert_said(&run(dir.path(), &CHECK), 1, &["it is missing", lost]);
+    assert_said(&run(dir.path(), &SERVE), 1, &["it is missing", ADVICE]);
+    assert_said(&run(dir.path(), &CHECK), 1, &["it is missing", ADVICE]);
     assert!(!file.try_exists().unwrap());
 }
 

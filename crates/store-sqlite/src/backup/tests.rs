@@ -1,5 +1,7 @@
 use crossbeam_channel::{Receiver, Sender};
-use kitbag_domain::{AccountStore as _, BoxFuture, NewAccount, ServerName, StoreError, UserId};
+use kitbag_domain::{
+    AccountStore as _, BoxFuture, EntryStore as _, NewAccount, ServerName, StoreError, UserId,
+};
 use rusqlite::ffi;
 use tempfile::{TempDir, tempdir};
 
@@ -206,4 +208,32 @@ fn what_was_rolled_back_meanwhile_is_not_in_a_backup() {
     assert!(copied.is_ok(), "{copied:?}");
     assert!(block(written.unwrap()).is_err());
     assert_eq!((filters(&ground, 1), filters(&ground, 2)), (1, 0));
+}
+
+#[test]
+fn a_copy_that_finds_no_room_fails_and_no_write_does() {
+    let (_dir, store, gate) = store();
+    let target = Connection::open_in_memory().unwrap();
+    target.pragma_update(None, "max_page_count", 100).unwrap();
+    let (progress, _) = bounded(1);
+    let (ended, end) = bounded(1);
+    let order = Order {
+        target,
+        progress,
+        is_cancelled: Arc::default(),
+        ended,
+    };
+    store
+        .control
+        .send(Control::Backup(Box::new(order)))
+        .unwrap();
+    gate.reached.recv().unwrap();
+    let written = insert(&store, 2, 10, Ok(()));
+    gate.go.send(()).unwrap();
+    let ended = end.recv().unwrap();
+    let is_full = matches!(&ended, Err(Stop::Sqlite(error))
+        if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull));
+    assert!(is_full, "{ended:?}");
+    assert_eq!(block(written), Ok(()));
+    assert!(store.takes_writes());
 }
