@@ -600,31 +600,3 @@ fn removals_that_overlap_are_put_in_the_order_that_explains_them() {
     script.put(&global("a"), "{}", 7);
     script.accepted();
 }
-
-#[test]
-fn what_a_chain_leaves_out_is_found_by_both() {
-    let mut script = Script::new();
-    script.put(&global("a"), ONE, 3);
-    script.sync(None, 3, vec![told(&global("a"), Some(ONE), 3)]);
-    script.put(&global("a"), TWO, 4);
-    script.sync(Some(3), 4, vec![]);
-    script.refused_by_both("is missing");
-
-    let mut script = Script::new();
-    script.put(&global("a"), ONE, 3);
-    script.sync(None, 3, vec![told(&global("a"), Some(ONE), 3)]);
-    script.delete(&global("a"), Some(4));
-    script.sync(Some(3), 4, vec![]);
-    script.refused_by_both("is missing");
-}
-
-#[test]
-fn two_snapshots_of_one_moment_are_found_from_outside() {
-    let mut script = Script::new();
-    let (a, b) = (global("a"), global("b"));
-    overlap(script.put(&a, ONE, 3), 5, 50);
-    overlap(script.put(&b, ONE, 4), 5, 50);
-    overlap(script.sync(None, 3, vec![told(&a, Some(ONE), 3)]), 10, 11);
-    overlap(script.sync(None, 4, vec![told(&b, Some(ONE), 4)]), 12, 13);
-    script.refused_by_both("is missing");
-}

@@ -1,10 +1,10 @@
-//! `full_state`, puts that delete, and refreshes.
+//! `full_state`, puts that delete, refreshes, and what shows without positions alone.
 
 use std::sync::Arc;
 
 use kitbag_domain::Expectation;
 
-use super::{ONE, Script, told};
+use super::{ONE, Script, TWO, overlap, told};
 use crate::global;
 use crate::history::{Answer, Call, Told, ToldEntry, Why};
 
@@ -64,4 +64,32 @@ fn a_dead_device_gets_no_new_tokens() {
     script.remove("A", 7);
     script.add(Call::Refresh, Answer::Done);
     script.refused_by_both("SessionGone");
+}
+
+#[test]
+fn what_a_chain_leaves_out_is_found_by_both() {
+    let mut script = Script::new();
+    script.put(&global("a"), ONE, 3);
+    script.sync(None, 3, vec![told(&global("a"), Some(ONE), 3)]);
+    script.put(&global("a"), TWO, 4);
+    script.sync(Some(3), 4, vec![]);
+    script.refused_by_both("is missing");
+
+    let mut script = Script::new();
+    script.put(&global("a"), ONE, 3);
+    script.sync(None, 3, vec![told(&global("a"), Some(ONE), 3)]);
+    script.delete(&global("a"), Some(4));
+    script.sync(Some(3), 4, vec![]);
+    script.refused_by_both("is missing");
+}
+
+#[test]
+fn two_snapshots_of_one_moment_are_found_from_outside() {
+    let mut script = Script::new();
+    let (a, b) = (global("a"), global("b"));
+    overlap(script.put(&a, ONE, 3), 5, 50);
+    overlap(script.put(&b, ONE, 4), 5, 50);
+    overlap(script.sync(None, 3, vec![told(&a, Some(ONE), 3)]), 10, 11);
+    overlap(script.sync(None, 4, vec![told(&b, Some(ONE), 4)]), 12, 13);
+    script.refused_by_both("is missing");
 }
