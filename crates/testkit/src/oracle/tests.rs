@@ -115,11 +115,8 @@ impl Script {
 
     /// As [`Script::refused`], for what shows without positions and rules too.
     fn refused_by_both(self, why: &str) {
-        let history = History {
-            limits: self.limits.clone(),
-            events: self.events.clone(),
-        };
-        let seen = outside::check(&history);
+        let (limits, events) = (self.limits.clone(), self.events.clone());
+        let seen = outside::check(&History { limits, events });
         assert!(seen.is_err(), "the judge outside did not find it");
         self.refused(why);
     }
