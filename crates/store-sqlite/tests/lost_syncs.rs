@@ -16,7 +16,7 @@ use kitbag_domain::{
 };
 use kitbag_store_sqlite::{Durability, FileOpener, Options, SqliteStore, check};
 use kitbag_testkit::dice::Dice;
-use kitbag_testkit::disk::{Call, Disk, Error, Fault, Image, Part};
+use kitbag_testkit::disk::{Call, Disk, Error, Fault, Image, Part, Summary};
 use rusqlite::{Connection, OpenFlags};
 use tempfile::tempdir;
 
@@ -25,6 +25,9 @@ const CUTS: u64 = 24;
 
 /// Some five writes of 20 kB.
 const CHECKPOINT_FRAMES: u64 = 40;
+
+/// Many times what is needed.
+const PUTS_MAX: usize = 1_000;
 
 fn options() -> Options {
     Options::new(ServerName::parse("localhost").unwrap(), 1)
@@ -201,33 +204,40 @@ async fn what_a_failed_sync_of_the_database_may_have_lost_is_copied_again() {
     let store = open(dir.path(), &disk);
     register(&store).await;
     let mut names = Vec::new();
-    let mut more = async |puts: usize| {
-        for _ in 0..puts {
+    // Puts until the disk has seen something.
+    let mut until = async |is_seen: &dyn Fn(Summary) -> bool| {
+        while !is_seen(disk.log().summary()) {
             let name = format!("n{}", names.len());
+            assert!(
+                names.len() < PUTS_MAX,
+                "not seen: {:?}",
+                disk.log().summary()
+            );
             while put(&store, &name, 20_000).await.is_err() {
                 tokio::task::yield_now().await;
             }
             names.push(name);
         }
     };
-    more(2).await;
+    until(&|seen| seen.database_writes > 0).await;
     // A read keeps a checkpoint from reaching the end of the log: what it copies is not synced.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let file = dir.path().join("kitbag.db");
     let reader = Connection::open_with_flags_and_vfs(file, flags, disk.name()).unwrap();
     let no_checkpoint = rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
     reader.set_db_config(no_checkpoint, true).unwrap();
+    let mut copied = disk.log().summary();
+    until(&|seen| seen.log_restarts > copied.log_restarts).await;
+    until(&|seen| seen.writes > copied.writes + 60).await;
     reader.execute_batch("BEGIN; SELECT * FROM store").unwrap();
-    more(10).await;
+    copied = disk.log().summary();
+    until(&|seen| seen.database_writes > copied.database_writes).await;
+    until(&|seen| seen.writes > copied.writes + 200).await;
     drop(reader);
     disk.fail(Fault::next(Call::Sync, Error::Io).of(Part::Database));
-    more(30).await;
-    assert_eq!(disk.faults(), 1, "a checkpoint met the fault");
-    assert!(
-        disk.log().summary().log_restarts > 0,
-        "{:?}",
-        disk.log().summary()
-    );
+    until(&|seen| seen.failed_syncs > 0).await;
+    let failed = disk.log().summary();
+    until(&|seen| seen.log_restarts > failed.log_restarts).await;
     let head = store.changes(&alice(), None).await.unwrap().head;
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     must_survive(&disk, &names, head).await;

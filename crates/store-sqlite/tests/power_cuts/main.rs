@@ -108,6 +108,7 @@ async fn cut(seed: u64, load: &Load, tally: &mut Tally) {
         tally.vanished += vanished;
     }
     let Summary {
+        database_writes,
         deletes,
         log_restarts,
         log_truncations,
@@ -116,6 +117,7 @@ async fn cut(seed: u64, load: &Load, tally: &mut Tally) {
         writes,
     } = log.summary();
     let sum = &mut tally.summary;
+    sum.database_writes += database_writes;
     sum.deletes += deletes;
     sum.log_restarts += log_restarts;
     sum.log_truncations += log_truncations;

@@ -56,6 +56,8 @@ pub struct Log {
 /// How often some things happened to a disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
+    /// Writes to the database: by checkpoints, once it is in WAL mode.
+    pub database_writes: usize,
     /// Removals.
     pub deletes: usize,
     /// Times that a write-ahead log was begun anew over its old content.
@@ -120,11 +122,14 @@ impl Log {
     pub fn summary(&self) -> Summary {
         let mut summary = Summary::default();
         let mut logs: BTreeMap<Inode, u64> = BTreeMap::new();
+        let mut databases = Vec::new();
         for event in self.events.iter() {
             match event {
                 Event::Create { inode, name } | Event::Found { inode, name, .. } => {
-                    if Part::of(name) == Part::Log {
-                        logs.insert(*inode, 0);
+                    match Part::of(name) {
+                        Part::Database => databases.push(*inode),
+                        Part::Journal => {}
+                        Part::Log => drop(logs.insert(*inode, 0)),
                     }
                 }
                 Event::Remove { .. } => summary.deletes += 1,
@@ -145,6 +150,7 @@ impl Log {
                     bytes,
                 } => {
                     summary.writes += 1;
+                    summary.database_writes += usize::from(databases.contains(inode));
                     if let Some(end) = logs.get_mut(inode) {
                         // The header alone is followed by a sync, not by a restart.
                         let is_header = *offset == 0 && (bytes.len() as u64) < SECTOR_BYTES;
