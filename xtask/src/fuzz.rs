@@ -34,9 +34,6 @@ pub(crate) struct FuzzArguments {
     /// How long each target runs.
     #[arg(long, default_value_t = SECONDS)]
     seconds: u64,
-    /// Put inputs that reach new code into `fuzz/corpus` when all is done.
-    #[arg(long)]
-    keep: bool,
     /// The targets, all if none is named: files of `fuzz/fuzz_targets` without `.rs`.
     targets: Vec<String>,
 }
@@ -53,7 +50,6 @@ pub(crate) fn task(workspace: &Workspace, arguments: &FuzzArguments) -> anyhow::
 pub(crate) fn part(workspace: &Workspace) -> PartResult {
     let arguments = FuzzArguments {
         seconds: SECONDS,
-        keep: false,
         targets: Vec::new(),
     };
     run(workspace, &arguments)
@@ -97,9 +93,6 @@ fn run(workspace: &Workspace, arguments: &FuzzArguments) -> PartResult {
         } = report;
         println!("{name:<12} {runs:>10} {edges:>6} {inputs:>7}");
         executions += runs;
-        if arguments.keep {
-            fuzzing.keep(name, &program)?;
-        }
     }
     Ok(Outcome::Passed(Some(executions)))
 }
@@ -198,17 +191,6 @@ impl Fuzzing {
              once mended, copy the input to {corpus}, and each `cargo xtask test` runs it",
             panicked.join("\n")
         )
-    }
-
-    /// Adds what reaches code that the committed corpus does not, as few inputs as will do.
-    fn keep(&self, name: &str, program: &Path) -> anyhow::Result<()> {
-        let mut command = Command::new(program);
-        command
-            .args(["-set_cover_merge=1", "-use_counters=0"])
-            .arg(self.committed(name))
-            .arg(self.folder("corpus", name)?);
-        process::remove_own_variables(&mut command);
-        process::run(command).map(drop)
     }
 
     fn committed(&self, name: &str) -> PathBuf {
