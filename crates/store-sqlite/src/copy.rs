@@ -10,6 +10,8 @@ use tempfile::{Builder, NamedTempFile, PersistError};
 use crate::format;
 use crate::open::{OpenError, sqlite_error, sync_dir};
 
+/// What stands behind the wanted name, before some letters, until a copy is whole.
+pub(crate) const PARTIAL: &str = ".partial-";
 /// Pages in the cache of a copy's connection: what is written should reach the file step by step.
 const CACHE_PAGES: u32 = 64;
 /// Pages that are copied at once where nobody waits.
@@ -33,7 +35,7 @@ impl Draft {
         };
         let name = to.file_name().ok_or(io::ErrorKind::InvalidInput);
         let mut prefix = name.map_err(|kind| failed(kind.into()))?.to_owned();
-        prefix.push(".partial-");
+        prefix.push(PARTIAL);
         let file = Builder::new().prefix(&prefix).tempfile_in(parent(to));
         Ok(Self {
             file: file.map_err(failed)?,

@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use thiserror::Error;
 
+use crate::copy::PARTIAL;
 use crate::format::{self, COMPANIONS, Header, Role, Source};
 use crate::open::{self, DATABASE_FILE, OpenError, sqlite_error, sync_dir};
 
@@ -33,6 +34,8 @@ const DRAFT: &str = "kitbag.db.restoring";
 const READY: &str = "kitbag.db.restored-";
 /// The name of what was there before; the stamp stands behind it.
 const ASIDE: &str = "kitbag.db.before-restore-";
+/// How the name of a copy for a check begins.
+const FOR_CHECK: &str = "check-";
 /// The index of the log, which has no content of its own.
 const INDEX: &str = "-shm";
 
@@ -259,10 +262,14 @@ enum Move {
 ///
 /// Returns where the database is that was there before, where one was.
 pub(crate) fn finish(dir: &Path) -> Result<Option<PathBuf>, OpenError> {
-    remove_draft(dir)?;
-    let Some(ready) = ready(dir)? else {
+    let names = names(dir)?;
+    for name in names.iter().filter(|name| is_left(name)) {
+        remove(&dir.join(name))?;
+    }
+    let Some(ready) = names.iter().find(|name| is_ready(name)) else {
         return Ok(None);
     };
+    let ready = dir.join(ready);
     let aside = aside(dir, &ready);
     for step in moves(dir, &ready)? {
         carry_out(dir, &step)?;
@@ -304,24 +311,34 @@ fn carry_out(dir: &Path, step: &Move) -> Result<(), OpenError> {
     }
 }
 
-/// Returns the copy that is to be put in place, if there is one.
-fn ready(dir: &Path) -> Result<Option<PathBuf>, OpenError> {
+/// Returns the names of what lies in a directory.
+fn names(dir: &Path) -> Result<Vec<String>, OpenError> {
     let failed = |source| io_error("list", dir, source);
     let listed = if dir.as_os_str().is_empty() {
         Path::new(".")
     } else {
         dir
     };
+    let mut names = Vec::new();
     for entry in fs::read_dir(listed).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name();
-        let name = name.to_string_lossy();
-        if let Some(stamp) = name.strip_prefix(READY)
-            && !stamp.is_empty()
-        {
-            return Ok(Some(dir.join(name.as_ref())));
-        }
+        // A name that is not UTF-8 is none of ours.
+        names.extend(entry.map_err(failed)?.file_name().into_string());
     }
-    Ok(None)
+    Ok(names)
+}
+
+/// Tells whether a file is a copy that is to be put in place.
+fn is_ready(name: &str) -> bool {
+    name.strip_prefix(READY)
+        .is_some_and(|stamp| !stamp.is_empty())
+}
+
+/// Tells whether a file is a copy that was not finished, or one for a check: a kill left it, since
+/// nobody else is in the directory.
+fn is_left(name: &str) -> bool {
+    let is_copy = name.starts_with(DATABASE_FILE) && name.contains(PARTIAL);
+    let is_for_check = name.starts_with(FOR_CHECK) && name.contains(".db");
+    name.starts_with(DRAFT) || is_copy || is_for_check
 }
 
 fn aside(dir: &Path, ready: &Path) -> PathBuf {

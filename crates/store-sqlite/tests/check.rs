@@ -316,6 +316,17 @@ const HARMS: &[Harm] = &[
         ],
         left: &["identity - the store does not say whose it is"],
     },
+    // A position that is given twice cannot get past the index: only a damage lets it.
+    Harm {
+        sql: "DROP INDEX entries_by_position;
+              UPDATE entries SET position = 3 WHERE position = 4;
+              CREATE INDEX entries_by_position ON entries (user, position);
+              PRAGMA writable_schema = ON;
+              UPDATE sqlite_schema SET sql = replace(sql, 'CREATE INDEX', 'CREATE UNIQUE INDEX')
+              WHERE name = 'entries_by_position'",
+        found: &["damage - non-unique entry in index entries_by_position"],
+        left: &["damage - non-unique entry in index entries_by_position"],
+    },
     Harm {
         sql: "DROP TABLE filters; UPDATE users SET entries = 9 WHERE id = 1",
         found: &["schema - the table `filters` is missing"],
@@ -365,6 +376,21 @@ async fn each_harm_is_found_and_what_can_be_derived_is_mended() {
         let text = format!("{:?} {:?}", mended.before.findings, mended.mends);
         assert!(!text.contains("secret"), "{text}");
     }
+}
+
+#[tokio::test]
+async fn findings_are_bounded_and_all_are_mended() {
+    let ground = Ground::new().await;
+    ground.harm(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1100)
+         INSERT INTO users (name, created_at, entries) SELECT '@u' || i || ':localhost', 0, 1 FROM n",
+    );
+    let report = ground.check();
+    assert_eq!(report.findings.len(), check::FINDINGS_MAX);
+    assert_eq!(report.findings_left_out, 100);
+    let mended = ground.mend();
+    assert_eq!(mended.mends.len(), 1_100);
+    assert!(mended.after.is_sound());
 }
 
 #[tokio::test]

@@ -235,3 +235,31 @@ fn a_missing_table_and_a_table_without_its_first_page_are_named_and_left_alone()
         assert_eq!(fs::read(&file).unwrap(), bytes, "{harm}");
     }
 }
+
+#[test]
+fn copies_that_a_kill_left_go_when_the_store_is_opened() {
+    let dir = tempdir().unwrap();
+    let left = [
+        "check-17.db",
+        "check-17.db.partial-aBc",
+        "check-17.db.partial-aBc-wal",
+        "kitbag.db.before-repair-now.partial-aBc",
+        "kitbag.db.restoring",
+    ];
+    let kept = [
+        "check-list",
+        "copy.db.partial-aBc",
+        "kitbag.db.before-repair-now",
+        "kitbag.db.before-restore-now",
+    ];
+    for name in left.iter().chain(&kept) {
+        fs::write(dir.path().join(name), "").unwrap();
+    }
+    drop(SqliteStore::open(dir.path(), options()).unwrap());
+    for name in left {
+        assert!(!dir.path().join(name).try_exists().unwrap(), "{name}");
+    }
+    for name in kept {
+        assert!(dir.path().join(name).try_exists().unwrap(), "{name}");
+    }
+}

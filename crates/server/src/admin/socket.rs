@@ -29,7 +29,7 @@ pub(crate) const FILE: &str = "admin.sock";
 const OWNER_ONLY: u32 = 0o600;
 /// Bytes of a command.
 const COMMAND_BYTES_MAX: u64 = 64 * 1024;
-/// How long a command may take to arrive.
+/// How long a command may take to arrive, and a line of the answer to be taken.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a command line waits for the answer, or the next line of one.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -148,7 +148,8 @@ async fn copy(
 async fn write(writer: &mut (impl AsyncWrite + Unpin), reply: &Reply) -> Result<()> {
     let mut reply = serde_json::to_vec(reply)?;
     reply.push(b'\n');
-    writer.write_all(&reply).await?;
+    // A caller that does not read must not keep its place for ever.
+    time::timeout(COMMAND_TIMEOUT, writer.write_all(&reply)).await??;
     Ok(())
 }
 
