@@ -20,9 +20,9 @@ const MARK_OF_BOB: &[u8] = b"only bob may read this";
 
 /// Sends up to eight requests to one server.
 ///
-/// A first line that starts with `#` names switches, see [`settings`]. Then each request is
-/// `METHOD target`, lines of `name: value`, an empty line and the body; a line `---` ends it.
-/// `$alice`, `$tablet`, `$bob` and `$refresh` stand for tokens of accounts that exist.
+/// A first line that starts with `#` names switches of the server, such as `open` and `tight`. Then
+/// each request is `METHOD target`, lines of `name: value`, an empty line and the body; a line `---`
+/// ends it. `$alice`, `$tablet`, `$bob` and `$refresh` stand for tokens of accounts that exist.
 ///
 /// Every answer must be one that a Matrix client understands and none a 5xx, an entry whose write
 /// was acknowledged must come back byte for byte, and nobody else must learn what bob keeps.
