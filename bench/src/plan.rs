@@ -38,6 +38,8 @@ pub(crate) struct Plan {
     pub(crate) waiting: usize,
     /// Most users of one workload: each costs a password hash.
     pub(crate) users_max: usize,
+    /// Entries that a server starts on.
+    pub(crate) start_entries: usize,
     /// Whether this run only shows that everything runs.
     pub(crate) is_short: bool,
     /// The program that is measured.
@@ -86,6 +88,7 @@ impl Plan {
             settle: Duration::from_secs(2),
             waiting: arguments.waiting.min(connections_max()?),
             users_max: 64,
+            start_entries: 1_000_000,
             is_short: false,
             kitbag,
             reference,
@@ -107,6 +110,7 @@ impl Plan {
             settle: Duration::from_millis(100),
             waiting: self.waiting.min(20),
             users_max: 4,
+            start_entries: 1_000,
             is_short: true,
             ..self
         }

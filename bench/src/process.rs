@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 /// A running server; killed when dropped.
 pub(crate) struct Process {
@@ -57,6 +57,16 @@ impl Process {
 
     pub(crate) fn base_url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Stops the server as an operator would, and waits for its end.
+    pub(crate) fn stop(mut self) -> Result<()> {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", "TERM", &pid]).status()?;
+        ensure!(sent.success(), "cannot stop process {pid}");
+        let status = self.child.wait()?;
+        ensure!(status.success(), "process {pid} ended with {status}");
+        Ok(())
     }
 
     /// Returns the CPU time of the process's threads so far; none where the system does not tell.

@@ -2,6 +2,7 @@
 
 mod put;
 mod read;
+mod start;
 mod waiting;
 mod wake_up;
 
@@ -11,7 +12,7 @@ use crate::plan::Plan;
 use crate::report::Table;
 
 /// In the order in which they run: what leaves the machine quiet comes first.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     "edge",
     "identity",
     "get/1",
@@ -26,6 +27,7 @@ const NAMES: [&str; 14] = [
     "put/64/many_users",
     "wake_up",
     "waiting",
+    "start",
 ];
 
 /// Returns the workloads whose name contains `filter`.
@@ -50,6 +52,7 @@ pub(crate) async fn run(name: &str, plan: &Plan) -> Result<Table> {
         "put/64/many_users" => put::entries(name, plan, 64, 64).await,
         "wake_up" => wake_up::run(name, plan).await,
         "waiting" => waiting::run(name, plan).await,
+        "start" => start::run(name, plan).await,
         _ => bail!("there is no workload `{name}`"),
     };
     table.with_context(|| format!("workload `{name}`"))
