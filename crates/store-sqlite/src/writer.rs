@@ -51,7 +51,7 @@ pub(crate) struct Counters {
     pub(crate) wal_frames: AtomicU64,
     pub(crate) outages: AtomicU64,
     pub(crate) writes_failed: AtomicU64,
-    /// Whether no write is taken since the files failed.
+    /// Whether the files failed, and no batch was committed since.
     pub(crate) is_mending: AtomicBool,
 }
 
@@ -252,8 +252,9 @@ impl Writer {
             // What is in doubt may have come out as written: let those who wait look.
             self.publish(&maybe_changed);
         } else if self.checkpoints().are_barred() {
-            let error = StoreError::Unavailable("a sync failed while the log was copied".to_owned());
-            self.outage.fail(Instant::now(), &error, 0, true);
+            let error =
+                StoreError::Unavailable("a sync failed while the log was copied".to_owned());
+            self.note_failure(&error, 0, true);
             self.recover();
         }
     }
@@ -339,9 +340,7 @@ impl Writer {
         } = abort;
         let writes = batch.len() as u64;
         let is_fault = roll_back(connection).is_err() || is_fault;
-        self.outage.fail(Instant::now(), &error, writes, is_fault);
-        let failed = &self.setup.counters.writes_failed;
-        failed.fetch_add(writes, Ordering::Relaxed);
+        self.note_failure(&error, writes, is_fault);
         for job in batch {
             job.fail(error.clone());
         }
@@ -353,7 +352,7 @@ impl Writer {
 
     /// Looks how the log has grown, and asks for a checkpoint or stops for one.
     fn after_commit(&mut self, connection: &Connection) {
-        self.outage.look(Instant::now);
+        self.outage.pass(Instant::now);
         let counters = &self.setup.counters;
         let frames = checkpoint::frames(connection).unwrap_or_default();
         counters.commits.fetch_add(1, Ordering::Relaxed);
@@ -388,7 +387,9 @@ impl Writer {
     /// Where a long read holds the log this is left to the next time: a write may come, which must
     /// not wait for a read.
     fn rest(&mut self) {
-        self.outage.look(Instant::now);
+        if self.outage.pass(Instant::now) {
+            self.note_mending(false);
+        }
         if !self.log.is_empty {
             let connection = self.take_connection();
             let truncated = self.checkpoints().truncate_at_once(&connection);
@@ -476,6 +477,7 @@ fn acknowledge(batch: Vec<Box<dyn Job>>, counters: &Counters) {
     counters
         .writes
         .fetch_add(batch.len() as u64, Ordering::Relaxed);
+    counters.is_mending.store(false, Ordering::Relaxed);
     for job in batch {
         job.acknowledge();
     }

@@ -2,7 +2,9 @@
 //!
 //! Once when it begins and once when it is over; meanwhile, or where it comes again and again, one
 //! line in [`limit::LOG_INTERVAL_MS`], with the number of writes. A full disk fails each large
-//! write and takes each small one: without this it would fill the log too.
+//! write and takes each small one: without this it would fill the log too. For the same reason an
+//! outage is not over when the files could be opened, but when the next batch was committed, or
+//! nothing failed for a while.
 //!
 //! [`limit::LOG_INTERVAL_MS`]: crate::limit::LOG_INTERVAL_MS
 
@@ -28,6 +30,8 @@ pub(super) struct Outage {
 #[derive(Debug)]
 struct Present {
     began: Instant,
+    /// When the files were opened anew, if nothing failed since.
+    mended: Option<Instant>,
     writes: u64,
     /// Whether a line told of it, so that one must tell of its end.
     is_told: bool,
@@ -38,13 +42,13 @@ impl Outage {
     pub(super) fn fail(&mut self, now: Instant, error: &StoreError, writes: u64, is_fault: bool) {
         self.untold += writes;
         if is_fault {
-            self.present.get_or_insert(Present {
+            let present = self.present.get_or_insert(Present {
                 began: now,
+                mended: None,
                 writes: 0,
                 is_told: false,
             });
-        }
-        if let Some(present) = &mut self.present {
+            present.mended = None;
             present.writes += writes;
         }
         let Some(writes) = self.tell(now) else { return };
@@ -72,25 +76,33 @@ impl Outage {
         }
     }
 
-    /// Notes that the files work again.
-    pub(super) fn resume(&mut self, now: Instant) {
-        if let Some(present) = self.present.take()
+    /// Notes that the files were opened and took a write of the store's own.
+    pub(super) fn mend(&mut self, now: Instant) {
+        if let Some(present) = &mut self.present {
+            present.mended = Some(now);
+        }
+    }
+
+    /// Notes that a batch was committed, or nothing asked for a while; tells what is to be told.
+    ///
+    /// Returns whether an outage has ended with this.
+    pub(super) fn pass(&mut self, now: impl FnOnce() -> Instant) -> bool {
+        let ended = self.present.take_if(|present| present.mended.is_some());
+        if let Some(present) = &ended
+            && let Some(mended) = present.mended
             && present.is_told
         {
-            let outage_ms = now.saturating_duration_since(present.began).as_millis();
+            let outage_ms = mended.saturating_duration_since(present.began).as_millis();
             let writes = present.writes;
             self.untold = 0;
             tracing::info!(outage_ms, writes, "the store takes writes again");
         }
-    }
-
-    /// Tells of failures that were kept back, once their time has come.
-    pub(super) fn look(&mut self, now: impl FnOnce() -> Instant) {
         if self.untold > 0
             && let Some(writes) = self.tell(now())
         {
             tracing::warn!(writes, "writes failed since the last line about them");
         }
+        ended.is_some()
     }
 
     /// Returns the writes to be told of, where a line may be written now.
@@ -163,8 +175,9 @@ mod tests {
                 outage.refuse(100);
                 outage.go_on(at(second * 1_000), &Failure::Closing);
             }
-            outage.resume(at(70_000));
-            outage.look(|| at(70_000 + LOG_INTERVAL_MS));
+            outage.mend(at(70_000));
+            assert!(outage.pass(|| at(70_000 + LOG_INTERVAL_MS)));
+            assert!(!outage.pass(|| at(70_000 + 2 * LOG_INTERVAL_MS)));
         });
         let expected = [
             format!("{BEGINS} writes=2"),
@@ -181,11 +194,11 @@ mod tests {
             let mut outage = Outage::default();
             for number in 0..1_000 {
                 outage.fail(at(number * 100), &full(), 1, true);
-                outage.resume(at(number * 100 + 50));
-                outage.look(|| at(number * 100 + 60));
+                outage.mend(at(number * 100 + 50));
+                outage.pass(|| at(number * 100 + 60));
             }
-            outage.look(|| at(3 * LOG_INTERVAL_MS));
-            outage.look(|| at(5 * LOG_INTERVAL_MS));
+            outage.pass(|| at(3 * LOG_INTERVAL_MS));
+            outage.pass(|| at(5 * LOG_INTERVAL_MS));
         });
         let expected = [
             format!("{BEGINS} writes=1"),
@@ -199,13 +212,31 @@ mod tests {
     }
 
     #[test]
+    fn an_outage_lasts_until_a_batch_is_committed() {
+        let lines = logged(|at| {
+            let mut outage = Outage::default();
+            for number in 0..1_000 {
+                outage.fail(at(number * 100), &full(), 1, true);
+                outage.mend(at(number * 100 + 50));
+            }
+            assert!(outage.pass(|| at(100_000)));
+        });
+        let expected = [
+            format!("{BEGINS} writes=1"),
+            format!("{BEGINS} writes=600"),
+            "INFO the store takes writes again outage_ms=99950 writes=1000".to_owned(),
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
     fn batches_that_fail_without_a_fault_are_told_of_once_a_minute() {
         let lines = logged(|at| {
             let mut outage = Outage::default();
             for number in 0..1_000 {
                 outage.fail(at(number), &full(), 3, false);
             }
-            outage.look(|| at(LOG_INTERVAL_MS));
+            outage.pass(|| at(LOG_INTERVAL_MS));
         });
         let expected = [
             "ERROR gave up a batch of writes error=the outcome of the write is unknown: full \

