@@ -82,13 +82,15 @@ fn thinned(operations: &[Operation]) -> Vec<Operation> {
 /// Orders the others by how much they have to do with the culprit: what was only seen and could
 /// not be left out, who brought what was seen, what ran at the same time, then what was near.
 fn matters(one: &Operation, culprit: &Operation, broken: &[Operation]) -> (u8, u64) {
-    let brings = |one: &Operation, value: &str| {
+    let brings = |cell: &str, value: &str| {
         let mut acts = one.acts.iter();
-        acts.any(|(_, act)| matches!(act, Act::Puts(text, _) if **text == *value))
+        acts.any(|(other, act)| {
+            **other == *cell && matches!(act, Act::Puts(text, _) if **text == *value)
+        })
     };
     let is_seen = broken.iter().any(|other| {
         let mut acts = other.acts.iter();
-        acts.any(|(_, act)| matches!(act, Act::Sees(Some(text)) if brings(one, text)))
+        acts.any(|(cell, act)| matches!(act, Act::Sees(Some(text)) if brings(cell, text)))
     });
     let rank = if !one.changes_something() {
         0
