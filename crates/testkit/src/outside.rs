@@ -84,7 +84,7 @@ fn operations(events: &[&Event]) -> Result<Vec<Operation>, String> {
                 operations.push(plain.puts(&device_cell(device), &incarnation, Marks::new()));
             }
             (Call::Remove(selection), Answer::Removed(removed)) => {
-                operations.extend(remove(plain, event, &keys, selection, removed.as_deref()));
+                operations.extend(remove(&plain, event, &keys, selection, removed.as_deref()));
             }
             (Call::Deactivate, Answer::Done) => {
                 let devices = (0..DEVICES).map(|number| device_cell(&device_name(number)));
@@ -171,7 +171,7 @@ fn put(
 
 /// A removal, and where it did not say which devices there were, what that leaves open.
 fn remove(
-    plain: Operation,
+    plain: &Operation,
     event: &Event,
     keys: &BTreeSet<Key>,
     selection: &DeviceSelection,
@@ -183,10 +183,12 @@ fn remove(
         None => selection.contains(device),
     };
     let devices: Vec<DeviceId> = devices.filter(is_removed).collect();
-    let mut maybe = plain.clone().maybe();
-    let mut sure = guarded(plain, event);
+    let mut sure = guarded(plain.clone(), event);
+    let mut operations = Vec::new();
     for device in &devices {
         sure = sure.clears(&device_cell(device));
+        // What only names the device stays where the device was gone already.
+        let mut maybe = plain.clone().maybe();
         for key in keys {
             let names_it = is_notification_of(key, device);
             if key.scope.device() == Some(device) || names_it && removed.is_some() {
@@ -195,11 +197,10 @@ fn remove(
                 maybe = maybe.clears(&cell(key));
             }
         }
+        operations.extend(removed.is_none().then_some(maybe));
     }
-    match removed {
-        Some(_) => vec![sure],
-        None => vec![sure, maybe],
-    }
+    operations.push(sure);
+    operations
 }
 
 /// The device of the session was there when it wrote (law 6).
