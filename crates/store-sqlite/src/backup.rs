@@ -149,6 +149,12 @@ impl SqliteStore {
         if is_own && open::is_same(to.parent(), self.file.parent()) {
             return Err(refused("the store itself keeps files of such names there"));
         }
+        // SQLite would take it for the copy's own, and lay old pages over new ones.
+        if format::has_companion(to) {
+            return Err(refused(
+                "a log or a journal of another database lies beside it",
+            ));
+        }
         match fs::metadata(to) {
             Ok(metadata) if !metadata.is_file() => Err(refused("it is not a file")),
             Ok(_) if !replace => Err(BackupError::Exists {

@@ -218,6 +218,14 @@ async fn names_that_cannot_be_a_backups_are_refused() {
             "{name:?}: {refused:?}"
         );
     }
+    // A copy would be read with the log that is there.
+    let logged = above.path().join("logged.db");
+    fs::write(above.path().join("logged.db-wal"), "of an old copy").unwrap();
+    let refused = backup(&store, &logged, replace);
+    assert!(
+        matches!(refused, Err(BackupError::Name { .. })),
+        "{refused:?}"
+    );
     let nowhere = above.path().join("nowhere/copy.db");
     let refused = backup(&store, &nowhere, NEW);
     assert!(matches!(refused, Err(BackupError::Write(_))), "{refused:?}");

@@ -263,3 +263,19 @@ fn copies_that_a_kill_left_go_when_the_store_is_opened() {
         assert!(dir.path().join(name).try_exists().unwrap(), "{name}");
     }
 }
+
+/// After a crash, the table may be gone in the log alone.
+#[test]
+fn a_table_that_is_missing_behind_a_crash_is_named() {
+    let dir = tempdir().unwrap();
+    drop(SqliteStore::open(dir.path(), options()).unwrap());
+    let connection = rusqlite::Connection::open(dir.path().join("kitbag.db")).unwrap();
+    connection.execute_batch("DROP TABLE filters").unwrap();
+    let crashed = tempdir().unwrap();
+    for name in ["kitbag.db", "kitbag.db-wal"] {
+        fs::copy(dir.path().join(name), crashed.path().join(name)).unwrap();
+    }
+    let refused = SqliteStore::open(crashed.path(), options()).err().unwrap();
+    let said = refused.to_string();
+    assert!(said.contains("the table `filters` is missing"), "{said}");
+}
