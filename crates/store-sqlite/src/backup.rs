@@ -133,7 +133,11 @@ impl SqliteStore {
                     file: to.to_owned(),
                 })
             }
-            finished => Ok(finished.map(|()| Copied { bytes })?),
+            Err(error) => Err(error.into()),
+            Ok(()) => {
+                tracing::info!(file = %to.display(), bytes, "copied the store");
+                Ok(Copied { bytes })
+            }
         }
     }
 

@@ -240,3 +240,15 @@ async fn a_store_in_use_is_neither_replaced_nor_taken_for_a_backup() {
     put_back(&dir.join("kitbag.db"), &other, "now", true).unwrap();
     assert_eq!(users(&other).await, ["after", "before"]);
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn what_is_restored_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (above, _, copy) = ground().await;
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o644)).unwrap();
+    let dir = above.path().join("new");
+    put_back(&copy, &dir, "now", false).unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&dir), mode(&dir.join("kitbag.db"))), (0o700, 0o600));
+}
