@@ -33,12 +33,17 @@ fn options() -> Options {
     Options::new(ServerName::parse("localhost").unwrap(), 1)
 }
 
-fn open(dir: &Path, disk: &Disk) -> SqliteStore {
+/// Returns options for a store on `disk`.
+fn watched(disk: &Disk) -> Options {
     let mut options = options();
     options.checkpoint_frames = CHECKPOINT_FRAMES;
     options.vfs = Some(disk.name().to_owned());
     options.opener = Some(FileOpener::new(disk.opener()));
-    let store = SqliteStore::open(dir, options).unwrap();
+    options
+}
+
+fn open(dir: &Path, disk: &Disk) -> SqliteStore {
+    let store = SqliteStore::open(dir, watched(disk)).unwrap();
     // The store syncs the directory beside SQLite.
     disk.sync_dir();
     store
@@ -196,6 +201,71 @@ async fn the_next_process_tells_nobody_of_what_a_failed_sync_may_have_lost() {
         "the write that failed is in the system's memory"
     );
     must_survive(&disk, &["before"], told).await;
+}
+
+/// A store whose log holds one write that is durable, and one whose sync failed; both changed the page
+/// of the accounts, and only the second that of the entries.
+async fn half_a_log(dir: &Path, disk: &Disk, error: Error) -> SqliteStore {
+    let store = open(dir, disk);
+    register(&store).await;
+    put(&store, "before", 10).await.unwrap();
+    store.close();
+    let store = open(dir, disk);
+    let bob = NewAccount {
+        user: UserId::parse("@bob:localhost").unwrap(),
+        password_hash: String::new(),
+        at: 1,
+    };
+    store.register(bob, None).await.unwrap();
+    disk.fail(Fault::next(Call::Sync, error).of(Part::Log));
+    put_in_vain(&store, "unknown", 10).await;
+    store
+}
+
+/// Cuts at each place from `from` on.
+async fn must_be_sound(disk: &Disk, from: usize) {
+    let log = disk.log();
+    for at in from..=log.len() {
+        for seed in 0..CUTS / 3 {
+            let image = log.cut(at, Dice::new(seed));
+            judge(&image, &["before"], Position(1), seed).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_power_cut_while_a_log_is_made_whole_leaves_a_sound_file() {
+    let (dir, disk) = (tempdir().unwrap(), Disk::new());
+    let store = half_a_log(dir.path(), &disk, Error::Io).await;
+    let from = disk.now();
+    put_at_last(&store, "acknowledged").await;
+    must_be_sound(&disk, from).await;
+}
+
+#[tokio::test]
+async fn a_power_cut_at_the_next_start_leaves_a_sound_file() {
+    let (dir, disk) = (tempdir().unwrap(), Disk::new());
+    half_a_log(dir.path(), &disk, Error::Gone).await.close();
+    disk.clear();
+    let from = disk.now();
+    let store = open(dir.path(), &disk);
+    put(&store, "acknowledged", 10).await.unwrap();
+    must_be_sound(&disk, from).await;
+}
+
+#[tokio::test]
+async fn a_store_whose_log_cannot_be_written_again_does_not_start() {
+    let (dir, disk) = (tempdir().unwrap(), Disk::new());
+    half_a_log(dir.path(), &disk, Error::Gone).await.close();
+    disk.clear();
+    disk.fail(Fault::next(Call::Write, Error::NoSpace).of(Part::Log));
+    let refused = SqliteStore::open(dir.path(), watched(&disk)).err().unwrap();
+    let text = refused.to_string();
+    assert!(
+        text.contains("cannot write again") && text.contains("kitbag.db-wal"),
+        "{text}"
+    );
+    drop(open(dir.path(), &disk));
 }
 
 #[tokio::test]
