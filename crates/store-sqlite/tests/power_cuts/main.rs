@@ -28,6 +28,8 @@ const CUTS: usize = 50;
 const CUTS_LONG: usize = 500;
 /// Cuts of one load: enough to make it worth its time, few enough to have several loads.
 const CUTS_OF_LOAD: usize = 25;
+/// Calls behind a failed sync, some ten commits.
+const BEHIND_FAILURE: usize = 200;
 const SEED: u64 = 1;
 
 /// What all cuts were together, to see that they were of use.
@@ -73,12 +75,17 @@ async fn survive(kind: Kind) {
 async fn cut(seed: u64, load: &Load, tally: &mut Tally) {
     let mut dice = Dice::new(seed);
     let log = &load.log;
-    let (boundaries, ripe) = (log.boundaries(), log.syncs());
+    let (boundaries, ripe, failed) = (log.boundaries(), log.syncs(true), log.syncs(false));
     let mut places: Vec<_> = (0..CUTS_OF_LOAD)
-        .map(|number| match number % 3 {
-            0 => dice.below(log.len() + 1),
-            1 => boundaries[dice.below(boundaries.len())],
-            _ => ripe[dice.below(ripe.len())],
+        .map(|number| match number % 5 {
+            0 => boundaries[dice.below(boundaries.len())],
+            1 => ripe[dice.below(ripe.len())],
+            // While the log still holds what a failed sync left in it.
+            2 | 3 if !failed.is_empty() => {
+                let at = failed[dice.below(failed.len())] + dice.below(BEHIND_FAILURE);
+                at.min(log.len())
+            }
+            _ => dice.below(log.len() + 1),
         })
         .collect();
     places.sort_unstable();

@@ -107,13 +107,16 @@ impl Log {
         places
     }
 
-    /// Returns the places right before each sync that succeeds: all that it makes durable is at
-    /// stake there.
+    /// Returns the places right before each sync that succeeds, or that fails: all that it would make
+    /// durable is at stake there.
     #[must_use]
-    pub fn syncs(&self) -> Vec<usize> {
-        let is_sync = |event: &Event| matches!(event, Event::Sync { is_done: true, .. });
+    pub fn syncs(&self, succeeding: bool) -> Vec<usize> {
+        let is_wanted = |event: &Event| match event {
+            Event::Sync { is_done, .. } => *is_done == succeeding,
+            _ => false,
+        };
         let events = self.events.iter().enumerate();
-        let syncs = events.filter(|(_, event)| is_sync(event));
+        let syncs = events.filter(|(_, event)| is_wanted(event));
         syncs.map(|(at, _)| at).collect()
     }
 
