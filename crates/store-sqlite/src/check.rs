@@ -7,8 +7,8 @@ mod books;
 mod mend;
 mod structure;
 
-use std::{fmt, fs};
 use std::path::Path;
+use std::{fmt, fs};
 
 use rusqlite::Connection;
 

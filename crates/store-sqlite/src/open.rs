@@ -389,7 +389,11 @@ fn prepare(
 }
 
 /// Checks whose file it is; returns the newest version that is known.
-pub(crate) fn check_header(header: Header, file: &Path, migrations: &[Migration]) -> Result<u32, OpenError> {
+pub(crate) fn check_header(
+    header: Header,
+    file: &Path,
+    migrations: &[Migration],
+) -> Result<u32, OpenError> {
     if !header.is_new() && header.application_id != APPLICATION_ID {
         return Err(OpenError::NotADatabase {
             file: file.to_owned(),
