@@ -137,7 +137,8 @@ impl Checkpoints {
         self.is_barred.try_lock().is_ok_and(|is_barred| *is_barred)
     }
 
-    /// Lets checkpoints go on, since all connections were closed.
+    /// Lets checkpoints go on, since all connections were closed, and SQLite has forgotten what it
+    /// copied.
     pub(crate) fn go_on(&self) {
         *self
             .is_barred

@@ -10,6 +10,9 @@ pub(crate) enum Failure {
     /// All connections are being closed after a fault, or since the store is.
     #[error("the files are being closed")]
     Closing,
+    /// Another program has the database open, so that SQLite does not look at the log anew.
+    #[error("another program has the database open")]
+    Held,
     /// The log could not be used beside SQLite.
     #[error("the write-ahead log could not be written again: {0}")]
     Log(#[from] std::io::Error),
@@ -27,7 +30,7 @@ impl Failure {
     /// Everything but the few errors that lie in a statement and its values.
     pub(crate) fn is_fault(&self) -> bool {
         match self {
-            Self::Closing | Self::Row(_) => false,
+            Self::Closing | Self::Held | Self::Row(_) => false,
             Self::Log(_) => true,
             Self::Sql(error) => !matches!(
                 error.sqlite_error_code(),
@@ -64,7 +67,7 @@ impl Failure {
     pub(crate) fn is_unreadable_row(&self) -> bool {
         use rusqlite::Error;
         match self {
-            Self::Closing | Self::Log(_) => false,
+            Self::Closing | Self::Held | Self::Log(_) => false,
             Self::Row(_) => true,
             Self::Sql(error) => matches!(
                 error,

@@ -8,6 +8,7 @@
 )]
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use kitbag_domain::{
     AccountStore as _, Allowance, ApplyError, Content, EntryStore as _, EventType, Expectation,
@@ -27,6 +28,7 @@ const CUTS: u64 = 24;
 const CHECKPOINT_FRAMES: u64 = 40;
 
 /// Many times what is needed.
+const TIME_MAX: Duration = Duration::from_secs(60);
 const PUTS_MAX: usize = 1_000;
 
 fn options() -> Options {
@@ -270,9 +272,26 @@ async fn a_store_whose_log_cannot_be_written_again_does_not_start() {
 
 #[tokio::test]
 async fn what_a_failed_sync_of_the_database_may_have_lost_is_copied_again() {
+    fail_a_copy(Program::HasClosed).await;
+}
+
+#[tokio::test]
+async fn writes_wait_for_another_program_that_keeps_the_log_from_being_copied_again() {
+    fail_a_copy(Program::HasItOpen).await;
+}
+
+/// Another program that has read the database.
+#[derive(Debug, PartialEq, Eq)]
+enum Program {
+    HasClosed,
+    HasItOpen,
+}
+
+async fn fail_a_copy(program: Program) {
     let (dir, disk) = (tempdir().unwrap(), Disk::new());
     let store = open(dir.path(), &disk);
     register(&store).await;
+    let started = Instant::now();
     let mut names = Vec::new();
     // Puts until the disk has seen something.
     let mut until = async |is_seen: &dyn Fn(Summary) -> bool| {
@@ -284,6 +303,10 @@ async fn what_a_failed_sync_of_the_database_may_have_lost_is_copied_again() {
                 disk.log().summary()
             );
             while put(&store, &name, 20_000).await.is_err() {
+                if is_seen(disk.log().summary()) {
+                    return;
+                }
+                assert!(started.elapsed() < TIME_MAX, "writes are not taken again");
                 tokio::task::yield_now().await;
             }
             names.push(name);
@@ -308,9 +331,19 @@ async fn what_a_failed_sync_of_the_database_may_have_lost_is_copied_again() {
         reader.execute_batch("ROLLBACK").unwrap();
         until(&|seen| seen.writes > before.writes + 220).await;
     }
-    drop(reader);
+    reader.execute_batch("ROLLBACK").unwrap();
+    let reader = (program == Program::HasItOpen).then_some(reader);
     disk.fail(Fault::next(Call::Sync, Error::Io).of(Part::Database));
     until(&|seen| seen.failed_syncs > 0).await;
+    if reader.is_some() {
+        while store.takes_writes() {
+            tokio::task::yield_now().await;
+        }
+        let refused = put(&store, "refused", 10).await.unwrap_err();
+        let is_refused = matches!(refused, ApplyError::Store(StoreError::Unavailable(_)));
+        assert!(is_refused, "{refused}");
+    }
+    drop(reader);
     let failed = disk.log().summary();
     until(&|seen| seen.log_restarts > failed.log_restarts).await;
     let head = store.changes(&alice(), None).await.unwrap().head;

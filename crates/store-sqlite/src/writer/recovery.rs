@@ -7,6 +7,7 @@ use crossbeam_channel::RecvTimeoutError;
 use kitbag_domain::StoreError;
 
 use super::{Control, State, Stop, Writer, roll_back};
+use crate::checkpoint;
 use crate::error::Failure;
 use crate::format::Role;
 use crate::options::limit;
@@ -67,10 +68,15 @@ impl Writer {
         }
         let closed = self.setup.connections.close_all();
         self.setup.connection = None;
-        self.checkpoints().go_on();
         drop(closed);
         let connection = self.setup.source.connect(Role::Write)?;
+        let copied = checkpoint::frames(&connection)?.copied;
         self.setup.connection = Some(connection);
+        // Another program may keep the index alive.
+        if self.checkpoints().are_barred() && copied > 0 {
+            return Err(Failure::Held);
+        }
+        self.checkpoints().go_on();
         self.probe()
     }
 
