@@ -5,6 +5,7 @@ mod files;
 mod links;
 mod mutants;
 mod records;
+mod reliability;
 mod spec;
 mod suites;
 mod walls;
@@ -29,7 +30,7 @@ type Findings = Vec<String>;
 
 type Check = fn(&Repository) -> Findings;
 
-const CHECKS: [(&str, Check); 10] = [
+const CHECKS: [(&str, Check); 11] = [
     ("architecture table", architecture::table_names_every_crate),
     (
         "dependency walls",
@@ -40,6 +41,7 @@ const CHECKS: [(&str, Check); 10] = [
     ("mutants of laws", mutants::every_mutant_names_its_tests),
     ("mutants of scenarios", mutants::every_scenario_can_fail),
     ("record numbers", records::record_numbers_are_unique),
+    ("promises", reliability::every_promise_names_its_tests),
     ("spec coverage", spec::every_route_has_a_row),
     ("spec evidence", spec::every_row_names_its_evidence),
     ("store suites", suites::every_store_runs_the_suite),
