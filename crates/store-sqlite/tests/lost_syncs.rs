@@ -29,6 +29,9 @@ const CHECKPOINT_FRAMES: u64 = 40;
 
 /// Many times what is needed.
 const TIME_MAX: Duration = Duration::from_secs(60);
+
+/// The writer looks when it is told that a checkpoint has ended.
+const NOTICE_TIME_MAX: Duration = Duration::from_secs(10);
 const PUTS_MAX: usize = 1_000;
 
 fn options() -> Options {
@@ -336,7 +339,9 @@ async fn fail_a_copy(program: Program) {
     disk.fail(Fault::next(Call::Sync, Error::Io).of(Part::Database));
     until(&|seen| seen.failed_syncs > 0).await;
     if reader.is_some() {
+        let failed = Instant::now();
         while store.takes_writes() {
+            assert!(failed.elapsed() < NOTICE_TIME_MAX, "writes are still taken");
             tokio::task::yield_now().await;
         }
         let refused = put(&store, "refused", 10).await.unwrap_err();
