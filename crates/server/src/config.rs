@@ -17,6 +17,7 @@ use kitbag_http::{
     CompatSettings, Features, ListenerSettings, Msc3391Settings, Msc4331Settings,
     RateLimitSettings, RegistrationSettings, SessionSettings, Settings, SyncSettings,
 };
+use kitbag_store_sqlite::limit::CACHE_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::{ConfigArguments, ServeArguments};
@@ -40,6 +41,7 @@ pub(crate) struct Config {
     pub(crate) data: PathBuf,
     pub(crate) public_base_url: Option<String>,
     pub(crate) trusted_proxies: Vec<IpNet>,
+    pub(crate) cache: CacheConfig,
     pub(crate) compat: CompatSettings,
     pub(crate) limits: LimitsConfig,
     pub(crate) listener: ListenerSettings,
@@ -62,6 +64,7 @@ impl Default for Config {
             data: "./kitbag-data".into(),
             public_base_url: None,
             trusted_proxies: Vec::new(),
+            cache: CacheConfig::default(),
             compat: CompatSettings::default(),
             limits: LimitsConfig::default(),
             listener: ListenerSettings::default(),
@@ -73,6 +76,22 @@ impl Default for Config {
             registration: RegistrationSettings::default(),
             sessions: SessionSettings::default(),
             sync: SyncSettings::default(),
+        }
+    }
+}
+
+/// The table `cache`.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct CacheConfig {
+    /// Bytes of entries and sessions that are kept in memory.
+    pub(crate) bytes_max: u64,
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self {
+            bytes_max: CACHE_BYTES_MAX,
         }
     }
 }

@@ -48,6 +48,8 @@ pub(crate) fn check_there(config: &Config) -> Result<()> {
 fn try_open(config: &Config, server_name: &ServerName) -> Result<SqliteStore, OpenError> {
     let mut options = Options::new(server_name.clone(), SystemRandom.number());
     options.limits = config.limits();
+    // A command ends before it asks for anything twice.
+    options.cache_bytes_max = 0;
     SqliteStore::open(&config.data, options)
 }
 

@@ -72,6 +72,7 @@ fn open(
 ) -> Result<Arc<SqliteStore>> {
     let mut options = Options::new(server_name.clone(), SystemRandom.number());
     options.limits = limits.clone();
+    options.cache_bytes_max = config.cache.bytes_max;
     let store = if arguments.ephemeral {
         options.durability = Durability::None;
         SqliteStore::ephemeral(options)

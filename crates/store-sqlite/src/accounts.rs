@@ -4,6 +4,7 @@ mod life;
 mod read;
 mod sessions;
 
+use std::future::ready;
 use std::sync::Arc;
 
 use kitbag_domain::{
@@ -13,7 +14,28 @@ use kitbag_domain::{
 };
 
 use crate::SqliteStore;
-use crate::writer::Weight;
+use crate::cache::{Item, Touched, Value};
+use crate::error::Halt;
+use crate::writer::{Tx, Weight};
+
+impl SqliteStore {
+    /// Queues a write that may change whatever belongs to `user`.
+    fn change<T, E>(
+        &self,
+        user: &UserId,
+        work: impl FnOnce(&mut Tx<'_>, &UserId) -> Result<T, Halt<E>> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, E>>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let user = user.clone();
+        self.writes.submit(Weight::default(), move |tx| {
+            tx.touched = Touched::User(user.clone());
+            work(tx, &user)
+        })
+    }
+}
 
 impl AccountStore for SqliteStore {
     fn account(&self, user: &UserId) -> BoxFuture<'_, Result<Option<Account>, StoreError>> {
@@ -36,16 +58,14 @@ impl AccountStore for SqliteStore {
         account: NewAccount,
         login: Option<Login>,
     ) -> BoxFuture<'_, Result<(), RegisterError>> {
-        self.writes.submit(Weight::default(), move |tx| {
+        let user = account.user.clone();
+        self.change(&user, move |tx, _| {
             life::register(tx, &account, login.as_ref())
         })
     }
 
     fn login(&self, user: &UserId, login: Login) -> BoxFuture<'_, Result<(), LoginError>> {
-        let user = user.clone();
-        self.writes.submit(Weight::default(), move |tx| {
-            sessions::login(tx, &user, &login)
-        })
+        self.change(user, move |tx, user| sessions::login(tx, user, &login))
     }
 
     fn session(
@@ -53,9 +73,16 @@ impl AccountStore for SqliteStore {
         user: &UserId,
         access: TokenHash,
     ) -> BoxFuture<'_, Result<Option<Session>, StoreError>> {
-        let user = user.clone();
-        self.reads
-            .submit(move |connection| read::session(connection, &user, access))
+        let item = Item::Session(&access);
+        if let Some(Value::Session(known)) = self.cache.get(user, &item) {
+            return Box::pin(ready(Ok(known)));
+        }
+        let (user, cache) = (user.clone(), Arc::clone(&self.cache));
+        self.reads.submit(move |connection| {
+            let item = Item::Session(&access);
+            let read = || read::session(connection, &user, access);
+            cache.read_through(&user, &item, Value::Session, read)
+        })
     }
 
     fn touch(
@@ -64,9 +91,8 @@ impl AccountStore for SqliteStore {
         access: TokenHash,
         seen: Seen,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
-        let user = user.clone();
-        self.writes.submit(Weight::default(), move |tx| {
-            sessions::touch(tx, &user, access, &seen)
+        self.change(user, move |tx, user| {
+            sessions::touch(tx, user, access, &seen)
         })
     }
 
@@ -77,9 +103,8 @@ impl AccountStore for SqliteStore {
         tokens: SessionTokens,
         seen: Seen,
     ) -> BoxFuture<'_, Result<(), RefreshError>> {
-        let user = user.clone();
-        self.writes.submit(Weight::default(), move |tx| {
-            sessions::refresh(tx, &user, refresh, &tokens, &seen)
+        self.change(user, move |tx, user| {
+            sessions::refresh(tx, user, refresh, &tokens, &seen)
         })
     }
 
@@ -106,9 +131,9 @@ impl AccountStore for SqliteStore {
         device: &DeviceId,
         display_name: Option<String>,
     ) -> BoxFuture<'_, Result<(), ApplyError>> {
-        let (user, device) = (user.clone(), device.clone());
-        self.writes.submit(Weight::default(), move |tx| {
-            life::rename_device(tx, &user, &guard, &device, display_name.as_deref())
+        let device = device.clone();
+        self.change(user, move |tx, user| {
+            life::rename_device(tx, user, &guard, &device, display_name.as_deref())
         })
     }
 
@@ -118,9 +143,8 @@ impl AccountStore for SqliteStore {
         write: Write,
         devices: DeviceSelection,
     ) -> BoxFuture<'_, Result<Vec<DeviceId>, ApplyError>> {
-        let user = user.clone();
-        self.writes.submit(Weight::default(), move |tx| {
-            life::remove_devices(tx, &user, &write, &devices)
+        self.change(user, move |tx, user| {
+            life::remove_devices(tx, user, &write, &devices)
         })
     }
 
@@ -131,17 +155,13 @@ impl AccountStore for SqliteStore {
         password_hash: String,
         logout: Option<DeviceSelection>,
     ) -> BoxFuture<'_, Result<(), ApplyError>> {
-        let user = user.clone();
-        self.writes.submit(Weight::default(), move |tx| {
-            life::set_password(tx, &user, &write, &password_hash, logout.as_ref())
+        self.change(user, move |tx, user| {
+            life::set_password(tx, user, &write, &password_hash, logout.as_ref())
         })
     }
 
     fn deactivate(&self, user: &UserId, write: Write) -> BoxFuture<'_, Result<(), ApplyError>> {
-        let user = user.clone();
-        self.writes.submit(Weight::default(), move |tx| {
-            life::deactivate(tx, &user, &write)
-        })
+        self.change(user, move |tx, user| life::deactivate(tx, user, &write))
     }
 
     fn profile(&self, user: &UserId) -> BoxFuture<'_, Result<Option<Profile>, StoreError>> {
@@ -157,9 +177,8 @@ impl AccountStore for SqliteStore {
         field: ProfileField,
         value: Option<String>,
     ) -> BoxFuture<'_, Result<(), ApplyError>> {
-        let user = user.clone();
-        self.writes.submit(Weight::default(), move |tx| {
-            life::set_profile(tx, &user, &guard, field, value.as_deref())
+        self.change(user, move |tx, user| {
+            life::set_profile(tx, user, &guard, field, value.as_deref())
         })
     }
 
@@ -175,6 +194,7 @@ impl AccountStore for SqliteStore {
             needs_savepoint: false,
         };
         self.writes.submit(weight, move |tx| {
+            tx.touched = Touched::User(user.clone());
             life::add_filter(tx, &user, &guard, &filter)
         })
     }

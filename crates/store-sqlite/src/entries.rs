@@ -3,6 +3,8 @@
 mod read;
 mod write;
 
+use std::future::ready;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use kitbag_domain::{
@@ -11,6 +13,7 @@ use kitbag_domain::{
 };
 
 use crate::SqliteStore;
+use crate::cache::{Item, Value};
 use crate::writer::Weight;
 pub(crate) use write::{UserRow, user_row};
 
@@ -23,10 +26,22 @@ impl EntryStore for SqliteStore {
         !self.counters.is_mending.load(Ordering::Relaxed)
     }
 
+    fn peek(&self, user: &UserId, key: &Key) -> Option<Option<Entry>> {
+        match self.cache.get(user, &Item::Entry(key)) {
+            Some(Value::Entry(known)) => Some(known),
+            _ => None,
+        }
+    }
+
     fn get(&self, user: &UserId, key: &Key) -> BoxFuture<'_, Result<Option<Entry>, StoreError>> {
-        let (user, key) = (user.clone(), key.clone());
-        self.reads
-            .submit(move |connection| read::live(connection, &user, &key))
+        if let Some(known) = self.peek(user, key) {
+            return Box::pin(ready(Ok(known)));
+        }
+        let (user, key, cache) = (user.clone(), key.clone(), Arc::clone(&self.cache));
+        self.reads.submit(move |connection| {
+            let read = || read::live(connection, &user, &key);
+            cache.read_through(&user, &Item::Entry(&key), Value::Entry, read)
+        })
     }
 
     fn list(
@@ -44,9 +59,20 @@ impl EntryStore for SqliteStore {
         user: &UserId,
         after: Option<Position>,
     ) -> BoxFuture<'_, Result<Changes, StoreError>> {
-        let user = user.clone();
-        self.reads
-            .submit(move |connection| read::changes(connection, &user, after))
+        if let Some(Value::Head(head)) = self.cache.get(user, &Item::Head)
+            && let Some(nothing) = read::nothing_new(head, after)
+        {
+            return Box::pin(ready(Ok(nothing)));
+        }
+        let (user, cache) = (user.clone(), Arc::clone(&self.cache));
+        self.reads.submit(move |connection| {
+            let ticket = cache.ticket(&user);
+            let (head, changes) = read::changes(connection, &user, after)?;
+            if let Some(ticket) = ticket {
+                cache.fill(ticket, &user, &Item::Head, Value::Head(head));
+            }
+            Ok(changes)
+        })
     }
 
     fn apply(

@@ -22,6 +22,7 @@
 
 mod accounts;
 mod backup;
+mod cache;
 pub mod check;
 mod checkpoint;
 mod connections;

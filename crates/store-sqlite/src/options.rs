@@ -55,6 +55,13 @@ pub mod limit {
     pub const BACKUP_SYNC_PAGES: u64 = 16 * 1024 * 1024 / PAGE_BYTES;
     /// How often a backup looks whether it is still wanted.
     pub const BACKUP_LOOK_MS: u64 = 100;
+    /// Bytes of the cache of entries and sessions.
+    pub const CACHE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+    /// Locks among which the users are spread: many more than cores, so that they seldom meet, and
+    /// so many that looking through one for a user's items takes microseconds.
+    pub const CACHE_SHARDS: usize = 256;
+    /// What an item of the cache usually weighs, for the first size of its tables.
+    pub const CACHE_ITEM_BYTES_USUAL: u64 = 1_024;
     /// Page size of the database: SQLite's default, fixed here since the format holds it.
     pub const PAGE_BYTES: u64 = 4_096;
 }
@@ -82,6 +89,8 @@ pub struct Options {
     pub checkpoint_frames: u64,
     /// Idle time after which the log is emptied.
     pub wal_idle_ms: u64,
+    /// Bytes of entries and sessions that are kept in memory; 0 for none.
+    pub cache_bytes_max: u64,
     /// The SQLite VFS through which all files are reached, by name; `None` takes SQLite's default.
     pub vfs: Option<String>,
     /// How the log is opened beside SQLite; `None` asks the system. Belongs to `vfs`.
@@ -105,6 +114,7 @@ impl Options {
             write_queue_bytes_max: limit::WRITE_QUEUE_BYTES_MAX,
             checkpoint_frames: limit::CHECKPOINT_FRAMES,
             wal_idle_ms: limit::WAL_IDLE_MS,
+            cache_bytes_max: limit::CACHE_BYTES_MAX,
             vfs: None,
             opener: None,
             observer: None,

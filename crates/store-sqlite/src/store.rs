@@ -14,6 +14,7 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use tempfile::TempDir;
 
+use crate::cache::Cache;
 use crate::checkpoint::{self, Checkpoints};
 use crate::connections::Connections;
 use crate::error::Failure;
@@ -34,6 +35,7 @@ pub struct SqliteStore {
     pub(crate) reads: ReadQueue,
     pub(crate) writes: WriteQueue,
     pub(crate) wakeups: Arc<Wakeups>,
+    pub(crate) cache: Arc<Cache>,
     connections: Arc<Connections>,
     pub(crate) control: Sender<Control>,
     /// Where the database lies.
@@ -67,6 +69,8 @@ pub struct Stats {
     pub outages: u64,
     /// Writes that were answered as unavailable, or as of unknown outcome.
     pub writes_failed: u64,
+    /// About how many bytes of entries and sessions are kept in memory.
+    pub cache_bytes: u64,
 }
 
 impl SqliteStore {
@@ -113,6 +117,7 @@ impl SqliteStore {
         let connections = Connections::new(source.clone(), roles);
         let connections = Arc::new(connections);
         let (counters, wakeups) = (Arc::<Counters>::default(), Arc::<Wakeups>::default());
+        let cache = Arc::new(Cache::new(options.cache_bytes_max));
         let (control, controlled) = bounded(CONTROL_MAX);
         let (ask, asked) = bounded(1);
         let (reads, receiver) = readers::queue(options.read_queue_jobs_max);
@@ -124,6 +129,7 @@ impl SqliteStore {
             checkpoint: ask,
             counters: Arc::clone(&counters),
             wakeups: Arc::clone(&wakeups),
+            cache: Arc::clone(&cache),
         };
         let (writes, writer) = writer::writer(options, setup);
         let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| spawn(&source.file, name, work);
@@ -153,6 +159,7 @@ impl SqliteStore {
             reads,
             writes,
             wakeups,
+            cache,
             connections,
             control,
             file: source.file,
@@ -211,6 +218,7 @@ impl SqliteStore {
             wal_frames: wal_frames.load(Ordering::Relaxed),
             outages: outages.load(Ordering::Relaxed),
             writes_failed: writes_failed.load(Ordering::Relaxed),
+            cache_bytes: self.cache.bytes(),
         }
     }
 }

@@ -21,6 +21,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 use kitbag_domain::{BoxFuture, Limits, Position, StoreError, UserId, Wakeups};
 use rusqlite::Connection;
 
+use crate::cache::{Cache, Touched};
 use crate::checkpoint::{self, Checkpoints, Log};
 use crate::connections::Connections;
 use crate::error::{Failure, Halt};
@@ -143,6 +144,7 @@ pub(crate) struct Setup {
     pub(crate) checkpoint: Sender<()>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) wakeups: Arc<Wakeups>,
+    pub(crate) cache: Arc<Cache>,
 }
 
 /// The writer; [`Writer::run`] is its thread.
@@ -288,10 +290,16 @@ impl Writer {
         batch: &mut [Box<dyn Job>],
     ) -> Result<Changed, Abort> {
         begin(connection).map_err(|failure| Abort::undone(&failure))?;
-        let changed = run_jobs(connection, &self.limits, batch)?;
+        let (changed, touched) = run_jobs(connection, &self.limits, batch)?;
+        let cache = &self.setup.cache;
+        cache.begin(&touched);
         self.reach(Step::BeforeCommit);
         match commit(connection) {
-            Ok(()) => Ok(changed),
+            Ok(()) => {
+                cache.publish(&touched);
+                Ok(changed)
+            }
+            // The shards stay silent until it is known what the file holds.
             Err(failure) => Err(Abort {
                 error: StoreError::OutcomeUnknown(failure.to_string()),
                 is_fault: true,
@@ -429,18 +437,23 @@ fn run_jobs(
     connection: &Connection,
     limits: &Limits,
     batch: &mut [Box<dyn Job>],
-) -> Result<Changed, Abort> {
+) -> Result<(Changed, Vec<Touched>), Abort> {
     let mut changed = Changed::new();
+    let mut touched = Vec::with_capacity(batch.len());
     for job in batch {
         let mut tx = Tx {
             connection,
             limits,
             changed: None,
+            touched: Touched::default(),
         };
         // The batch is rolled back after a panic, so nothing half-done is looked at again.
         let ran = catch_unwind(AssertUnwindSafe(|| run_job(job.as_mut(), &mut tx)));
         match ran {
-            Ok(Ok(Verdict::Done)) => changed.extend(tx.changed),
+            Ok(Ok(Verdict::Done)) => {
+                changed.extend(tx.changed);
+                touched.push(tx.touched);
+            }
             Ok(Ok(Verdict::Refused)) => {}
             Ok(Err(failure)) => return Err(Abort::undone(&failure)),
             Err(_panic) => {
@@ -449,7 +462,7 @@ fn run_jobs(
             }
         }
     }
-    Ok(changed)
+    Ok((changed, touched))
 }
 
 /// Runs one job, of which nothing stays where it is refused.

@@ -57,12 +57,29 @@ pub(super) fn list(
     }
 }
 
+/// Returns what [`changes`] would where this is already known from the head, that is, nothing.
+pub(super) fn nothing_new(head: Option<Position>, after: Option<Position>) -> Option<Changes> {
+    match head {
+        None => Some(Changes {
+            head: Position::ZERO,
+            is_full: true,
+            entries: Vec::new(),
+        }),
+        Some(head) if after == Some(head) => Some(Changes {
+            head,
+            is_full: false,
+            entries: Vec::new(),
+        }),
+        Some(_) => None,
+    }
+}
+
 /// Returns what changed behind `after`, with the head of the same snapshot.
 pub(super) fn changes(
     connection: &Connection,
     user: &UserId,
     after: Option<Position>,
-) -> Result<Changes, Failure> {
+) -> Result<(Option<Position>, Changes), Failure> {
     const USER: &str = "SELECT id, position, horizon FROM users WHERE name = ?1";
     const SINCE: &str = "
         SELECT e.position, e.written_at, e.writer, e.writer_device, e.writer_user_agent, e.content,
@@ -80,28 +97,20 @@ pub(super) fn changes(
         let (position, horizon) = (Position(row.get(1)?), Position(row.get(2)?));
         Ok((row.get::<_, i64>(0)?, position, horizon))
     })?;
-    let Some((user, head, horizon)) = found else {
-        return Ok(Changes {
-            head: Position::ZERO,
-            is_full: true,
-            entries: Vec::new(),
-        });
-    };
-    let entries = match after.filter(|after| (horizon..=head).contains(after)) {
-        Some(after) if after == head => Vec::new(),
+    let head = found.map(|(_, position, _)| position);
+    if let Some(nothing) = nothing_new(head, after) {
+        return Ok((head, nothing));
+    }
+    let (user, position, horizon) = found.expect("without a user there is nothing new");
+    let known = after.filter(|after| (horizon..=position).contains(after));
+    let entries = match known {
         Some(after) => all(&snapshot, SINCE, (user, int(after.0)), rows::entry_and_key)?,
-        None => {
-            let entries = all(&snapshot, LIVE, [user], rows::entry_and_key)?;
-            return Ok(Changes {
-                head,
-                is_full: true,
-                entries,
-            });
-        }
+        None => all(&snapshot, LIVE, [user], rows::entry_and_key)?,
     };
-    Ok(Changes {
-        head,
-        is_full: false,
+    let changes = Changes {
+        head: position,
+        is_full: known.is_none(),
         entries,
-    })
+    };
+    Ok((head, changes))
 }

@@ -5,6 +5,7 @@ use kitbag_domain::{
     Key, Op, Position, Refusal, Scope, UnixMs, UpdateFn, Usage, UserId, Write, conflicts, decide,
 };
 
+use crate::cache::Touched;
 use crate::error::{Failure, Halt};
 use crate::rows::{self, ContentParam, SCOPE_DEVICE, WriterColumns, all, first, int, run};
 use crate::writer::Tx;
@@ -65,6 +66,8 @@ pub(super) fn apply(
 ) -> Result<Applied, Halt<ApplyError>> {
     let mut row = user_row(tx, user, &write.guard)?.ok_or(Refusal::SessionGone)?;
     let mut positions = Vec::with_capacity(ops.len());
+    let keys = ops.iter().map(|op| op.key().clone()).collect();
+    tx.touched = Touched::Entries(user.clone(), keys);
     for op in ops {
         let stored = stored(tx, row.id, op.key())?;
         let (key, content) = admit(tx, row.id, op, stored.as_ref())?;
@@ -83,6 +86,7 @@ pub(super) fn update(
 ) -> Result<Applied, Halt<ApplyError>> {
     let mut row = user_row(tx, user, &write.guard)?.ok_or(Refusal::SessionGone)?;
     check_device(tx, row.id, &key)?;
+    tx.touched = Touched::Entries(user.clone(), vec![key.clone()]);
     let stored = stored(tx, row.id, &key)?;
     let content = match update(stored.as_ref().and_then(Stored::live)) {
         Change::Keep => {

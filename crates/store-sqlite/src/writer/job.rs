@@ -4,6 +4,7 @@ use kitbag_domain::{BoxFuture, Limits, Position, StoreError, UserId};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use crate::cache::Touched;
 use crate::error::{Failure, Halt};
 
 /// The transaction of a batch, as one job sees it.
@@ -12,6 +13,8 @@ pub(crate) struct Tx<'a> {
     pub(crate) limits: &'a Limits,
     /// Whose stream the job moved, and where to: who waits for it is woken after the COMMIT.
     pub(crate) changed: Option<(UserId, Position)>,
+    /// What the job changed of what is cached: everything, unless it says less.
+    pub(crate) touched: Touched,
 }
 
 /// How a job ended that did not fail.

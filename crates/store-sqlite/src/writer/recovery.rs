@@ -24,6 +24,7 @@ impl Writer {
         loop {
             match self.mend() {
                 Ok(()) => {
+                    self.setup.cache.clear();
                     self.outage.mend(Instant::now());
                     return;
                 }

@@ -11,6 +11,7 @@ use rusqlite::types::FromSql;
 use tempfile::{TempDir, tempdir};
 
 use super::{Control, Counters, Setup, State, Tx, Weight, WriteQueue, Writer, writer};
+use crate::cache::Cache;
 use crate::checkpoint;
 use crate::connections::Connections;
 use crate::error::{Failure, Halt};
@@ -53,6 +54,7 @@ impl Bench {
             checkpoint: ask,
             counters: Arc::<Counters>::default(),
             wakeups: Arc::<Wakeups>::default(),
+            cache: Arc::new(Cache::new(limit::CACHE_BYTES_MAX)),
         };
         let (queue, writer) = writer(options, setup);
         Self {

@@ -125,6 +125,8 @@ impl Load {
         let mut options = Options::new(ServerName::parse("localhost").unwrap(), 1);
         options.vfs = Some(self.disk.name().to_owned());
         options.reader_threads = 2;
+        // Every read is to meet the disk.
+        options.cache_bytes_max = 0;
         options.checkpoint_frames = 40;
         options.wal_idle_ms = 2;
         options

@@ -181,6 +181,9 @@ async fn run(seed: u64) {
         let mut options = Options::new(ServerName::parse("localhost").unwrap(), 1);
         options.vfs = Some(disk.name().to_owned());
         options.checkpoint_frames = 60;
+        if seed.is_multiple_of(2) {
+            options.cache_bytes_max = 0;
+        }
         options.wal_idle_ms = 3;
         options
     };

@@ -1,0 +1,219 @@
+//! What was read lately, absent things too, kept coherent with the file.
+//!
+//! The keys are spread over shards by user. A batch makes the shards of its users *between* before
+//! its COMMIT and clears what it changed behind it; meanwhile they answer nothing and take nothing,
+//! so whoever reads asks the file. A reader that missed takes a [`Ticket`] *before* it reads, and
+//! what it read is kept only if no batch came to the shard since. So:
+//!
+//! - what is here was read in a snapshot that no later commit of its shard outdates;
+//! - a write is acknowledged behind the clearing, so that nobody reads an older value then (law 1).
+//!
+//! The shard is one mutex, of a kind that is a parameter: a model checker runs this very source.
+
+mod item;
+#[cfg(test)]
+mod tests;
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::{Mutex, PoisonError};
+
+use kitbag_domain::{Key, UserId};
+use quick_cache::unsync;
+
+use crate::options::limit;
+pub(crate) use item::{Item, Value};
+use item::{Owned, Wanted, Weigher};
+
+/// A mutex, of whatever kind.
+pub(crate) trait Lock<T> {
+    fn new(value: T) -> Self;
+    fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R;
+}
+
+impl<T> Lock<T> for Mutex<T> {
+    fn new(value: T) -> Self {
+        Self::new(value)
+    }
+
+    fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
+        // A panic between two changes of a shard leaves at worst a value that is not used.
+        work(&mut self.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The cache; see the documentation of the module.
+pub(crate) struct Cache<L = Mutex<Shard>> {
+    shards: Box<[L]>,
+    hasher: RandomState,
+}
+
+/// The part of the cache that holds some of the users.
+pub(crate) struct Shard {
+    items: unsync::Cache<Owned, Value, Weigher>,
+    /// Counts the batches that came to this shard.
+    sequence: u64,
+    /// Whether a batch may be committed, but has not cleared what it changed.
+    is_between: bool,
+}
+
+/// The right to keep what is read from now on, unless a batch comes to the shard.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ticket {
+    shard: usize,
+    sequence: u64,
+}
+
+/// What a write changed of what the cache holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Touched {
+    /// Whatever there is: of a write that does not say more.
+    #[default]
+    Everything,
+    /// Some entries of a user, and the head of the stream.
+    Entries(UserId, Vec<Key>),
+    /// Whatever belongs to a user.
+    User(UserId),
+}
+
+impl<L: Lock<Shard>> Cache<L> {
+    /// Makes a cache of at most about `bytes_max`; of none where that is 0.
+    pub(crate) fn new(bytes_max: u64) -> Self {
+        match bytes_max {
+            0 => Self::with_shards(0, 0),
+            _ => Self::with_shards(limit::CACHE_SHARDS, bytes_max / limit::CACHE_SHARDS as u64),
+        }
+    }
+
+    fn with_shards(shards: usize, bytes: u64) -> Self {
+        let shard = |_| {
+            let items = usize::try_from(bytes / limit::CACHE_ITEM_BYTES_USUAL);
+            let items = items.unwrap_or(usize::MAX).max(1);
+            L::new(Shard {
+                items: unsync::Cache::with_weighter(items, bytes, Weigher),
+                sequence: 0,
+                is_between: false,
+            })
+        };
+        Self {
+            shards: (0..shards).map(shard).collect(),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// Returns what is known of an item of `user`.
+    pub(crate) fn get(&self, user: &UserId, item: &Item<'_>) -> Option<Value> {
+        let shard = self.shards.get(self.place(user)?)?;
+        shard.with(|shard| {
+            if shard.is_between {
+                return None;
+            }
+            shard.items.get(&Wanted { user, item }).cloned()
+        })
+    }
+
+    /// Returns the right to keep what will be read of `user`; `None` where there is no cache.
+    pub(crate) fn ticket(&self, user: &UserId) -> Option<Ticket> {
+        let shard = self.place(user)?;
+        let sequence = self.shards[shard].with(|shard| shard.sequence);
+        Some(Ticket { shard, sequence })
+    }
+
+    /// Keeps what was read of `user` after the ticket was taken, if it cannot be outdated.
+    pub(crate) fn fill(&self, ticket: Ticket, user: &UserId, item: &Item<'_>, value: Value) {
+        self.shards[ticket.shard].with(|shard| {
+            if !shard.is_between && shard.sequence == ticket.sequence {
+                shard.items.insert(Wanted { user, item }.to_owned(), value);
+            }
+        });
+    }
+
+    /// Reads of `user` what is not known, and keeps it if it cannot be outdated.
+    pub(crate) fn read_through<T: Clone, E>(
+        &self,
+        user: &UserId,
+        item: &Item<'_>,
+        value: fn(T) -> Value,
+        read: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let ticket = self.ticket(user);
+        let found = read()?;
+        if let Some(ticket) = ticket {
+            self.fill(ticket, user, item, value(found.clone()));
+        }
+        Ok(found)
+    }
+
+    /// Notes that a batch is about to be committed: until [`Cache::publish`] its shards are silent.
+    pub(crate) fn begin(&self, touched: &[Touched]) {
+        for one in touched {
+            self.each(one, |shard| shard.is_between = true);
+        }
+    }
+
+    /// Clears what a committed batch changed: to be called before anyone is woken or answered.
+    pub(crate) fn publish(&self, touched: &[Touched]) {
+        // All is cleared before any shard speaks again: one may hold several users of the batch.
+        for one in touched {
+            self.each(one, |shard| shard.forget(one));
+        }
+        for one in touched {
+            self.each(one, |shard| shard.is_between = false);
+        }
+    }
+
+    /// Forgets everything: after a commit whose outcome is not known.
+    pub(crate) fn clear(&self) {
+        self.publish(&[Touched::Everything]);
+    }
+
+    /// Returns about how many bytes are kept.
+    pub(crate) fn bytes(&self) -> u64 {
+        let weights = self.shards.iter();
+        weights
+            .map(|shard| shard.with(|shard| shard.items.weight()))
+            .sum()
+    }
+
+    /// Goes to each shard that may hold what was touched.
+    fn each(&self, touched: &Touched, work: impl Fn(&mut Shard)) {
+        match touched {
+            Touched::Everything => {
+                for shard in &self.shards {
+                    shard.with(&work);
+                }
+            }
+            Touched::Entries(user, _) | Touched::User(user) => {
+                if let Some(place) = self.place(user) {
+                    self.shards[place].with(work);
+                }
+            }
+        }
+    }
+
+    /// Returns the number of the user's shard; `None` where there is no cache.
+    fn place(&self, user: &UserId) -> Option<usize> {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "any bits of a hash will do"
+        )]
+        let hash = self.hasher.hash_one(user) as usize;
+        hash.checked_rem(self.shards.len())
+    }
+}
+
+impl Shard {
+    fn forget(&mut self, touched: &Touched) {
+        self.sequence += 1;
+        match touched {
+            Touched::Everything => self.items.clear(),
+            Touched::Entries(user, keys) => {
+                let items = keys.iter().map(Item::Entry).chain([Item::Head]);
+                for item in items {
+                    self.items.remove(&Wanted { user, item: &item });
+                }
+            }
+            // Rare: a login, a logout, an hour's first use. A shard holds few thousand items.
+            Touched::User(user) => self.items.retain(|owned, _| owned.user != *user),
+        }
+    }
+}
