@@ -1,4 +1,4 @@
-//! The second judge of histories: what a client sees, by [`linear`](crate::linear) alone.
+//! The second judge of histories: what a client sees, by [`crate::linear`] alone.
 //!
 //! The oracle trusts positions and knows every rule. This judge reads positions only to know what a
 //! token had told before, and knows but three things: entries, devices, and that a sync tells all of

@@ -167,8 +167,7 @@ fn a_token_of_another_store_is_answered_in_full() {
     let path = format!("{sync}?since={since}");
     let events = |client: &Client| {
         let told = client.send("GET", &path, "").json();
-        let events = told["account_data"]["events"].as_array().unwrap().len();
-        events
+        told["account_data"]["events"].as_array().unwrap().len()
     };
     assert_eq!(
         clients.each_ref().map(events),
