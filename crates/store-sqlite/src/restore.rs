@@ -118,7 +118,7 @@ fn restore_locked(
     let place = dir.join(DATABASE_FILE);
     if !restoring.replace {
         for path in with_companions(&place) {
-            if open::is_there(&path)? {
+            if is_named(&path)? {
                 return Err(RestoreError::Exists {
                     dir: dir.to_owned(),
                 });
@@ -136,7 +136,7 @@ fn restore_locked(
     };
     let bytes = fs::metadata(&draft).map(|metadata| metadata.len());
     let bytes = bytes.map_err(|source| io_error("look at", &draft, source))?;
-    let ready = dir.join(format!("{READY}{}", restoring.stamp));
+    let ready = free(dir, &restoring.stamp)?;
     rename(&draft, &ready)?;
     sync_dir(dir)?;
     let aside = finish(dir)?;
@@ -269,7 +269,7 @@ pub(crate) fn finish(dir: &Path) -> Result<Option<PathBuf>, OpenError> {
     let Some(ready) = names.iter().find(|name| is_ready(name)) else {
         return Ok(None);
     };
-    let ready = dir.join(ready);
+    let ready = with_free_aside(dir, dir.join(ready))?;
     let aside = aside(dir, &ready);
     for step in moves(dir, &ready)? {
         carry_out(dir, &step)?;
@@ -277,6 +277,43 @@ pub(crate) fn finish(dir: &Path) -> Result<Option<PathBuf>, OpenError> {
     let aside = open::is_there(&aside)?.then_some(aside);
     tracing::info!(dir = %dir.display(), "put a restored store in place");
     Ok(aside)
+}
+
+/// Returns a name for a copy that is to be put in place, such that nothing has the names under which
+/// it sets aside what is there: two restorings may come within a second.
+fn free(dir: &Path, stamp: &str) -> Result<PathBuf, OpenError> {
+    let mut ready = dir.join(format!("{READY}{stamp}"));
+    for number in 2.. {
+        let mut taken = with_companions(&aside(dir, &ready));
+        taken.push(ready.clone());
+        let mut is_free = true;
+        for path in &taken {
+            is_free &= !is_named(path)?;
+        }
+        if is_free {
+            break;
+        }
+        ready = dir.join(format!("{READY}{stamp}-{number}"));
+    }
+    Ok(ready)
+}
+
+/// Gives the copy another name, where what is there cannot be set aside under that of this one.
+fn with_free_aside(dir: &Path, ready: PathBuf) -> Result<PathBuf, OpenError> {
+    let place = dir.join(DATABASE_FILE);
+    let pairs = with_companions(&place)
+        .into_iter()
+        .zip(with_companions(&aside(dir, &ready)));
+    for (from, to) in pairs {
+        // Where only the second is there, it is the first, which was moved before a crash.
+        if is_named(&from)? && is_named(&to)? {
+            let other = free(dir, stamp(&ready))?;
+            rename(&ready, &other)?;
+            sync_dir(dir)?;
+            return Ok(other);
+        }
+    }
+    Ok(ready)
 }
 
 /// Returns what is left to be done.
@@ -287,14 +324,9 @@ fn moves(dir: &Path, ready: &Path) -> Result<Vec<Move>, OpenError> {
         .into_iter()
         .zip(with_companions(&aside))
     {
-        if !open::is_there(&from)? {
-            continue;
+        if is_named(&from)? {
+            moves.push(Move::Rename(from, to));
         }
-        if open::is_there(&to)? {
-            let source = io::ErrorKind::AlreadyExists.into();
-            return Err(io_error("set the old store aside to", &to, source));
-        }
-        moves.push(Move::Rename(from, to));
     }
     moves.push(Move::Remove(format::beside(&place, INDEX)));
     moves.push(Move::Sync);
@@ -342,9 +374,23 @@ fn is_left(name: &str) -> bool {
 }
 
 fn aside(dir: &Path, ready: &Path) -> PathBuf {
-    let name = ready.file_name().unwrap_or_default().to_string_lossy();
-    let stamp = name.strip_prefix(READY).unwrap_or_default();
-    dir.join(format!("{ASIDE}{stamp}"))
+    dir.join(format!("{ASIDE}{}", stamp(ready)))
+}
+
+/// Returns what tells this restoring from others.
+fn stamp(ready: &Path) -> &str {
+    let name = ready.file_name().and_then(|name| name.to_str());
+    name.and_then(|name| name.strip_prefix(READY))
+        .unwrap_or_default()
+}
+
+/// Tells whether something has that name, also a link to nowhere.
+fn is_named(path: &Path) -> Result<bool, OpenError> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(io_error("look at", path, source)),
+    }
 }
 
 /// Returns what belongs to a database, itself last.

@@ -121,6 +121,19 @@ async fn into_a_used_directory_only_where_that_is_wanted() {
 }
 
 #[tokio::test]
+async fn twice_within_one_second_keeps_both_old_stores() {
+    let (_above, dir, copy) = ground().await;
+    let one = put_back(&copy, &dir, "now", true).unwrap();
+    let two = put_back(&copy, &dir, "now", true).unwrap();
+    assert_eq!(users(&dir).await, ["before"]);
+    let (one, two) = (one.aside.unwrap(), two.aside.unwrap());
+    assert_eq!(one, dir.join("kitbag.db.before-restore-now"));
+    assert_eq!(two, dir.join("kitbag.db.before-restore-now-2"));
+    assert_eq!(check::check_copy(&one).unwrap().users, 2);
+    assert_eq!(check::check_copy(&two).unwrap().users, 1);
+}
+
+#[tokio::test]
 async fn a_log_without_its_database_is_no_new_ones() {
     let (above, _, copy) = ground().await;
     let dir = above.path().join("other");

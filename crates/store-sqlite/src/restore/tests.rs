@@ -36,6 +36,15 @@ fn users(dir: &Path) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
+fn put_back(from: &Path, dir: &Path) -> Result<Restored, RestoreError> {
+    let restoring = Restoring {
+        replace: false,
+        stamp: "again".to_owned(),
+        epoch_seed: 3,
+    };
+    restore(from, dir, &restoring)
+}
+
 /// A directory as a crash left it, where a user stands in the log alone, and a backup of another.
 struct Ground {
     above: TempDir,
@@ -88,12 +97,7 @@ impl Ground {
         // With its log, and under the name that a restoring understands.
         let again = self.above.path().join("again");
         let aside = dir.join(format!("{ASIDE}now"));
-        let restoring = Restoring {
-            replace: false,
-            stamp: "again".to_owned(),
-            epoch_seed: 3,
-        };
-        restore(&aside, &again, &restoring).unwrap();
+        put_back(&aside, &again).unwrap();
         assert_eq!(users(&again), ["logged", "old"], "{what}");
     }
 }
@@ -154,13 +158,22 @@ fn a_power_cut_may_keep_any_of_the_unsynced_moves() {
     }
 }
 
+/// As a restoring left it that took a name in use, or somebody who put a file there since.
 #[test]
 fn nothing_that_was_set_aside_is_replaced() {
-    let ground = Ground::new();
-    ground.commit();
-    let aside = ground.dir().join(format!("{ASIDE}now"));
-    fs::write(&aside, "precious").unwrap();
-    assert!(finish(&ground.dir()).is_err());
-    assert!(SqliteStore::open(&ground.dir(), options()).is_err());
-    assert_eq!(fs::read(&aside).unwrap(), b"precious");
+    for taken in ["", "-wal", "-journal"] {
+        let ground = Ground::new();
+        ground.commit();
+        let dir = ground.dir();
+        let precious = dir.join(format!("{ASIDE}now{taken}"));
+        fs::write(&precious, "precious").unwrap();
+        fs::write(dir.join(format!("{DATABASE_FILE}-journal")), "").unwrap();
+        let aside = finish(&dir).unwrap().unwrap();
+        assert_eq!(aside, dir.join(format!("{ASIDE}now-2")), "{taken}");
+        assert_eq!(fs::read(&precious).unwrap(), b"precious");
+        assert_eq!(users(&dir), ["new"]);
+        let again = ground.above.path().join("again");
+        put_back(&aside, &again).unwrap();
+        assert_eq!(users(&again), ["logged", "old"], "{taken}");
+    }
 }
