@@ -51,6 +51,15 @@ impl Failure {
         self.extended_code() == Some(ffi::SQLITE_IOERR_FSYNC)
     }
 
+    /// Tells whether another program is at the database.
+    pub(crate) fn is_busy(&self) -> bool {
+        let code = match self {
+            Self::Sql(error) => error.sqlite_error_code(),
+            _ => None,
+        };
+        code == Some(ErrorCode::DatabaseBusy)
+    }
+
     /// Tells whether the disk is full.
     pub(crate) fn is_full_disk(&self) -> bool {
         self.extended_code() == Some(ffi::SQLITE_FULL)

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::RecvTimeoutError;
 use kitbag_domain::StoreError;
 
-use super::{Control, State, Stop, Writer, roll_back};
+use super::{Control, State, Stop, Writer, begin, roll_back};
 use crate::checkpoint;
 use crate::error::Failure;
 use crate::format::Role;
@@ -60,12 +60,9 @@ impl Writer {
     /// closed reads the log from its file, and there it finds writes of which nobody may be told,
     /// since a sync of them failed: they are in the system's memory, but not on the disk. Those who
     /// share the index see the log up to the last commit that succeeded.
-    fn mend(&mut self) -> Result<(), Failure> {
+    pub(super) fn mend(&mut self) -> Result<(), Failure> {
         if let Err(failure) = self.probe() {
-            if failure.is_full_disk() {
-                return Err(failure);
-            }
-            self.setup.source.rewrite_log()?;
+            self.make_log_whole(failure)?;
         }
         let closed = self.setup.connections.close_all();
         self.setup.connection = None;
@@ -79,6 +76,28 @@ impl Writer {
         }
         self.checkpoints().go_on();
         self.probe()
+    }
+
+    /// Writes all of the log again, where a write failed in such a way that this may help.
+    ///
+    /// Other programs are kept from writing until the connection is closed or tries its next write:
+    /// what they commit meanwhile would be overwritten with what was there before.
+    fn make_log_whole(&self, failure: Failure) -> Result<(), Failure> {
+        if failure.is_full_disk() || failure.is_busy() {
+            return Err(failure);
+        }
+        // It was whole already when the connection was closed.
+        let Some(connection) = &self.setup.connection else {
+            return Ok(());
+        };
+        // Another failure may lie in this connection alone, and must not keep it from being closed.
+        if let Err(failure) = begin(connection)
+            && failure.is_busy()
+        {
+            return Err(failure);
+        }
+        self.setup.source.rewrite_log()?;
+        Ok(())
     }
 
     /// Proves by a write that the disk takes it.

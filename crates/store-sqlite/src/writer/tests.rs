@@ -1,5 +1,7 @@
 //! The steps of a batch, one at a time: jobs are queued first, then the writer takes one step.
 
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -7,6 +9,7 @@ use crossbeam_channel::bounded;
 use kitbag_domain::{
     Applied, ApplyError, BoxFuture, Position, ServerName, StoreError, UserId, Wakeups,
 };
+use rusqlite::Connection;
 use rusqlite::types::FromSql;
 use tempfile::{TempDir, tempdir};
 
@@ -17,7 +20,8 @@ use crate::connections::Connections;
 use crate::error::{Failure, Halt};
 use crate::format::Role;
 use crate::open;
-use crate::options::{Observer, Options, Step, limit};
+use crate::options::{FileOpener, Observer, Options, Step, limit};
+use crate::rewrite;
 use crate::rows::{first, run};
 
 /// A writer without a thread.
@@ -337,6 +341,58 @@ async fn after_a_full_disk_the_files_are_opened_anew() {
     bench.step();
     again.await.unwrap();
     assert_eq!(bench.users(), ["large"]);
+}
+
+/// Begins to write as another program.
+fn write_beside(file: &Path) -> rusqlite::Result<Connection> {
+    let other = Connection::open(file)?;
+    other.busy_timeout(Duration::ZERO)?;
+    other.execute_batch("BEGIN IMMEDIATE; UPDATE store SET probes = probes + 1")?;
+    Ok(other)
+}
+
+#[tokio::test]
+async fn the_log_is_not_written_again_while_another_program_writes() {
+    let rewritten = Arc::<AtomicUsize>::default();
+    let mut options = options();
+    let count = Arc::clone(&rewritten);
+    options.opener = Some(FileOpener::new(move |log| {
+        count.fetch_add(1, Ordering::Relaxed);
+        rewrite::open_file(log)
+    }));
+    let mut bench = Bench::new(options);
+    let before = rewritten.load(Ordering::Relaxed);
+    let file = bench.writer.setup.source.file.clone();
+    let other = write_beside(&file).unwrap();
+    let own = bench.writer.connection();
+    own.busy_timeout(Duration::ZERO).unwrap();
+    let failure = bench.writer.mend().unwrap_err();
+    assert!(failure.is_busy(), "{failure}");
+    assert_eq!(rewritten.load(Ordering::Relaxed), before);
+    drop(other);
+    bench.writer.mend().unwrap();
+}
+
+#[tokio::test]
+async fn no_other_program_writes_while_the_log_is_written_again() {
+    let refused = Arc::<AtomicUsize>::default();
+    let mut options = options();
+    let count = Arc::clone(&refused);
+    options.opener = Some(FileOpener::new(move |log: &Path| {
+        let file = log.with_extension("db");
+        if write_beside(&file).is_err() {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        rewrite::open_file(log)
+    }));
+    let mut bench = Bench::new(options);
+    let before = refused.load(Ordering::Relaxed);
+    let fails = "CREATE TEMP TRIGGER fails BEFORE UPDATE ON store
+        BEGIN SELECT RAISE(ABORT, 'on purpose'); END";
+    bench.writer.connection().execute_batch(fails).unwrap();
+    bench.writer.mend().unwrap();
+    assert_eq!(refused.load(Ordering::Relaxed), before + 1);
+    assert!(write_beside(&bench.writer.setup.source.file).is_ok());
 }
 
 #[tokio::test]
