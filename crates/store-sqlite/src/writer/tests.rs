@@ -9,6 +9,7 @@ use crossbeam_channel::bounded;
 use kitbag_domain::{
     Applied, ApplyError, BoxFuture, Position, ServerName, StoreError, UserId, Wakeups,
 };
+use kitbag_testkit::gate::in_time;
 use rusqlite::Connection;
 use rusqlite::types::FromSql;
 use tempfile::{TempDir, tempdir};
@@ -302,7 +303,7 @@ async fn a_failed_commit_leaves_the_outcome_unknown_and_wakes_who_waits() {
         let error = reply.await.unwrap_err();
         assert!(matches!(error, StoreError::OutcomeUnknown(_)), "{error}");
     }
-    waiting.changed().await;
+    in_time("the wake-up", waiting.changed()).await;
     let after = bench.add("after");
     bench.step();
     after.await.unwrap();
@@ -424,7 +425,7 @@ async fn a_closed_queue_lets_nothing_in() {
     let mut bench = Bench::new(options());
     let early = bench.add("early");
     bench.queue.close();
-    let late = bench.add("late").await;
+    let late = in_time("the refusal", bench.add("late")).await;
     assert!(matches!(late, Err(StoreError::Unavailable(_))));
     bench.step();
     early.await.unwrap();
@@ -443,7 +444,8 @@ async fn queued_bytes_have_a_bound() {
         bench.queue.submit(weight, |_| Ok(()))
     };
     let large = submit(&bench, 11);
-    assert_eq!(submit(&bench, 1).await, Err(StoreError::Overloaded));
+    let refused = in_time("the refusal", submit(&bench, 1)).await;
+    assert_eq!(refused, Err(StoreError::Overloaded));
     bench.step();
     large.await.unwrap();
     let small = submit(&bench, 10);
