@@ -66,7 +66,7 @@ fn check(dir: &Path) -> Result<Report> {
 /// A check of the store itself would hold a read open for as long as it takes, and with it the log.
 /// `None` where no server answers.
 fn check_beside_server(dir: &Path) -> Result<Option<Report>> {
-    let file = absolute(dir)?.join(format!("check-{}.db", process::id()));
+    let file = absolute(dir)?.join(check::copy_name(process::id()));
     let order = Order {
         file: backup::text(&file)?,
         // One of a process that is gone.

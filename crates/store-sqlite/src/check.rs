@@ -20,6 +20,11 @@ pub use mend::{Mend, Mended, Mending};
 /// Findings that a report holds; the others are counted. More are of no use to anybody.
 pub const FINDINGS_MAX: usize = 1_000;
 
+/// Stands before the number of the process in the name of a copy for a check.
+pub(crate) const COPY_NAME: &str = "kitbag-check-";
+/// Stands behind it.
+pub(crate) const COPY_NAME_END: &str = ".tmp";
+
 /// What kind of thing was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
@@ -146,7 +151,7 @@ impl Report {
 /// [`OpenError`] where it cannot be looked at, as where a server uses it, it is missing, is not
 /// Kitbag's or of a newer format.
 pub fn check(dir: &Path) -> Result<Report, OpenError> {
-    match open::existing(dir) {
+    match open::lock_and_settle(dir) {
         Ok((file, _lock)) => examine_file(&file),
         Err(error) => Report::of_damage(error),
     }
@@ -157,6 +162,14 @@ pub fn check(dir: &Path) -> Result<Report, OpenError> {
 /// As [`check()`].
 pub fn check_copy(file: &Path) -> Result<Report, OpenError> {
     examine_file(file)
+}
+
+/// Returns the name, in the data directory, of a copy that is made for a check by this process.
+///
+/// What a kill left of such a name is removed when the store is opened next.
+#[must_use]
+pub fn copy_name(process: u32) -> String {
+    format!("{COPY_NAME}{process}{COPY_NAME_END}")
 }
 
 /// Checks a copy that was made for that, and removes it.
@@ -183,7 +196,7 @@ pub fn check_and_remove(file: &Path) -> Result<Report, OpenError> {
 /// # Errors
 /// As [`check()`], and where the copy or the transaction fails: then nothing was mended.
 pub fn mend(dir: &Path, mending: &Mending) -> Result<Mended, OpenError> {
-    match open::existing(dir) {
+    match open::lock_and_settle(dir) {
         Ok((file, _lock)) => mend::mend(&file, examine_file(&file)?, mending),
         Err(error) => Report::of_damage(error).map(Mended::nothing),
     }

@@ -110,7 +110,8 @@ pub(crate) fn open_with(
 ) -> Result<Opened, OpenError> {
     make_dir(dir)?;
     let lock = lock(dir)?;
-    restore::finish(dir)?;
+    restore::complete(dir)?;
+    restore::remove_left(dir)?;
     let file = dir.join(DATABASE_FILE);
     let is_marked = is_marked(dir, &lock)?;
     if is_marked {
@@ -137,8 +138,9 @@ pub(crate) fn open_with(
     })
 }
 
-/// Locks `dir`, where there is a store; returns the file and the lock.
-pub(crate) fn existing(dir: &Path) -> Result<(PathBuf, File), OpenError> {
+/// Locks `dir`, where there is a store, and puts the directory in order: completes a restoring, and
+/// removes what a kill left. Returns the file and the lock.
+pub(crate) fn lock_and_settle(dir: &Path) -> Result<(PathBuf, File), OpenError> {
     let missing = || OpenError::Missing {
         dir: dir.to_owned(),
     };
@@ -146,7 +148,8 @@ pub(crate) fn existing(dir: &Path) -> Result<(PathBuf, File), OpenError> {
         return Err(missing());
     }
     let lock = lock(dir)?;
-    restore::finish(dir)?;
+    restore::complete(dir)?;
+    restore::remove_left(dir)?;
     let file = dir.join(DATABASE_FILE);
     if is_marked(dir, &lock)? {
         check_kept(&file)?;

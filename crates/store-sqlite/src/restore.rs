@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use thiserror::Error;
 
+use crate::check::{COPY_NAME, COPY_NAME_END};
 use crate::copy::PARTIAL;
 use crate::format::{self, COMPANIONS, Header, Role, Source};
 use crate::open::{self, DATABASE_FILE, OpenError, sqlite_error, sync_dir};
@@ -34,8 +35,8 @@ const DRAFT: &str = "kitbag.db.restoring";
 const READY: &str = "kitbag.db.restored-";
 /// The name of what was there before; the stamp stands behind it.
 const ASIDE: &str = "kitbag.db.before-restore-";
-/// How the name of a copy for a check begins.
-const FOR_CHECK: &str = "check-";
+/// The name of the copy before a mending; its stamp stands behind it.
+pub(crate) const BEFORE_REPAIR: &str = "kitbag.db.before-repair-";
 /// The index of the log, which has no content of its own.
 const INDEX: &str = "-shm";
 
@@ -97,9 +98,11 @@ pub enum RestoreError {
 pub fn restore(from: &Path, dir: &Path, restoring: &Restoring) -> Result<Restored, RestoreError> {
     check_beginning(from)?;
     let _unused = check_unused(from, dir)?;
+    // Now, since it may have the name of something that is removed.
+    let backup = Backup::open(from)?;
     let was_there = open::is_there(dir)?;
     open::make_dir(dir)?;
-    let restored = restore_locked(from, dir, restoring);
+    let restored = restore_locked(&backup, dir, restoring);
     if restored.is_err() && !was_there {
         // What was made for nothing; an error would only hide the one that matters.
         fs::remove_file(dir.join(open::LOCK_FILE)).ok();
@@ -109,12 +112,13 @@ pub fn restore(from: &Path, dir: &Path, restoring: &Restoring) -> Result<Restore
 }
 
 fn restore_locked(
-    from: &Path,
+    backup: &Backup,
     dir: &Path,
     restoring: &Restoring,
 ) -> Result<Restored, RestoreError> {
     let _lock = open::lock(dir)?;
-    finish(dir)?;
+    complete(dir)?;
+    remove_left(dir)?;
     let place = dir.join(DATABASE_FILE);
     if !restoring.replace {
         for path in with_companions(&place) {
@@ -126,7 +130,8 @@ fn restore_locked(
         }
     }
     let draft = dir.join(DRAFT);
-    let prepared = copy(from, &draft).and_then(|()| prepare(from, &draft, restoring.epoch_seed));
+    let prepared = copy(backup, &draft);
+    let prepared = prepared.and_then(|()| prepare(&backup.file, &draft, restoring.epoch_seed));
     let server_name = match prepared {
         Ok(server_name) => server_name,
         Err(error) => {
@@ -139,7 +144,7 @@ fn restore_locked(
     let ready = free(dir, &restoring.stamp)?;
     rename(&draft, &ready)?;
     sync_dir(dir)?;
-    let aside = finish(dir)?;
+    let aside = complete(dir)?;
     Ok(Restored {
         server_name,
         bytes,
@@ -176,30 +181,50 @@ fn check_unused(from: &Path, dir: &Path) -> Result<Option<File>, RestoreError> {
     }
 }
 
+/// A backup with what belongs to it, open: so it can be read also where its name goes.
+struct Backup {
+    file: PathBuf,
+    /// Each with what its name ends in, beside that of the database.
+    parts: Vec<(&'static str, File)>,
+}
+
+impl Backup {
+    fn open(from: &Path) -> Result<Self, OpenError> {
+        let mut parts = Vec::new();
+        for suffix in [""].into_iter().chain(COMPANIONS) {
+            let path = format::beside(from, suffix);
+            match File::open(&path) {
+                Ok(file) => parts.push((suffix, file)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !suffix.is_empty() => {}
+                Err(source) => return Err(io_error("read", &path, source)),
+            }
+        }
+        Ok(Self {
+            file: from.to_owned(),
+            parts,
+        })
+    }
+}
+
 /// Copies the file and what belongs to it; SQLite never opens it where it lies.
-fn copy(from: &Path, draft: &Path) -> Result<(), OpenError> {
+fn copy(backup: &Backup, draft: &Path) -> Result<(), OpenError> {
     let dir = draft.parent().unwrap_or(Path::new(""));
     remove_draft(dir)?;
-    copy_file(from, draft)?;
-    for suffix in COMPANIONS {
-        let companion = format::beside(from, suffix);
-        if open::is_there(&companion)? {
-            copy_file(&companion, &format::beside(draft, suffix))?;
-        }
+    for (suffix, from) in &backup.parts {
+        copy_file(from, &format::beside(draft, suffix))?;
     }
     Ok(())
 }
 
-fn copy_file(from: &Path, to: &Path) -> Result<(), OpenError> {
+fn copy_file(mut from: &File, to: &Path) -> Result<(), OpenError> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut source = File::open(from).map_err(|source| io_error("read", from, source))?;
     let mut target = options
         .open(to)
         .map_err(|source| io_error("create", to, source))?;
-    let copied = io::copy(&mut source, &mut target);
+    let copied = io::copy(&mut from, &mut target);
     copied.map_err(|source| io_error("write", to, source))?;
     Ok(())
 }
@@ -258,14 +283,24 @@ enum Move {
     Sync,
 }
 
+/// Removes what a kill left of drafts and of copies for a check, in a directory that is locked.
+///
+/// Where there is no store, Kitbag made nothing, and nothing is touched.
+pub(crate) fn remove_left(dir: &Path) -> Result<(), OpenError> {
+    if !open::has_store(dir)? {
+        return Ok(());
+    }
+    for name in names(dir)?.iter().filter(|name| is_left(name)) {
+        remove(&dir.join(name))?;
+    }
+    Ok(())
+}
+
 /// Carries a restoring to its end that has passed its second step, in a directory that is locked.
 ///
 /// Returns where the database is that was there before, where one was.
-pub(crate) fn finish(dir: &Path) -> Result<Option<PathBuf>, OpenError> {
+pub(crate) fn complete(dir: &Path) -> Result<Option<PathBuf>, OpenError> {
     let names = names(dir)?;
-    for name in names.iter().filter(|name| is_left(name)) {
-        remove(&dir.join(name))?;
-    }
     let Some(ready) = names.iter().find(|name| is_ready(name)) else {
         return Ok(None);
     };
@@ -361,16 +396,35 @@ fn names(dir: &Path) -> Result<Vec<String>, OpenError> {
 
 /// Tells whether a file is a copy that is to be put in place.
 fn is_ready(name: &str) -> bool {
+    // What SQLite puts beside such a copy, where somebody looks into it, is none.
     name.strip_prefix(READY)
-        .is_some_and(|stamp| !stamp.is_empty())
+        .is_some_and(|stamp| !stamp.is_empty() && without_companion(name) == name)
 }
 
 /// Tells whether a file is a copy that was not finished, or one for a check: a kill left it, since
-/// nobody else is in the directory.
+/// nobody else is in the directory. Only what has exactly such a name, for others lie there too.
 fn is_left(name: &str) -> bool {
-    let is_copy = name.starts_with(DATABASE_FILE) && name.contains(PARTIAL);
-    let is_for_check = name.starts_with(FOR_CHECK) && name.contains(".db");
-    name.starts_with(DRAFT) || is_copy || is_for_check
+    let name = without_companion(name);
+    let whole = name.rsplit_once(PARTIAL).and_then(|(whole, letters)| {
+        let is_drawn =
+            letters.len() == 6 && letters.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        is_drawn.then_some(whole)
+    });
+    let process = whole.unwrap_or(name).strip_prefix(COPY_NAME);
+    let process = process.and_then(|rest| rest.strip_suffix(COPY_NAME_END));
+    let is_for_check = process.is_some_and(|process| {
+        !process.is_empty() && process.bytes().all(|byte| byte.is_ascii_digit())
+    });
+    let is_of_repair = whole.is_some_and(|whole| whole.starts_with(BEFORE_REPAIR));
+    name == DRAFT || is_for_check || is_of_repair
+}
+
+/// Takes from a name what SQLite puts behind that of a database.
+fn without_companion(name: &str) -> &str {
+    let mut suffixes = COMPANIONS.into_iter().chain([INDEX]);
+    suffixes
+        .find_map(|suffix| name.strip_suffix(suffix))
+        .unwrap_or(name)
 }
 
 fn aside(dir: &Path, ready: &Path) -> PathBuf {

@@ -134,6 +134,17 @@ async fn twice_within_one_second_keeps_both_old_stores() {
 }
 
 #[tokio::test]
+async fn a_backup_is_opened_before_anything_of_its_name_goes() {
+    let (_above, dir, copy) = ground().await;
+    for name in ["kitbag.db.restoring", "kitbag-check-7.tmp"] {
+        let from = dir.join(name);
+        fs::copy(&copy, &from).unwrap();
+        put_back(&from, &dir, "now", true).unwrap();
+        assert_eq!(users(&dir).await, ["before"], "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_log_without_its_database_is_no_new_ones() {
     let (above, _, copy) = ground().await;
     let dir = above.path().join("other");

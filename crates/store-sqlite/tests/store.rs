@@ -11,7 +11,7 @@ use kitbag_domain::{
     Guard, Key, Limits, NewAccount, Op, Position, Scope, ServerName, StoreError, UserId, Write,
     Writer,
 };
-use kitbag_store_sqlite::{OpenError, Options, SqliteStore};
+use kitbag_store_sqlite::{OpenError, Options, SqliteStore, check};
 use tempfile::tempdir;
 
 fn options() -> Options {
@@ -239,28 +239,50 @@ fn a_missing_table_and_a_table_without_its_first_page_are_named_and_left_alone()
 #[test]
 fn copies_that_a_kill_left_go_when_the_store_is_opened() {
     let dir = tempdir().unwrap();
+    drop(SqliteStore::open(dir.path(), options()).unwrap());
     let left = [
-        "check-17.db",
-        "check-17.db.partial-aBc",
-        "check-17.db.partial-aBc-wal",
-        "kitbag.db.before-repair-now.partial-aBc",
+        &check::copy_name(17),
+        "kitbag-check-17.tmp.partial-aBc123",
+        "kitbag-check-17.tmp.partial-aBc123-wal",
+        "kitbag.db.before-repair-now.partial-aBc123",
         "kitbag.db.restoring",
+        "kitbag.db.restoring-shm",
     ];
-    let kept = [
-        "check-list",
-        "copy.db.partial-aBc",
-        "kitbag.db.before-repair-now",
-        "kitbag.db.before-restore-now",
-    ];
-    for name in left.iter().chain(&kept) {
+    for name in left {
         fs::write(dir.path().join(name), "").unwrap();
     }
     drop(SqliteStore::open(dir.path(), options()).unwrap());
     for name in left {
         assert!(!dir.path().join(name).try_exists().unwrap(), "{name}");
     }
+}
+
+#[test]
+fn what_the_store_did_not_make_stays() {
+    let dir = tempdir().unwrap();
+    let kept = [
+        "check-2024.db",
+        "check-before-upgrade.db",
+        "check-list",
+        "copy.db.partial-aBc123",
+        "kitbag-check-.tmp",
+        "kitbag-check-2024-05.tmp",
+        "kitbag.db.before-repair-now",
+        "kitbag.db.before-restore-now",
+        "kitbag.db.partial-aBc123",
+        "kitbag.db.restoring-notes",
+    ];
+    let left = "kitbag-check-17.tmp";
+    for name in kept.iter().chain([&left]) {
+        fs::write(dir.path().join(name), "").unwrap();
+    }
+    drop(SqliteStore::open(dir.path(), options()).unwrap());
+    let is_there = |name: &str| dir.path().join(name).try_exists().unwrap();
+    assert!(is_there(left), "there was no store yet");
+    drop(SqliteStore::open(dir.path(), options()).unwrap());
+    assert!(!is_there(left));
     for name in kept {
-        assert!(dir.path().join(name).try_exists().unwrap(), "{name}");
+        assert!(is_there(name), "{name}");
     }
 }
 

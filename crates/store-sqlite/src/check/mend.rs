@@ -10,8 +10,9 @@ use super::{Kind, Report, examine_file};
 use crate::checkpoint::Checkpoints;
 use crate::copy::Draft;
 use crate::error::Failure;
-use crate::format::{self, Role, Source};
+use crate::format::{Role, Source};
 use crate::open::{self, OpenError, sqlite_error};
+use crate::restore::BEFORE_REPAIR;
 use crate::rows::int;
 use crate::store;
 
@@ -72,7 +73,7 @@ pub(super) fn mend(file: &Path, before: Report, mending: &Mending) -> Result<Men
     let source = Source::plain(file.to_owned());
     let connection = source.connect(Role::Write).map_err(failed)?;
     let mut connection = open::harden(connection, &source)?;
-    let copy = format::beside(file, &format!(".before-repair-{}", mending.stamp));
+    let copy = file.with_file_name(format!("{BEFORE_REPAIR}{}", mending.stamp));
     let draft = Draft::create(&copy)?;
     draft.fill(&connection)?;
     draft.seal()?;

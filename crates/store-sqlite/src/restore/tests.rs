@@ -80,7 +80,7 @@ impl Ground {
     /// Does the first two steps of a restoring; returns the copy that is to be put in place.
     fn commit(&self) -> PathBuf {
         let (from, draft) = (self.above.path().join("backup.db"), self.dir().join(DRAFT));
-        copy(&from, &draft).unwrap();
+        copy(&Backup::open(&from).unwrap(), &draft).unwrap();
         prepare(&from, &draft, 2).unwrap();
         let ready = self.dir().join(format!("{READY}now"));
         rename(&draft, &ready).unwrap();
@@ -109,7 +109,7 @@ fn a_crash_before_the_decision_leaves_the_old_store() {
         ground.above.path().join("backup.db"),
         ground.dir().join(DRAFT),
     );
-    copy(&from, &draft).unwrap();
+    copy(&Backup::open(&from).unwrap(), &draft).unwrap();
     for suffix in ["-wal", "-journal", "-shm"] {
         fs::write(format::beside(&draft, suffix), "half").unwrap();
     }
@@ -118,7 +118,7 @@ fn a_crash_before_the_decision_leaves_the_old_store() {
     let left = left.map(|file| file.unwrap().file_name().into_string().unwrap());
     let left: Vec<_> = left.filter(|name| name.starts_with(DRAFT)).collect();
     assert_eq!(left, [""; 0]);
-    copy(&from, &draft).unwrap();
+    copy(&Backup::open(&from).unwrap(), &draft).unwrap();
     prepare(&from, &draft, 2).unwrap();
     assert_eq!(users(&ground.dir()), ["logged", "old"]);
 }
@@ -168,7 +168,7 @@ fn nothing_that_was_set_aside_is_replaced() {
         let precious = dir.join(format!("{ASIDE}now{taken}"));
         fs::write(&precious, "precious").unwrap();
         fs::write(dir.join(format!("{DATABASE_FILE}-journal")), "").unwrap();
-        let aside = finish(&dir).unwrap().unwrap();
+        let aside = complete(&dir).unwrap().unwrap();
         assert_eq!(aside, dir.join(format!("{ASIDE}now-2")), "{taken}");
         assert_eq!(fs::read(&precious).unwrap(), b"precious");
         assert_eq!(users(&dir), ["new"]);
