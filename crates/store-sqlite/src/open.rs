@@ -320,7 +320,17 @@ fn private_file(file: &Path) -> Result<File, OpenError> {
 
 pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {
     let path = dir.join(LOCK_FILE);
-    let lock = private_file(&path)?;
+    loop {
+        let lock = lock_file(dir, &path)?;
+        // A restoring that failed may have removed it meanwhile: then it keeps nobody out.
+        if is_named(&lock, &path)? {
+            return Ok(lock);
+        }
+    }
+}
+
+fn lock_file(dir: &Path, path: &Path) -> Result<File, OpenError> {
+    let lock = private_file(path)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(OpenError::Locked {
@@ -328,9 +338,34 @@ pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {
         }),
         Err(TryLockError::Error(source)) => Err(OpenError::Io {
             action: "lock",
-            file: path,
+            file: path.to_owned(),
             source,
         }),
+    }
+}
+
+/// Tells whether the file that is open still has that name.
+fn is_named(file: &File, path: &Path) -> Result<bool, OpenError> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        let is_same = || -> io::Result<bool> {
+            let (open, named) = (file.metadata()?, fs::metadata(path)?);
+            Ok((open.dev(), open.ino()) == (named.dev(), named.ino()))
+        };
+        match is_same() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            is_same => is_same.map_err(|source| OpenError::Io {
+                action: "look at",
+                file: path.to_owned(),
+                source,
+            }),
+        }
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = (file, path);
+        Ok(true)
     }
 }
 

@@ -100,15 +100,32 @@ pub fn restore(from: &Path, dir: &Path, restoring: &Restoring) -> Result<Restore
     let _unused = check_unused(from, dir)?;
     // Now, since it may have the name of something that is removed.
     let backup = Backup::open(from)?;
-    let was_there = open::is_there(dir)?;
+    let is_new = !open::is_there(dir)?;
     open::make_dir(dir)?;
-    let restored = restore_locked(&backup, dir, restoring);
-    if restored.is_err() && !was_there {
+    restore_into(&backup, dir, is_new, restoring)
+}
+
+fn restore_into(
+    backup: &Backup,
+    dir: &Path,
+    is_new: bool,
+    restoring: &Restoring,
+) -> Result<Restored, RestoreError> {
+    // Held to the end, also while it is removed.
+    let lock = open::lock(dir)?;
+    let restored = restore_locked(backup, dir, restoring);
+    if restored.is_err() && is_new && is_empty_but_for_lock(dir) {
         // What was made for nothing; an error would only hide the one that matters.
         fs::remove_file(dir.join(open::LOCK_FILE)).ok();
         fs::remove_dir(dir).ok();
     }
+    drop(lock);
     restored
+}
+
+/// Somebody else may have made a store in the directory since it was found missing.
+fn is_empty_but_for_lock(dir: &Path) -> bool {
+    names(dir).is_ok_and(|names| names == [open::LOCK_FILE])
 }
 
 fn restore_locked(
@@ -116,7 +133,6 @@ fn restore_locked(
     dir: &Path,
     restoring: &Restoring,
 ) -> Result<Restored, RestoreError> {
-    let _lock = open::lock(dir)?;
     complete(dir)?;
     remove_left(dir)?;
     let place = dir.join(DATABASE_FILE);

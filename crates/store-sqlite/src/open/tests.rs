@@ -80,6 +80,20 @@ fn a_making_that_was_cut_short_is_begun_again() {
     );
 }
 
+#[cfg(unix)]
+#[test]
+fn a_lock_whose_file_was_removed_is_none() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join(LOCK_FILE);
+    let lock = lock_file(dir.path(), &path).unwrap();
+    assert!(is_named(&lock, &path).unwrap());
+    fs::remove_file(&path).unwrap();
+    assert!(!is_named(&lock, &path).unwrap());
+    let other = super::lock(dir.path()).unwrap();
+    assert!(!is_named(&lock, &path).unwrap());
+    assert!(is_named(&other, &path).unwrap());
+}
+
 #[test]
 fn a_store_that_does_not_say_whose_it_is_is_damaged() {
     let dir = tempdir().unwrap();

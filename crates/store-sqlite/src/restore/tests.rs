@@ -36,13 +36,16 @@ fn users(dir: &Path) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
-fn put_back(from: &Path, dir: &Path) -> Result<Restored, RestoreError> {
-    let restoring = Restoring {
+fn restoring() -> Restoring {
+    Restoring {
         replace: false,
         stamp: "again".to_owned(),
         epoch_seed: 3,
-    };
-    restore(from, dir, &restoring)
+    }
+}
+
+fn put_back(from: &Path, dir: &Path) -> Result<Restored, RestoreError> {
+    restore(from, dir, &restoring())
 }
 
 /// A directory as a crash left it, where a user stands in the log alone, and a backup of another.
@@ -175,5 +178,33 @@ fn nothing_that_was_set_aside_is_replaced() {
         let again = ground.above.path().join("again");
         put_back(&aside, &again).unwrap();
         assert_eq!(users(&again), ["logged", "old"], "{taken}");
+    }
+}
+
+/// A server that starts between the look for the directory and the lock.
+#[test]
+fn a_restoring_that_fails_leaves_the_lock_of_who_came_before() {
+    for replace in [false, true] {
+        let ground = Ground::new();
+        let dir = ground.above.path().join("other");
+        let store = SqliteStore::open(&dir, options()).unwrap();
+        let backup = Backup::open(&ground.above.path().join("backup.db")).unwrap();
+        let restoring = Restoring {
+            replace,
+            ..restoring()
+        };
+        let refused = restore_into(&backup, &dir, true, &restoring).unwrap_err();
+        let is_locked = matches!(refused, RestoreError::Open(OpenError::Locked { .. }));
+        assert!(is_locked, "{refused}");
+        let second = SqliteStore::open(&dir, options()).err().unwrap();
+        assert!(matches!(second, OpenError::Locked { .. }), "{second}");
+        store.close();
+        drop(store);
+        if !replace {
+            let refused = restore_into(&backup, &dir, true, &restoring).unwrap_err();
+            assert!(matches!(refused, RestoreError::Exists { .. }), "{refused}");
+            assert!(open::has_store(&dir).unwrap());
+            assert!(fs::metadata(dir.join("lock")).unwrap().len() > 0);
+        }
     }
 }
