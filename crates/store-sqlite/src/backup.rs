@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{RecvTimeoutError, bounded, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, select};
 use rusqlite::Connection;
 use thiserror::Error;
 
@@ -188,15 +188,20 @@ impl SqliteStore {
         };
         let ordered = self.control.send(Control::Backup(Box::new(order)));
         ordered.map_err(|_| BackupError::Closed)?;
+        let mut under_way = UnderWay {
+            is_cancelled,
+            end,
+            has_ended: false,
+        };
         let (mut pages, mut of, mut synced) = (0, 0, 0);
         loop {
             select! {
                 recv(tells) -> told => (pages, of) = told.unwrap_or((pages, of)),
-                recv(end) -> end => return match end {
-                    Ok(Ok(())) => Ok(()),
-                    Ok(Err(stop)) => Err(stopped(draft, stop)),
-                    Err(_) => Err(BackupError::Closed),
-                },
+                recv(under_way.end) -> ended => {
+                    under_way.has_ended = true;
+                    let ended = ended.unwrap_or(Err(Stop::Closed));
+                    return ended.map_err(|stop| stopped(draft, stop));
+                }
                 default(LOOK) => {}
             }
             if pages >= synced + limit::BACKUP_SYNC_PAGES {
@@ -204,8 +209,31 @@ impl SqliteStore {
                 synced = pages;
             }
             if progress(Progress::Copying { pages, of }).is_break() {
-                is_cancelled.store(true, Ordering::Relaxed);
+                under_way.cancel();
             }
+        }
+    }
+}
+
+/// A copying that the writer is at: however its caller leaves, it ends before the draft goes.
+struct UnderWay {
+    is_cancelled: Arc<AtomicBool>,
+    end: Receiver<Result<(), Stop>>,
+    has_ended: bool,
+}
+
+impl UnderWay {
+    fn cancel(&self) {
+        self.is_cancelled.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.cancel();
+            // How it ended is of no interest any more, nor that the store was closed.
+            self.end.recv().ok();
         }
     }
 }

@@ -1,4 +1,6 @@
-use crossbeam_channel::{Receiver, Sender};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use crossbeam_channel::Sender;
 use kitbag_domain::{
     AccountStore as _, BoxFuture, EntryStore as _, NewAccount, ServerName, StoreError, UserId,
 };
@@ -156,6 +158,42 @@ fn a_backup_can_be_given_up() {
     assert!(matches!(failed, Err(BackupError::Cancelled)), "{failed:?}");
     assert_eq!(names(&dir), ["data"]);
     assert!(block(store.register(account("bob"), None)).is_ok());
+}
+
+#[test]
+fn a_backup_whose_caller_fails_leaves_nothing_and_holds_up_no_other() {
+    let (dir, store, gate) = store();
+    let to = dir.path().join("copy.db");
+    let failed = catch_unwind(AssertUnwindSafe(|| {
+        store.backup(&to, NEW, &mut |_| {
+            gate.go.send(()).unwrap();
+            // As where a sync of the draft fails, and at once.
+            resume_unwind(Box::new(()))
+        })
+    }));
+    assert!(failed.is_err());
+    assert_eq!(names(&dir), ["data"]);
+    let again = store.backup(&to, NEW, &mut |_| ControlFlow::Continue(()));
+    assert!(again.is_ok(), "{again:?}");
+}
+
+#[test]
+fn a_caller_that_leaves_waits_until_the_writer_has_stopped() {
+    let is_cancelled = Arc::<AtomicBool>::default();
+    let (ended, end) = bounded(1);
+    let under_way = UnderWay {
+        is_cancelled: Arc::clone(&is_cancelled),
+        end,
+        has_ended: false,
+    };
+    let writer = thread::spawn(move || {
+        while !is_cancelled.load(Ordering::Relaxed) && Arc::strong_count(&is_cancelled) > 1 {
+            thread::yield_now();
+        }
+        ended.send(Err(Stop::Cancelled)).is_ok()
+    });
+    drop(under_way);
+    assert!(writer.join().unwrap(), "it did not wait");
 }
 
 #[test]
