@@ -10,7 +10,6 @@ use kitbag_domain::{
     Applied, ApplyError, BoxFuture, Position, ServerName, StoreError, UserId, Wakeups,
 };
 use kitbag_testkit::gate::in_time;
-use rusqlite::Connection;
 use rusqlite::types::FromSql;
 use tempfile::{TempDir, tempdir};
 
@@ -79,7 +78,7 @@ impl Bench {
 
     fn commits(&self) -> u64 {
         let commits = &self.writer.setup.counters.commits;
-        commits.load(std::sync::atomic::Ordering::Relaxed)
+        commits.load(Ordering::Relaxed)
     }
 
     /// Queues the registration of a user.
@@ -345,8 +344,8 @@ async fn after_a_full_disk_the_files_are_opened_anew() {
 }
 
 /// Begins to write as another program.
-fn write_beside(file: &Path) -> rusqlite::Result<Connection> {
-    let other = Connection::open(file)?;
+fn write_beside(file: &Path) -> rusqlite::Result<rusqlite::Connection> {
+    let other = rusqlite::Connection::open(file)?;
     other.busy_timeout(Duration::ZERO)?;
     other.execute_batch("BEGIN IMMEDIATE; UPDATE store SET probes = probes + 1")?;
     Ok(other)
