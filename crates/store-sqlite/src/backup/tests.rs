@@ -39,6 +39,8 @@ struct Gate {
 fn store() -> (TempDir, SqliteStore, Gate) {
     let dir = tempdir().unwrap();
     let mut options = Options::new(ServerName::parse("localhost").unwrap(), 1);
+    // The writer hears of nothing but what a test tells it.
+    options.checkpoint_frames = u64::MAX;
     let (reaches, reached) = bounded(1);
     let (go, goes) = bounded(1);
     let is_passed = AtomicBool::new(false);
