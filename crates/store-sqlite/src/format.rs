@@ -159,12 +159,21 @@ impl Source {
         name.into()
     }
 
+    /// Does as [`Self::rewrite_whole_log`], where there is a log: another program that was the last
+    /// to close the database has removed it.
+    pub(crate) fn rewrite_log(&self) -> io::Result<()> {
+        match self.rewrite_whole_log() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            rewritten => rewritten,
+        }
+    }
+
     /// Makes all that is in the log durable, whatever became of the syncs before: see `rewrite.rs`.
     ///
-    /// Nobody may write to the log meanwhile.
-    pub(crate) fn rewrite_log(&self) -> io::Result<()> {
+    /// Nobody may write to the log meanwhile. Fails where there is none.
+    pub(crate) fn rewrite_whole_log(&self) -> io::Result<()> {
         match self.durability {
-            Durability::Full => rewrite(self.opener.open(&self.log_file())),
+            Durability::Full => rewrite(self.opener.open(&self.log_file())?),
             Durability::None => Ok(()),
         }
     }

@@ -112,14 +112,15 @@ pub(crate) fn open_with(
     let lock = lock(dir)?;
     restore::complete(dir)?;
     restore::remove_left(dir)?;
-    let file = dir.join(DATABASE_FILE);
+    let file = real_file(&dir.join(DATABASE_FILE))?;
     let is_marked = is_marked(dir, &lock)?;
     if is_marked {
         check_kept(&file)?;
     }
     look_first(&file, migrations)?;
     make_file(&file)?;
-    let source = Source::new(file, options);
+    // Again, for a link to a file that was missing.
+    let source = Source::new(real_file(&file)?, options);
     let file = &source.file;
     let connection = source
         .connect(Role::Write)
@@ -127,6 +128,7 @@ pub(crate) fn open_with(
     let epoch = prepare(&connection, file, options, migrations)?;
     let connection = harden(connection, &source)?;
     sync_dir(dir)?;
+    sync_dir(source.file.parent().unwrap_or(dir))?;
     if !is_marked {
         mark(dir, &lock)?;
     }
@@ -150,7 +152,7 @@ pub(crate) fn lock_and_settle(dir: &Path) -> Result<(PathBuf, File), OpenError> 
     let lock = lock(dir)?;
     restore::complete(dir)?;
     restore::remove_left(dir)?;
-    let file = dir.join(DATABASE_FILE);
+    let file = real_file(&dir.join(DATABASE_FILE))?;
     if is_marked(dir, &lock)? {
         check_kept(&file)?;
     } else if length(&file)?.unwrap_or(0) == 0 {
@@ -224,7 +226,26 @@ fn length(file: &Path) -> Result<Option<u64>, OpenError> {
     }
 }
 
-/// Tells whether both are the same directory; without a name it is the present one.
+/// Returns what a link leads to, and any other path as it is.
+///
+/// SQLite follows a link, and has the log beside what it leads to.
+pub(crate) fn real_file(file: &Path) -> Result<PathBuf, OpenError> {
+    let is_link = fs::symlink_metadata(file).is_ok_and(|metadata| metadata.is_symlink());
+    if !is_link {
+        return Ok(file.to_owned());
+    }
+    match fs::canonicalize(file) {
+        Ok(real) => Ok(real),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(file.to_owned()),
+        Err(source) => Err(OpenError::Io {
+            action: "follow the link",
+            file: file.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// Tells whether both are the same file or directory; without a name it is the present one.
 pub(crate) fn is_same(one: Option<&Path>, other: Option<&Path>) -> bool {
     let real = |dir: Option<&Path>| {
         let dir = dir.filter(|dir| !dir.as_os_str().is_empty());
@@ -235,6 +256,7 @@ pub(crate) fn is_same(one: Option<&Path>, other: Option<&Path>) -> bool {
 
 /// Opens a file of Kitbag that nobody writes, for reading alone and without a trace beside it.
 pub(crate) fn quietly(file: &Path) -> Result<(Connection, Header), OpenError> {
+    let file = &real_file(file)?;
     let io = |source| OpenError::Io {
         action: "read",
         file: file.to_owned(),
@@ -386,7 +408,7 @@ pub(crate) fn harden(connection: Connection, source: &Source) -> Result<Connecti
     connection
         .execute_batch("BEGIN IMMEDIATE")
         .map_err(failed)?;
-    source.rewrite_log().map_err(|error| OpenError::Io {
+    source.rewrite_whole_log().map_err(|error| OpenError::Io {
         action: "write again",
         file: source.log_file(),
         source: error,

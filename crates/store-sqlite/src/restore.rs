@@ -96,8 +96,10 @@ pub enum RestoreError {
 /// [`RestoreError`], where `from` is not a sound store of a known format, `dir` is in use, or it has
 /// a store that may not be replaced.
 pub fn restore(from: &Path, dir: &Path, restoring: &Restoring) -> Result<Restored, RestoreError> {
+    let named = from;
+    let from = &open::real_file(named)?;
     check_beginning(from)?;
-    let _unused = check_unused(from, dir)?;
+    let _unused = check_unused(named, from, dir)?;
     // Now, since it may have the name of something that is removed.
     let backup = Backup::open(from)?;
     let is_new = !open::is_there(dir)?;
@@ -180,21 +182,27 @@ fn check_beginning(from: &Path) -> Result<(), OpenError> {
 }
 
 /// Checks that no store works on the file; holds its lock, where it has one.
-fn check_unused(from: &Path, dir: &Path) -> Result<Option<File>, RestoreError> {
-    if from.file_name().is_none_or(|name| name != DATABASE_FILE) {
-        return Ok(None);
+///
+/// A store has its lock beside the name that it knows, which may be a link to the file.
+fn check_unused(named: &Path, from: &Path, dir: &Path) -> Result<Vec<File>, RestoreError> {
+    let file = || named.to_owned();
+    if open::is_same(Some(from), Some(&dir.join(DATABASE_FILE))) {
+        return Err(RestoreError::Own { file: file() });
     }
-    let file = from.to_owned();
-    if open::is_same(from.parent(), Some(dir)) {
-        return Err(RestoreError::Own { file });
+    let mut locks = Vec::new();
+    for path in [named, from] {
+        if path.file_name().is_none_or(|name| name != DATABASE_FILE) {
+            continue;
+        }
+        let Ok(lock) = File::open(path.with_file_name(open::LOCK_FILE)) else {
+            continue;
+        };
+        if let Err(TryLockError::WouldBlock) = lock.try_lock_shared() {
+            return Err(RestoreError::InUse { file: file() });
+        }
+        locks.push(lock);
     }
-    let Ok(lock) = File::open(from.with_file_name(open::LOCK_FILE)) else {
-        return Ok(None);
-    };
-    match lock.try_lock_shared() {
-        Err(TryLockError::WouldBlock) => Err(RestoreError::InUse { file }),
-        _ => Ok(Some(lock)),
-    }
+    Ok(locks)
 }
 
 /// A backup with what belongs to it, open: so it can be read also where its name goes.

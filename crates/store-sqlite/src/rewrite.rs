@@ -8,7 +8,7 @@
 //! anew, the frames that did reach the disk would bring older pages back over the copied ones.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 /// Bytes that are read and written at a time.
@@ -53,12 +53,7 @@ impl Write for Durable {
 /// Writes a file again as it is, and syncs it.
 ///
 /// Nobody may change it meanwhile. Readers may go on: no byte ever differs.
-pub(crate) fn rewrite(opened: io::Result<impl RawFile>) -> io::Result<()> {
-    let mut file = match opened {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
+pub(crate) fn rewrite(mut file: impl RawFile) -> io::Result<()> {
     let mut chunk = Vec::with_capacity(CHUNK_BYTES);
     let mut offset = 0;
     loop {
@@ -90,16 +85,16 @@ mod tests {
         for length in [0, 1, CHUNK_BYTES, 2 * CHUNK_BYTES + 7] {
             let bytes: Vec<u8> = (0..=250).cycle().take(length).collect();
             fs::write(&path, &bytes).unwrap();
-            rewrite(open_file(&path)).unwrap();
+            rewrite(open_file(&path).unwrap()).unwrap();
             assert!(fs::read(&path).unwrap() == bytes, "{length} bytes");
         }
     }
 
     #[test]
-    fn a_missing_file_is_left_missing() {
+    fn a_missing_file_is_not_made() {
         let dir = tempdir().unwrap();
         let path = dir.path().join("log");
-        rewrite(open_file(&path)).unwrap();
+        assert!(open_file(&path).is_err());
         assert!(!path.try_exists().unwrap());
     }
 }

@@ -276,3 +276,70 @@ async fn what_is_restored_is_its_owners_alone() {
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&dir), mode(&dir.join("kitbag.db"))), (0o700, 0o600));
 }
+
+/// Makes links to a database as a crash left it, where a user stands in the log alone.
+#[cfg(unix)]
+async fn linked() -> (TempDir, PathBuf, PathBuf) {
+    let (above, dir, _) = ground().await;
+    let store = SqliteStore::open(&dir, options()).unwrap();
+    register(&store, "logged").await;
+    let (disk, linked) = (above.path().join("disk"), above.path().join("linked"));
+    fs::create_dir(&disk).unwrap();
+    fs::create_dir(&linked).unwrap();
+    for suffix in ["", "-wal"] {
+        let from = dir.join(format!("kitbag.db{suffix}"));
+        fs::copy(from, disk.join(format!("data.db{suffix}"))).unwrap();
+    }
+    fs::copy(dir.join("lock"), linked.join("lock")).unwrap();
+    let link = linked.join("kitbag.db");
+    std::os::unix::fs::symlink("../disk/data.db", &link).unwrap();
+    (above, linked, link)
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn the_log_of_a_database_behind_a_link_is_beside_what_the_link_names() {
+    let (_above, dir, link) = linked().await;
+    assert_eq!(check::check(&dir).unwrap().users, 3);
+    assert_eq!(check::check_copy(&link).unwrap().users, 3);
+    assert_eq!(users(&dir).await, ["after", "before", "logged"]);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_backup_behind_a_link_is_restored_with_its_log() {
+    let (above, _, link) = linked().await;
+    let new = above.path().join("new");
+    put_back(&link, &new, "now", false).unwrap();
+    assert_eq!(users(&new).await, ["after", "before", "logged"]);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_link_to_a_store_in_use_is_no_backup() {
+    let (above, dir, _) = ground().await;
+    let store = SqliteStore::open(&dir, options()).unwrap();
+    let (link, new) = (above.path().join("link.db"), above.path().join("new"));
+    std::os::unix::fs::symlink(dir.join("kitbag.db"), &link).unwrap();
+    let refused = put_back(&link, &new, "now", false);
+    assert!(
+        matches!(refused, Err(RestoreError::InUse { .. })),
+        "{refused:?}"
+    );
+    store.close();
+    let refused = put_back(&link, &dir, "now", true);
+    assert!(
+        matches!(refused, Err(RestoreError::Own { .. })),
+        "{refused:?}"
+    );
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_link_is_set_aside_with_the_log_of_its_file() {
+    let (above, dir, _) = linked().await;
+    let restored = put_back(&above.path().join("copy.db"), &dir, "now", true).unwrap();
+    assert_eq!(users(&dir).await, ["before"]);
+    put_back(&restored.aside.unwrap(), &dir, "later", true).unwrap();
+    assert_eq!(users(&dir).await, ["after", "before", "logged"]);
+}

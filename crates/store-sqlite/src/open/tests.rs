@@ -80,6 +80,23 @@ fn a_making_that_was_cut_short_is_begun_again() {
     );
 }
 
+/// As where it is looked for in another place than SQLite has it.
+#[test]
+fn a_log_that_sqlite_reads_but_nobody_finds_is_not_passed_over() {
+    let dir = tempdir().unwrap();
+    let opened = open(dir.path(), &options()).unwrap();
+    add_user(&opened.connection);
+    drop(opened);
+    let mut options = options();
+    let nowhere = |_: &Path| -> io::Result<File> { Err(io::ErrorKind::NotFound.into()) };
+    options.opener = Some(crate::options::FileOpener::new(nowhere));
+    let refused = open(dir.path(), &options).err().unwrap();
+    assert!(
+        refused.to_string().starts_with("cannot write again"),
+        "{refused}"
+    );
+}
+
 #[cfg(unix)]
 #[test]
 fn a_lock_whose_file_was_removed_is_none() {
