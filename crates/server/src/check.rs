@@ -57,6 +57,9 @@ fn check(dir: &Path) -> Result<Report> {
             Some(report) => Ok(report),
             None => Err(locked).context("a server uses the data and does not answer"),
         },
+        Err(unfinished @ OpenError::Unfinished { .. }) => {
+            bail!("{unfinished}: the next start of the server completes it, or --repair does")
+        }
         report => Ok(report?),
     }
 }

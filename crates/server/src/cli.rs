@@ -25,9 +25,9 @@ pub(crate) enum Command {
     /// Looks whether the data are sound.
     ///
     /// Looks through the whole database: its pages, its tables, each row, and whether positions and
-    /// counts agree with what is there. Writes nothing, unless it is told to repair. Beside a running
-    /// server it looks through a copy, which takes as much room in the data directory while it
-    /// lasts. Contents and tokens are never printed.
+    /// counts agree with what is there. Changes nothing, unless it is told to repair. Beside a
+    /// running server it looks through a copy, which takes as much room in the data directory while
+    /// it lasts. Contents and tokens are never printed.
     #[command(after_long_help = CHECK_EXAMPLES)]
     Check(CheckArguments),
     /// Puts a backup in the place of the data, with the server stopped.

@@ -146,13 +146,21 @@ impl Report {
     }
 }
 
-/// Checks the store in `dir`, which is locked meanwhile; writes nothing.
+/// Checks the store in `dir`, which nobody can open meanwhile; writes nothing.
+///
+/// Where a crash left a log, SQLite makes its index (`-shm`) beside it.
 /// # Errors
 /// [`OpenError`] where it cannot be looked at, as where a server uses it, it is missing, is not
-/// Kitbag's or of a newer format.
+/// Kitbag's or of a newer format, or something is to be completed first.
 pub fn check(dir: &Path) -> Result<Report, OpenError> {
-    match open::lock_and_settle(dir) {
-        Ok((file, _lock)) => examine_file(&file),
+    match open::look(dir) {
+        Ok((file, lock)) => {
+            let report = examine_file(&file)?;
+            if lock.is_none() {
+                open::check_unlocked(dir)?;
+            }
+            Ok(report)
+        }
         Err(error) => Report::of_damage(error),
     }
 }

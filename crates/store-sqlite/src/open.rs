@@ -79,6 +79,14 @@ pub enum OpenError {
         /// The server that was to be opened.
         wanted: ServerName,
     },
+    /// Something that a crash cut short is to be completed before the store can be looked at.
+    #[error("`{}` is of {what} that a crash cut short", file.display())]
+    Unfinished {
+        /// What was cut short.
+        what: &'static str,
+        /// The file that shows it.
+        file: PathBuf,
+    },
     /// SQLite failed in another way, as on a full disk.
     #[error("cannot work with `{}`: {reason}", file.display())]
     Sqlite {
@@ -160,6 +168,57 @@ pub(crate) fn lock_and_settle(dir: &Path) -> Result<(PathBuf, File), OpenError> 
         return Err(missing());
     }
     Ok((file, lock))
+}
+
+/// Finds the store in `dir` for looking at it, and keeps it from being written to; writes nothing.
+///
+/// A directory without a lock is one that was copied by hand. Nobody uses it, and afterwards
+/// [`check_unlocked`] tells whether that is still so.
+pub(crate) fn look(dir: &Path) -> Result<(PathBuf, Option<File>), OpenError> {
+    let missing = || OpenError::Missing {
+        dir: dir.to_owned(),
+    };
+    if !is_there(dir)? {
+        return Err(missing());
+    }
+    let lock = match File::open(dir.join(LOCK_FILE)) {
+        Ok(lock) => Some(lock),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(source) => return Err(io_error("open", dir.join(LOCK_FILE), source)),
+    };
+    let mut is_marked = false;
+    if let Some(lock) = &lock {
+        let locked = lock.try_lock_shared();
+        locked.map_err(|error| refused(dir, error))?;
+        is_marked = self::is_marked(dir, lock)?;
+    }
+    if let Some(file) = restore::pending(dir)? {
+        let what = "a restoring";
+        return Err(OpenError::Unfinished { what, file });
+    }
+    let file = real_file(&dir.join(DATABASE_FILE))?;
+    if is_marked {
+        check_kept(&file)?;
+    } else if length(&file)?.unwrap_or(0) == 0 {
+        return Err(missing());
+    }
+    // SQLite would roll it back into the database.
+    let journal = format::beside(&file, "-journal");
+    if length(&journal)?.unwrap_or(0) > 0 {
+        return Err(OpenError::Unfinished {
+            what: "a change",
+            file: journal,
+        });
+    }
+    Ok((file, lock))
+}
+
+/// Checks that a directory has no lock yet, as when [`look`] found none.
+pub(crate) fn check_unlocked(dir: &Path) -> Result<(), OpenError> {
+    if is_there(&dir.join(LOCK_FILE))? {
+        return Err(refused(dir, TryLockError::WouldBlock));
+    }
+    Ok(())
 }
 
 pub(crate) fn is_there(path: &Path) -> Result<bool, OpenError> {
@@ -355,14 +414,24 @@ fn lock_file(dir: &Path, path: &Path) -> Result<File, OpenError> {
     let lock = private_file(path)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(OpenError::Locked {
+        Err(error) => Err(refused(dir, error)),
+    }
+}
+
+fn refused(dir: &Path, error: TryLockError) -> OpenError {
+    match error {
+        TryLockError::WouldBlock => OpenError::Locked {
             dir: dir.to_owned(),
-        }),
-        Err(TryLockError::Error(source)) => Err(OpenError::Io {
-            action: "lock",
-            file: path.to_owned(),
-            source,
-        }),
+        },
+        TryLockError::Error(source) => io_error("lock", dir.join(LOCK_FILE), source),
+    }
+}
+
+fn io_error(action: &'static str, file: PathBuf, source: io::Error) -> OpenError {
+    OpenError::Io {
+        action,
+        file,
+        source,
     }
 }
 

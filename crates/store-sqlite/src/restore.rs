@@ -320,15 +320,21 @@ pub(crate) fn remove_left(dir: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
+/// Returns the copy that is to be put in place, where a restoring has passed its second step.
+pub(crate) fn pending(dir: &Path) -> Result<Option<PathBuf>, OpenError> {
+    let names = names(dir)?;
+    let ready = names.iter().find(|name| is_ready(name));
+    Ok(ready.map(|name| dir.join(name)))
+}
+
 /// Carries a restoring to its end that has passed its second step, in a directory that is locked.
 ///
 /// Returns where the database is that was there before, where one was.
 pub(crate) fn complete(dir: &Path) -> Result<Option<PathBuf>, OpenError> {
-    let names = names(dir)?;
-    let Some(ready) = names.iter().find(|name| is_ready(name)) else {
+    let Some(ready) = pending(dir)? else {
         return Ok(None);
     };
-    let ready = with_free_aside(dir, dir.join(ready))?;
+    let ready = with_free_aside(dir, ready)?;
     let aside = aside(dir, &ready);
     for step in moves(dir, &ready)? {
         carry_out(dir, &step)?;
