@@ -16,7 +16,7 @@ use thiserror::Error;
 use crate::SqliteStore;
 use crate::copy::Draft;
 use crate::format;
-use crate::open::{self, DATABASE_FILE, OWN_FILES, OpenError};
+use crate::open::{self, DATABASE_FILE, LOCK_FILE, OWN_FILES, OpenError};
 use crate::options::limit;
 use crate::writer::{Control, Order, Stop};
 
@@ -117,58 +117,10 @@ impl SqliteStore {
             return Err(BackupError::Busy);
         }
         let _turn = Turn(&self.is_copying);
-        self.check_name(to, copying.replace)?;
+        check_name(to, &self.file, copying.replace)?;
         let draft = Draft::create(to)?;
         self.copy(&draft, progress)?;
-        draft.seal().map_err(sealed)?;
-        if copying.verify {
-            verify(&draft, progress)?;
-        }
-        let bytes = fs::metadata(draft.path()).map(|metadata| metadata.len());
-        let bytes = bytes.map_err(|source| io_error("look at", draft.path(), source))?;
-        match draft.finish(copying.replace) {
-            // It came while the copy was being made.
-            Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
-                Err(BackupError::Exists {
-                    file: to.to_owned(),
-                })
-            }
-            Err(error) => Err(error.into()),
-            Ok(()) => {
-                tracing::info!(file = %to.display(), bytes, "copied the store");
-                Ok(Copied { bytes })
-            }
-        }
-    }
-
-    /// Checks that a copy may get this name.
-    fn check_name(&self, to: &Path, replace: bool) -> Result<(), BackupError> {
-        let refused = |reason| BackupError::Name {
-            file: to.to_owned(),
-            reason,
-        };
-        let name = to.file_name().ok_or_else(|| refused("it names no file"))?;
-        let name = name.to_string_lossy().to_ascii_lowercase();
-        let is_own = name.starts_with(DATABASE_FILE) || OWN_FILES.contains(&name.as_str());
-        if is_own && open::is_same(to.parent(), self.file.parent()) {
-            return Err(refused("the store itself keeps files of such names there"));
-        }
-        // SQLite would take it for the copy's own, and lay old pages over new ones.
-        if format::has_companion(to) {
-            return Err(refused(
-                "a log or a journal of another database lies beside it",
-            ));
-        }
-        match fs::metadata(to) {
-            Ok(metadata) if !metadata.is_file() => Err(refused("it is not a file")),
-            Ok(_) if !replace => Err(BackupError::Exists {
-                file: to.to_owned(),
-            }),
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(io_error("look at", to, error).into())
-            }
-            _ => Ok(()),
-        }
+        complete(draft, to, copying, progress)
     }
 
     /// Has the writer copy everything into the draft.
@@ -211,6 +163,71 @@ impl SqliteStore {
             if progress(Progress::Copying { pages, of }).is_break() {
                 under_way.cancel();
             }
+        }
+    }
+}
+
+/// Checks that a copy may get this name.
+fn check_name(to: &Path, store: &Path, replace: bool) -> Result<(), BackupError> {
+    let refused = |reason| BackupError::Name {
+        file: to.to_owned(),
+        reason,
+    };
+    let name = to.file_name().ok_or_else(|| refused("it names no file"))?;
+    let name = name.to_string_lossy().to_ascii_lowercase();
+    let is_own = name.starts_with(DATABASE_FILE) || OWN_FILES.contains(&name.as_str());
+    if is_own && open::is_same(to.parent(), store.parent()) {
+        return Err(refused("the store itself keeps files of such names there"));
+    }
+    // A server may be at it, and would go on with the file that is gone.
+    if is_own && open::is_there(&to.with_file_name(LOCK_FILE))? {
+        return Err(refused(
+            "another store keeps files of such names there; `kitbag restore` puts a backup in its \
+             place",
+        ));
+    }
+    // SQLite would take it for the copy's own, and lay old pages over new ones.
+    if format::has_companion(to) {
+        return Err(refused(
+            "a log or a journal of another database lies beside it",
+        ));
+    }
+    match fs::metadata(to) {
+        Ok(metadata) if !metadata.is_file() => Err(refused("it is not a file")),
+        Ok(_) if !replace => Err(BackupError::Exists {
+            file: to.to_owned(),
+        }),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(io_error("look at", to, error).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Gives a copy its name, once it is one file and was looked through.
+fn complete(
+    draft: Draft,
+    to: &Path,
+    copying: Copying,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Copied, BackupError> {
+    draft.seal().map_err(sealed)?;
+    if copying.verify {
+        verify(&draft, progress)?;
+    }
+    let bytes = fs::metadata(draft.path()).map(|metadata| metadata.len());
+    let bytes = bytes.map_err(|source| io_error("look at", draft.path(), source))?;
+    match draft.finish(copying.replace) {
+        // It came while the copy was being made.
+        Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
+            Err(BackupError::Exists {
+                file: to.to_owned(),
+            })
+        }
+        Err(error) => Err(error.into()),
+        Ok(()) => {
+            tracing::info!(file = %to.display(), bytes, "copied the store");
+            Ok(Copied { bytes })
         }
     }
 }

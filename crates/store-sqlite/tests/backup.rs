@@ -226,6 +226,15 @@ async fn names_that_cannot_be_a_backups_are_refused() {
         matches!(refused, Err(BackupError::Name { .. })),
         "{refused:?}"
     );
+    // A running server would go on with a database that is gone.
+    let other = above.path().join("other");
+    let running = open_with_users(&other).await;
+    for name in ["kitbag.db", "kitbag.db-wal", "lock"] {
+        let refused = backup(&store, &other.join(name), replace);
+        let is_refused = matches!(refused, Err(BackupError::Name { .. }));
+        assert!(is_refused, "{name}: {refused:?}");
+    }
+    drop(running);
     let nowhere = above.path().join("nowhere/copy.db");
     let refused = backup(&store, &nowhere, NEW);
     assert!(matches!(refused, Err(BackupError::Write(_))), "{refused:?}");
