@@ -62,6 +62,8 @@ impl Content {
     }
 
     /// Takes bytes that were a content before, as a store reads them back.
+    ///
+    /// Whoever cannot be sure of it checks that they are UTF-8, from `{` to `}`.
     #[must_use]
     pub fn from_stored(bytes: Bytes) -> Self {
         Self(bytes)

@@ -167,6 +167,10 @@ fn writer(row: &Row<'_>) -> Result<Writer, Failure> {
 fn content(value: ValueRef<'_>) -> Result<Option<Content>, Failure> {
     match value {
         ValueRef::Null => Ok(None),
+        // A damaged page may hold anything, and a content that is no text ends whoever reads it.
+        ValueRef::Text(text) if std::str::from_utf8(text).is_err() => {
+            Err(Failure::Row("a content is not UTF-8".to_owned()))
+        }
         ValueRef::Text(text) if text.first() == Some(&b'{') && text.last() == Some(&b'}') => {
             Ok(Some(Content::from_stored(text.to_vec().into())))
         }

@@ -8,8 +8,8 @@ use std::fs;
 
 use kitbag_domain::{
     AccountStore as _, Allowance, ApplyError, Content, EntryStore as _, EventType, Expectation,
-    Guard, Key, Limits, NewAccount, Op, Position, Scope, ServerName, StoreError, UserId, Write,
-    Writer,
+    Guard, Key, Limits, NewAccount, Op, Position, Scope, Selector, ServerName, StoreError, UserId,
+    Write, Writer,
 };
 use kitbag_store_sqlite::{OpenError, Options, SqliteStore, check};
 use tempfile::tempdir;
@@ -184,6 +184,27 @@ async fn a_wrong_count_is_told_as_damage_to_its_user_only() {
         "{error}"
     );
     registered.await.unwrap();
+}
+
+/// One flipped bit makes such a content.
+#[tokio::test]
+async fn a_content_that_is_no_text_is_told_as_damage_by_every_read() {
+    let dir = tempdir().unwrap();
+    let store = SqliteStore::open(dir.path(), options()).unwrap();
+    register(&store).await;
+    put(&store, "a", "{}").await;
+    store.close();
+    let connection = rusqlite::Connection::open(dir.path().join("kitbag.db")).unwrap();
+    let damage = "UPDATE entries SET content = CAST(x'7bff7d' AS TEXT)";
+    assert_eq!(connection.execute(damage, []).unwrap(), 1);
+    drop(connection);
+    let store = SqliteStore::open(dir.path(), options()).unwrap();
+    let get = store.get(&alice(), &key("a")).await.map(drop);
+    let list = store.list(&alice(), Selector::All).await.map(drop);
+    let changes = store.changes(&alice(), None).await.map(drop);
+    for read in [get, list, changes] {
+        assert!(matches!(read, Err(StoreError::Corrupt(_))), "{read:?}");
+    }
 }
 
 #[tokio::test]
