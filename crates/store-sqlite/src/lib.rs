@@ -29,6 +29,7 @@ mod connections;
 mod copy;
 mod entries;
 mod error;
+mod files;
 mod format;
 mod open;
 mod options;

@@ -1,7 +1,7 @@
 //! From a directory to an open database: lock, file, format, identity.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write as _};
+use std::fs::{self, File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use kitbag_domain::ServerName;
@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::checkpoint;
 use crate::error::is_damaged_file;
+use crate::files;
 use crate::format::{self, APPLICATION_ID, Header, MIGRATIONS, Migration, Role, Source};
 use crate::options::{Options, limit};
 use crate::restore;
@@ -250,13 +251,10 @@ fn is_marked(dir: &Path, lock: &File) -> Result<bool, OpenError> {
     Ok(metadata.len() > 0)
 }
 
-fn mark(dir: &Path, mut lock: &File) -> Result<(), OpenError> {
-    let marked = lock.write_all(MARK).and_then(|()| lock.sync_all());
-    marked.map_err(|source| OpenError::Io {
-        action: "write",
-        file: dir.join(LOCK_FILE),
-        source,
-    })
+fn mark(dir: &Path, lock: &File) -> Result<(), OpenError> {
+    let path = dir.join(LOCK_FILE);
+    let marked = files::write(lock, MARK, &path).and_then(|()| files::sync(lock, &path));
+    marked.map_err(|source| io_error("write", path, source))
 }
 
 /// Checks that a database which was made is still there.
@@ -357,29 +355,14 @@ pub(crate) fn make_dir(dir: &Path) -> Result<(), OpenError> {
     }
     let parent = dir.parent().unwrap_or(Path::new(""));
     make_dir(parent)?;
-    let mut builder = fs::DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(dir).map_err(failed)?;
+    files::create_dir(dir).map_err(failed)?;
     sync_dir(parent)
 }
 
 /// Makes the names in a directory durable.
 pub(crate) fn sync_dir(dir: &Path) -> Result<(), OpenError> {
-    if cfg!(not(unix)) {
-        return Ok(());
-    }
-    let dir = if dir.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        dir
-    };
-    let synced = File::open(dir).and_then(|dir| dir.sync_all());
-    synced.map_err(|source| OpenError::Io {
-        action: "sync the directory",
-        file: dir.to_owned(),
-        source,
-    })
+    let synced = files::sync_dir(dir);
+    synced.map_err(|source| io_error("sync the directory", files::named(dir).to_owned(), source))
 }
 
 /// Creates the database file where it is missing: SQLite gives its mode to the files beside it.
@@ -388,15 +371,7 @@ fn make_file(file: &Path) -> Result<(), OpenError> {
 }
 
 fn private_file(file: &Path) -> Result<File, OpenError> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(file).map_err(|source| OpenError::Io {
-        action: "open",
-        file: file.to_owned(),
-        source,
-    })
+    files::open_or_create(file).map_err(|source| io_error("open", file.to_owned(), source))
 }
 
 pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {

@@ -17,7 +17,7 @@
 //!    its own.
 //! 5. One renaming puts the new database in place, and the directory is synced.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -26,6 +26,7 @@ use thiserror::Error;
 
 use crate::check::{COPY_NAME, COPY_NAME_END};
 use crate::copy::PARTIAL;
+use crate::files::{self, Deed};
 use crate::format::{self, COMPANIONS, Header, Role, Source};
 use crate::open::{self, DATABASE_FILE, OpenError, sqlite_error, sync_dir};
 
@@ -62,7 +63,7 @@ pub struct Restored {
     pub aside: Option<PathBuf>,
 }
 
-/// Why nothing was restored; all is as it was.
+/// Why nothing was restored; all is as it was, except where it is [`Decided`](Self::Decided).
 #[derive(Debug, Error)]
 pub enum RestoreError {
     /// There is a store already.
@@ -82,6 +83,12 @@ pub enum RestoreError {
     Own {
         /// The file.
         file: PathBuf,
+    },
+    /// It failed too late: the backup is to come in the place of the store.
+    #[error("the restoring is not completed, but it is decided: the next start completes it")]
+    Decided {
+        /// What failed.
+        source: OpenError,
     },
     /// The backup or the directory is of no use.
     #[error(transparent)]
@@ -118,7 +125,7 @@ fn restore_into(
     let restored = restore_locked(backup, dir, restoring);
     if restored.is_err() && is_new && is_empty_but_for_lock(dir) {
         // What was made for nothing; an error would only hide the one that matters.
-        fs::remove_file(dir.join(open::LOCK_FILE)).ok();
+        files::remove(&dir.join(open::LOCK_FILE)).ok();
         fs::remove_dir(dir).ok();
     }
     drop(lock);
@@ -160,14 +167,30 @@ fn restore_locked(
     let bytes = fs::metadata(&draft).map(|metadata| metadata.len());
     let bytes = bytes.map_err(|source| io_error("look at", &draft, source))?;
     let ready = free(dir, &restoring.stamp)?;
-    rename(&draft, &ready)?;
-    sync_dir(dir)?;
-    let aside = complete(dir)?;
+    decide(dir, &draft, &ready)?;
+    let aside = complete(dir).map_err(|source| RestoreError::Decided { source })?;
     Ok(Restored {
         server_name,
         bytes,
         aside,
     })
+}
+
+/// Gives the copy the name that means "take me", and makes that durable, or takes it back.
+fn decide(dir: &Path, draft: &Path, ready: &Path) -> Result<(), RestoreError> {
+    rename(draft, ready)?;
+    let Err(error) = sync_dir(dir) else {
+        return Ok(());
+    };
+    // The disk may have either name now, until another sync succeeds.
+    let undone = rename(ready, draft).and_then(|()| sync_dir(dir));
+    if undone.is_err() {
+        // Then at least what is told is so, as long as the power lasts.
+        files::rename(draft, ready).ok();
+        return Err(RestoreError::Decided { source: error });
+    }
+    remove_draft(dir)?;
+    Err(error.into())
 }
 
 /// Says at once what is no backup, before anything is written.
@@ -240,17 +263,10 @@ fn copy(backup: &Backup, draft: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn copy_file(mut from: &File, to: &Path) -> Result<(), OpenError> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut target = options
-        .open(to)
-        .map_err(|source| io_error("create", to, source))?;
-    let copied = io::copy(&mut from, &mut target);
-    copied.map_err(|source| io_error("write", to, source))?;
-    Ok(())
+fn copy_file(from: &File, to: &Path) -> Result<(), OpenError> {
+    let target = files::create(to).map_err(|source| io_error("create", to, source))?;
+    let copied = files::copy(from, &target, to);
+    copied.map_err(|source| io_error("write", to, source))
 }
 
 /// Looks through the copy, draws its epoch, and brings it to the disk as one file.
@@ -282,7 +298,9 @@ fn prepare(from: &Path, draft: &Path, epoch_seed: u64) -> Result<String, OpenErr
     // One file, which needs none beside it while it changes its name.
     format::leave_wal(&connection).map_err(failed)?;
     connection.close().map_err(|(_, error)| failed(error))?;
-    let synced = File::open(draft).and_then(|file| file.sync_all());
+    // By SQLite.
+    let written = files::note(Deed::Write(draft));
+    let synced = written.and_then(|()| files::sync(&File::open(draft)?, draft));
     synced.map_err(|source| io_error("sync", draft, source))?;
     Ok(server_name)
 }
@@ -411,13 +429,8 @@ fn carry_out(dir: &Path, step: &Move) -> Result<(), OpenError> {
 /// Returns the names of what lies in a directory.
 fn names(dir: &Path) -> Result<Vec<String>, OpenError> {
     let failed = |source| io_error("list", dir, source);
-    let listed = if dir.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        dir
-    };
     let mut names = Vec::new();
-    for entry in fs::read_dir(listed).map_err(failed)? {
+    for entry in fs::read_dir(files::named(dir)).map_err(failed)? {
         // A name that is not UTF-8 is none of ours.
         names.extend(entry.map_err(failed)?.file_name().into_string());
     }
@@ -492,16 +505,11 @@ fn remove_draft(dir: &Path) -> Result<(), OpenError> {
 }
 
 fn remove(path: &Path) -> Result<(), OpenError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(io_error("remove", path, error))
-        }
-        _ => Ok(()),
-    }
+    files::remove(path).map_err(|source| io_error("remove", path, source))
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), OpenError> {
-    fs::rename(from, to).map_err(|source| io_error("rename", from, source))
+    files::rename(from, to).map_err(|source| io_error("rename", from, source))
 }
 
 fn io_error(action: &'static str, file: &Path, source: io::Error) -> OpenError {

@@ -1,8 +1,11 @@
+use std::ops::Range;
+
 use kitbag_domain::{AccountStore as _, EntryStore as _, NewAccount, ServerName, UserId};
 use tempfile::{TempDir, tempdir};
 
 use super::*;
 use crate::SqliteStore;
+use crate::files::record;
 use crate::options::Options;
 
 fn options() -> Options {
@@ -179,6 +182,57 @@ fn nothing_that_was_set_aside_is_replaced() {
         put_back(&aside, &again).unwrap();
         assert_eq!(users(&again), ["logged", "old"], "{taken}");
     }
+}
+
+/// Restores over the store while what `fault` says fails.
+fn put_back_with(
+    ground: &Ground,
+    fault: impl FnMut(Deed<'_>) -> bool + 'static,
+) -> Result<Restored, RestoreError> {
+    let from = ground.above.path().join("backup.db");
+    let restoring = Restoring {
+        replace: true,
+        ..restoring()
+    };
+    record::with_fault(fault, || restore(&from, &ground.dir(), &restoring))
+}
+
+/// Fails the syncs of a directory from one to another, counted from 0.
+fn failing_syncs(failing: Range<usize>) -> impl FnMut(Deed<'_>) -> bool {
+    let mut syncs = 0;
+    move |deed| {
+        let is_sync = matches!(deed, Deed::SyncDir(_));
+        syncs += usize::from(is_sync);
+        is_sync && failing.contains(&(syncs - 1))
+    }
+}
+
+#[test]
+fn a_restoring_whose_decision_is_not_on_the_disk_does_not_happen_later() {
+    let ground = Ground::new();
+    let refused = put_back_with(&ground, failing_syncs(0..1)).unwrap_err();
+    let is_told = matches!(refused, RestoreError::Open(OpenError::Io { .. }));
+    assert!(is_told, "{refused}");
+    assert_eq!(pending(&ground.dir()).unwrap(), None);
+    assert_eq!(users(&ground.dir()), ["logged", "old"]);
+}
+
+#[test]
+fn a_restoring_that_happens_later_is_told_as_that() {
+    // Neither the decision nor its undoing is on the disk, or the way behind it fails.
+    for failing in [0..2, 1..2, 2..3] {
+        let ground = Ground::new();
+        let refused = put_back_with(&ground, failing_syncs(failing.clone())).unwrap_err();
+        let is_told = matches!(refused, RestoreError::Decided { .. });
+        assert!(is_told, "{failing:?}: {refused}");
+        assert_eq!(users(&ground.dir()), ["new"], "{failing:?}");
+    }
+    let ground = Ground::new();
+    let onto = |deed: Deed<'_>| matches!(deed, Deed::Rename(_, to) if to.ends_with(DATABASE_FILE));
+    let refused = put_back_with(&ground, onto).unwrap_err();
+    let is_told = matches!(refused, RestoreError::Decided { .. });
+    assert!(is_told, "{refused}");
+    assert_eq!(users(&ground.dir()), ["new"]);
 }
 
 /// A server that starts between the look for the directory and the lock.
