@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use crate::SqliteStore;
 use crate::copy::Draft;
+use crate::error::is_damaged_file;
 use crate::format;
 use crate::open::{self, DATABASE_FILE, LOCK_FILE, OWN_FILES, OpenError};
 use crate::options::limit;
@@ -64,6 +65,14 @@ pub enum BackupError {
     /// The store is closed, or was closed meanwhile.
     #[error("the store was closed before the backup was whole")]
     Closed,
+    /// The store could not be read, or the copy could not be written.
+    #[error("cannot copy the store to `{}`: {reason}", file.display())]
+    Copy {
+        /// The copy.
+        file: PathBuf,
+        /// What SQLite said.
+        reason: String,
+    },
     /// What was copied is not sound.
     #[error("the copy is damaged ({reason}), and so most likely is the store")]
     Damaged {
@@ -79,6 +88,9 @@ pub enum BackupError {
     /// The store's own files failed meanwhile.
     #[error("the store's own files failed before the backup was whole")]
     Fault,
+    /// Another program has the database locked.
+    #[error("another program has the database locked")]
+    Locked,
     /// The name is one of the store's own files, or that of something which is not a file.
     #[error("`{}` cannot be a backup: {reason}", file.display())]
     Name {
@@ -119,7 +131,7 @@ impl SqliteStore {
         let _turn = Turn(&self.is_copying);
         check_name(to, &self.file, copying.replace)?;
         let draft = Draft::create(to)?;
-        self.copy(&draft, progress)?;
+        self.copy(&draft, to, progress)?;
         complete(draft, to, copying, progress)
     }
 
@@ -127,6 +139,7 @@ impl SqliteStore {
     fn copy(
         &self,
         draft: &Draft,
+        to: &Path,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<(), BackupError> {
         let (told, tells) = bounded(1);
@@ -152,7 +165,7 @@ impl SqliteStore {
                 recv(under_way.end) -> ended => {
                     under_way.has_ended = true;
                     let ended = ended.unwrap_or(Err(Stop::Closed));
-                    return ended.map_err(|stop| stopped(draft, stop));
+                    return ended.map_err(|stop| stopped(to, stop));
                 }
                 default(LOOK) => {}
             }
@@ -302,14 +315,22 @@ fn sealed(error: OpenError) -> BackupError {
     }
 }
 
-fn stopped(draft: &Draft, stop: Stop) -> BackupError {
+fn stopped(to: &Path, stop: Stop) -> BackupError {
     match stop {
         Stop::Busy => BackupError::Busy,
         Stop::Cancelled => BackupError::Cancelled,
         Stop::Closed => BackupError::Closed,
         Stop::Fault => BackupError::Fault,
+        Stop::Locked => BackupError::Locked,
         Stop::Restarted => BackupError::Restarted,
-        Stop::Sqlite(error) => draft.error(&error).into(),
+        // Of the copy nothing is read.
+        Stop::Sqlite(error) if is_damaged_file(&error) => BackupError::Damaged {
+            reason: error.to_string(),
+        },
+        Stop::Sqlite(error) => BackupError::Copy {
+            file: to.to_owned(),
+            reason: error.to_string(),
+        },
     }
 }
 

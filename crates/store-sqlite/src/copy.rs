@@ -1,6 +1,7 @@
 //! Writing a copy of a database, which gets its name only when it is whole and on the disk.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use rusqlite::backup::{Backup, StepResult};
@@ -9,6 +10,7 @@ use tempfile::{Builder, NamedTempFile, PersistError};
 
 use crate::format;
 use crate::open::{OpenError, sqlite_error, sync_dir};
+use crate::writer::Stop;
 
 /// What stands behind the wanted name, before some letters, until a copy is whole.
 pub(crate) const PARTIAL: &str = ".partial-";
@@ -67,12 +69,14 @@ impl Draft {
     /// Copies everything of `source` at once.
     pub(crate) fn fill(&self, source: &Connection) -> Result<(), OpenError> {
         let mut target = self.connect()?;
-        let mut copy = || -> rusqlite::Result<()> {
-            let backup = Backup::new(source, &mut target)?;
-            while backup.step(STEP_PAGES)? == StepResult::More {}
-            Ok(())
-        };
-        copy().map_err(|error| self.error(&error))
+        let filled = fill(source, &mut target, &mut |_, _| ControlFlow::Continue(()));
+        filled.map_err(|stop| match stop {
+            Stop::Sqlite(error) => self.error(&error),
+            _ => OpenError::Sqlite {
+                file: self.to.clone(),
+                reason: "another program has the database locked".to_owned(),
+            },
+        })
     }
 
     /// Starts writing to the disk what was copied so far, and waits for it.
@@ -125,9 +129,68 @@ impl Draft {
     }
 }
 
+/// Copies everything of `source`, and tells between the steps how many pages, of how many.
+pub(crate) fn fill(
+    source: &Connection,
+    target: &mut Connection,
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<(), Stop> {
+    let backup = Backup::new(source, target).map_err(Stop::Sqlite)?;
+    while !step(&backup, STEP_PAGES)? {
+        let (pages, of) = pages(&backup);
+        if progress(pages, of).is_break() {
+            return Err(Stop::Cancelled);
+        }
+    }
+    Ok(())
+}
+
+/// Copies some pages; tells whether they were the last ones.
+pub(crate) fn step(backup: &Backup<'_, '_>, count: i32) -> Result<bool, Stop> {
+    match backup.step(count).map_err(Stop::Sqlite)? {
+        StepResult::Done => Ok(true),
+        StepResult::More => Ok(false),
+        // Nobody else has the target.
+        _ => Err(Stop::Locked),
+    }
+}
+
+/// Returns how many pages were copied, of how many.
+pub(crate) fn pages(backup: &Backup<'_, '_>) -> (u64, u64) {
+    let progress = backup.progress();
+    let count = |pages: i32| u64::try_from(pages).unwrap_or(0);
+    let all = count(progress.pagecount);
+    (all.saturating_sub(count(progress.remaining)), all)
+}
+
 fn parent(file: &Path) -> &Path {
     match file.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tempfile::tempdir;
+
+    use super::*;
+
+    #[test]
+    fn a_copy_of_what_another_program_has_locked_fails() {
+        let dir = tempdir().unwrap();
+        let file = dir.path().join("source.db");
+        let source = Connection::open(&file).unwrap();
+        source.execute_batch("CREATE TABLE t (a)").unwrap();
+        source.busy_timeout(Duration::ZERO).unwrap();
+        let draft = Draft::create(&dir.path().join("copy.db")).unwrap();
+        let other = Connection::open(&file).unwrap();
+        other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        let failed = draft.fill(&source).unwrap_err().to_string();
+        assert!(failed.contains("another program has"), "{failed}");
+        drop(other);
+        draft.fill(&source).unwrap();
     }
 }

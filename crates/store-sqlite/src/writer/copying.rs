@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::Sender;
 use rusqlite::Connection;
-use rusqlite::backup::{Backup, StepResult};
+use rusqlite::backup::Backup;
 
 use super::{Control, Fault, State, Writer};
+use crate::copy::{pages, step};
 use crate::options::{Step, limit};
 
 /// A copy that the writer is to make.
@@ -34,6 +35,8 @@ pub(crate) enum Stop {
     Closed,
     /// The store's own files failed.
     Fault,
+    /// Another program has the database locked.
+    Locked,
     /// Too many batches were rolled back on the way, each of which makes SQLite begin again.
     Restarted,
     Sqlite(rusqlite::Error),
@@ -80,19 +83,10 @@ impl Writer {
             if copying.is_cancelled.load(Ordering::Relaxed) {
                 return Err(Stop::Cancelled);
             }
-            match backup
-                .step(limit::BACKUP_STEP_PAGES)
-                .map_err(Stop::Sqlite)?
-            {
-                StepResult::Done => return Ok(()),
-                StepResult::More => {}
-                // Its own target, and a source in WAL mode: somebody else is at one of them.
-                _ => return Err(Stop::Busy),
+            if step(&backup, limit::BACKUP_STEP_PAGES)? {
+                return Ok(());
             }
-            let progress = backup.progress();
-            let pages = |count: i32| u64::try_from(count).unwrap_or(0);
-            let total = pages(progress.pagecount);
-            let now = total.saturating_sub(pages(progress.remaining));
+            let (now, total) = pages(&backup);
             if now < copied {
                 restarts += 1;
             }
