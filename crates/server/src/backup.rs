@@ -2,10 +2,10 @@
 
 use std::io::{self, IsTerminal as _, Write};
 use std::path::{Path, PathBuf, absolute};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use kitbag_store_sqlite::{BackupError, OpenError, backup_closed};
 use serde::Serialize;
 
 use crate::admin::copying::{self, Far, Order};
@@ -64,12 +64,14 @@ fn copy(config: &Config, order: Order, display: &mut Display) -> Result<u64> {
 
 fn copy_here(config: &Config, order: Order, display: &mut Display) -> Result<Reply> {
     data::check_there(config)?;
-    let (store, _) = data::open(config)?;
+    let dir = config.data.clone();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let mut copying = copying::start(Arc::new(store), order);
+        let mut copying = copying::start_with(order, move |to, copying, progress| {
+            backup_closed(&dir, to, copying, progress).map_err(advise)
+        });
         loop {
             tokio::select! {
                 reply = &mut copying.ended => return Ok(reply?),
@@ -83,6 +85,16 @@ fn copy_here(config: &Config, order: Order, display: &mut Display) -> Result<Rep
             }
         }
     })
+}
+
+fn advise(error: BackupError) -> anyhow::Error {
+    match error {
+        BackupError::Write(error @ OpenError::Locked { .. }) => {
+            anyhow::Error::new(error).context("a server uses the data and does not answer")
+        }
+        BackupError::Write(error) => data::advise(error),
+        error => error.into(),
+    }
 }
 
 /// Shows how far it is, to a person.

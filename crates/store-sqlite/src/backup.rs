@@ -14,7 +14,7 @@ use rusqlite::Connection;
 use thiserror::Error;
 
 use crate::SqliteStore;
-use crate::copy::Draft;
+use crate::copy::{self, Draft};
 use crate::error::is_damaged_file;
 use crate::format;
 use crate::open::{self, DATABASE_FILE, LOCK_FILE, OWN_FILES, OpenError};
@@ -215,6 +215,31 @@ fn check_name(to: &Path, store: &Path, replace: bool) -> Result<(), BackupError>
         }
         _ => Ok(()),
     }
+}
+
+/// Copies the store in `dir`, which nobody has open, to the file `to`.
+///
+/// It is copied as it is: an older format is not led to the newest, so that the Kitbag that wrote it
+/// can still read the copy. Otherwise as [`SqliteStore::backup`].
+/// # Errors
+/// [`BackupError`], with [`OpenError::Locked`] in it where a server works on the store.
+pub fn backup_closed(
+    dir: &Path,
+    to: &Path,
+    copying: Copying,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Copied, BackupError> {
+    let (file, _lock) = open::lock_and_settle(dir)?;
+    check_name(to, &dir.join(DATABASE_FILE), copying.replace)?;
+    let (source, _) = open::quietly(&file)?;
+    let draft = Draft::create(to)?;
+    let mut target = draft.connect()?;
+    let filled = copy::fill(&source, &mut target, &mut |pages, of| {
+        progress(Progress::Copying { pages, of })
+    });
+    filled.map_err(|stop| stopped(to, stop))?;
+    drop(target);
+    complete(draft, to, copying, progress)
 }
 
 /// Gives a copy its name, once it is one file and was looked through.

@@ -31,6 +31,7 @@ mod entries;
 mod error;
 mod files;
 mod format;
+mod lock;
 mod open;
 mod options;
 mod readers;
@@ -41,7 +42,7 @@ mod seldom;
 mod store;
 mod writer;
 
-pub use backup::{BackupError, Copied, Copying, Progress};
+pub use backup::{BackupError, Copied, Copying, Progress, backup_closed};
 pub use open::{OpenError, has_store};
 pub use options::{Durability, FileOpener, Observer, Options, Step, limit};
 pub use restore::{RestoreError, Restored, Restoring, restore};

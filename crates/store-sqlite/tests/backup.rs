@@ -14,7 +14,10 @@ use kitbag_domain::{
     AccountStore as _, Allowance, Content, EntryStore as _, EventType, Expectation, Guard, Key,
     Limits, NewAccount, Op, Scope, ServerName, UserId, Write, Writer,
 };
-use kitbag_store_sqlite::{BackupError, Copied, Copying, Options, SqliteStore, check};
+use kitbag_store_sqlite::{
+    BackupError, Copied, Copying, OpenError, Options, SqliteStore, backup_closed, check,
+};
+use rusqlite::Connection;
 use tempfile::tempdir;
 
 const WRITERS: u64 = 4;
@@ -78,6 +81,10 @@ async fn open_with_users(dir: &Path) -> SqliteStore {
 
 fn backup(store: &SqliteStore, to: &Path, copying: Copying) -> Result<Copied, BackupError> {
     store.backup(to, copying, &mut |_| ControlFlow::Continue(()))
+}
+
+fn backup_of(dir: &Path, to: &Path) -> Result<Copied, BackupError> {
+    backup_closed(dir, to, NEW, &mut |_| ControlFlow::Continue(()))
 }
 
 fn names(dir: &Path) -> Vec<String> {
@@ -270,6 +277,44 @@ async fn a_damaged_store_gives_no_backup() {
     };
     backup(&store, &to, for_check).unwrap();
     assert!(check::check_copy(&to).unwrap().is_damaged());
+}
+
+#[tokio::test]
+async fn a_backup_of_a_closed_store_has_the_format_that_the_store_has() {
+    let above = tempdir().unwrap();
+    let (data, to) = (above.path().join("data"), above.path().join("copy.db"));
+    let store = open_with_users(&data).await;
+    write(&store, 0, 1).await;
+    let refused = backup_of(&data, &to);
+    let locked = matches!(refused, Err(BackupError::Write(OpenError::Locked { .. })));
+    assert!(locked, "{refused:?}");
+    store.close();
+    // There is no older format yet: none that a store could be led from.
+    let connection = Connection::open(data.join("kitbag.db")).unwrap();
+    connection.pragma_update(None, "user_version", 0).unwrap();
+    drop(connection);
+    let before = fs::read(data.join("kitbag.db")).unwrap();
+    backup_of(&data, &to).unwrap();
+    assert!(fs::read(data.join("kitbag.db")).unwrap() == before);
+    let copy = Connection::open(&to).unwrap();
+    let version = copy.query_row("PRAGMA user_version", [], |row| row.get::<_, u32>(0));
+    assert_eq!(version.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_backup_of_a_closed_store_holds_what_a_crash_left_in_its_log() {
+    let above = tempdir().unwrap();
+    let (data, crashed) = (above.path().join("data"), above.path().join("crashed"));
+    let store = open_with_users(&data).await;
+    write(&store, 0, 7).await;
+    fs::create_dir(&crashed).unwrap();
+    for name in ["kitbag.db", "kitbag.db-wal", "lock"] {
+        fs::copy(data.join(name), crashed.join(name)).unwrap();
+    }
+    store.close();
+    let to = above.path().join("copy.db");
+    backup_of(&crashed, &to).unwrap();
+    assert_eq!(number(&open_copy(&to, above.path()), 0, "a").await, 7);
 }
 
 #[cfg(unix)]

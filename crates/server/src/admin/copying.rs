@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use kitbag_store_sqlite::{Copying, Progress, SqliteStore, limit};
+use anyhow::Result;
+use kitbag_store_sqlite::{Copied, Copying, Progress, SqliteStore, limit};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -52,15 +53,28 @@ pub(crate) struct Started {
     pub(crate) ended: JoinHandle<Reply>,
 }
 
+/// Hears how far it is, and may give it up.
+type Tell<'a> = dyn FnMut(Progress) -> ControlFlow<()> + 'a;
+
 /// Starts to copy, on a thread that may block.
 pub(crate) fn start(store: Arc<SqliteStore>, order: Order) -> Started {
+    start_with(order, move |to, copying, progress| {
+        Ok(store.backup(to, copying, progress)?)
+    })
+}
+
+/// Starts to copy by `copy`, on a thread that may block.
+pub(crate) fn start_with(
+    order: Order,
+    copy: impl FnOnce(&Path, Copying, &mut Tell<'_>) -> Result<Copied> + Send + 'static,
+) -> Started {
     let (tell, told) = watch::channel(Far::Copying { bytes: 0, of: 0 });
     let ended = spawn_blocking(move || {
         let copying = Copying {
             replace: order.replace,
             verify: order.verify,
         };
-        let copied = store.backup(Path::new(&order.file), copying, &mut |progress| match tell
+        let copied = copy(Path::new(&order.file), copying, &mut |progress| match tell
             .send(progress.into())
         {
             Ok(()) => ControlFlow::Continue(()),
@@ -72,7 +86,7 @@ pub(crate) fn start(store: Arc<SqliteStore>, order: Order) -> Started {
             },
             // With the whole chain of causes.
             Err(error) => Reply::Failed {
-                error: format!("{:#}", anyhow::Error::new(error)),
+                error: format!("{error:#}"),
             },
         }
     });
