@@ -31,7 +31,6 @@ mod entries;
 mod error;
 mod files;
 mod format;
-mod lock;
 mod open;
 mod options;
 mod readers;
