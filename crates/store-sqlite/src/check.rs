@@ -7,6 +7,7 @@ mod books;
 mod mend;
 mod structure;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::{fmt, fs};
 
@@ -14,6 +15,7 @@ use rusqlite::Connection;
 
 use crate::error::Failure;
 use crate::format::{self, Header, MIGRATIONS};
+use crate::lock;
 use crate::open::{self, OpenError};
 pub use mend::{Mend, Mended, Mending};
 
@@ -103,6 +105,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// Findings beyond those.
     pub findings_left_out: u64,
+    /// Of what kinds they all are.
+    kinds: BTreeSet<Kind>,
 }
 
 impl Report {
@@ -115,8 +119,13 @@ impl Report {
     /// Tells whether the file itself is damaged, so that nothing may be mended in it.
     #[must_use]
     pub fn is_damaged(&self) -> bool {
-        let mut kinds = self.findings.iter().map(|finding| finding.kind);
-        kinds.any(|kind| matches!(kind, Kind::Damage | Kind::Schema))
+        self.kinds.contains(&Kind::Damage) || self.kinds.contains(&Kind::Schema)
+    }
+
+    /// Tells whether a repair can mend any of it.
+    #[must_use]
+    pub fn is_mendable(&self) -> bool {
+        !self.is_damaged() && self.kinds.iter().any(|kind| kind.is_derivable())
     }
 
     /// A damage that shows at once is a finding like one that shows later.
@@ -130,6 +139,7 @@ impl Report {
     }
 
     fn add(&mut self, kind: Kind, user: Option<&str>, text: String) {
+        self.kinds.insert(kind);
         if self.findings.len() < FINDINGS_MAX {
             let user = user.map(str::to_owned);
             self.findings.push(Finding { kind, user, text });
@@ -157,7 +167,7 @@ pub fn check(dir: &Path) -> Result<Report, OpenError> {
         Ok((file, lock)) => {
             let report = examine_file(&file)?;
             if lock.is_none() {
-                open::check_unlocked(dir)?;
+                lock::check_none(dir)?;
             }
             Ok(report)
         }
@@ -232,11 +242,7 @@ fn examine(connection: &Connection, migrations: &[format::Migration]) -> Report 
     report.part("the tables", |report| {
         structure::schema(connection, migrations, report)
     });
-    if report
-        .findings
-        .iter()
-        .any(|found| found.kind == Kind::Schema)
-    {
+    if report.kinds.contains(&Kind::Schema) {
         return report;
     }
     report.part("whose it is", |report| {

@@ -8,10 +8,6 @@ use std::path::Path;
 
 /// Something that is done. Paths are as they were given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "only the tests look at what is done")
-)]
 pub(crate) enum Deed<'a> {
     Create(&'a Path),
     Remove(&'a Path),

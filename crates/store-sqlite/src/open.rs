@@ -1,6 +1,6 @@
 //! From a directory to an open database: lock, file, format, identity.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,7 @@ use crate::checkpoint;
 use crate::error::is_damaged_file;
 use crate::files;
 use crate::format::{self, APPLICATION_ID, Header, MIGRATIONS, Migration, Role, Source};
+use crate::lock;
 use crate::options::{Options, limit};
 use crate::restore;
 
@@ -118,11 +119,11 @@ pub(crate) fn open_with(
     migrations: &[Migration],
 ) -> Result<Opened, OpenError> {
     make_dir(dir)?;
-    let lock = lock(dir)?;
+    let lock = lock::lock(dir)?;
     restore::complete(dir)?;
     restore::remove_left(dir)?;
     let file = real_file(&dir.join(DATABASE_FILE))?;
-    let is_marked = is_marked(dir, &lock)?;
+    let is_marked = lock::is_marked(dir, &lock)?;
     if is_marked {
         check_kept(&file)?;
     }
@@ -139,7 +140,7 @@ pub(crate) fn open_with(
     sync_dir(dir)?;
     sync_dir(source.file.parent().unwrap_or(dir))?;
     if !is_marked {
-        mark(dir, &lock)?;
+        lock::mark(dir, &lock)?;
     }
     Ok(Opened {
         connection,
@@ -158,11 +159,11 @@ pub(crate) fn lock_and_settle(dir: &Path) -> Result<(PathBuf, File), OpenError> 
     if !is_there(dir)? {
         return Err(missing());
     }
-    let lock = lock(dir)?;
+    let lock = lock::lock(dir)?;
     restore::complete(dir)?;
     restore::remove_left(dir)?;
     let file = real_file(&dir.join(DATABASE_FILE))?;
-    if is_marked(dir, &lock)? {
+    if lock::is_marked(dir, &lock)? {
         check_kept(&file)?;
     } else if length(&file)?.unwrap_or(0) == 0 {
         // Its making was cut short, if it was begun at all.
@@ -174,7 +175,7 @@ pub(crate) fn lock_and_settle(dir: &Path) -> Result<(PathBuf, File), OpenError> 
 /// Finds the store in `dir` for looking at it, and keeps it from being written to; writes nothing.
 ///
 /// A directory without a lock is one that was copied by hand. Nobody uses it, and afterwards
-/// [`check_unlocked`] tells whether that is still so.
+/// [`lock::check_none`] tells whether that is still so.
 pub(crate) fn look(dir: &Path) -> Result<(PathBuf, Option<File>), OpenError> {
     let missing = || OpenError::Missing {
         dir: dir.to_owned(),
@@ -182,17 +183,11 @@ pub(crate) fn look(dir: &Path) -> Result<(PathBuf, Option<File>), OpenError> {
     if !is_there(dir)? {
         return Err(missing());
     }
-    let lock = match File::open(dir.join(LOCK_FILE)) {
-        Ok(lock) => Some(lock),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(source) => return Err(io_error("open", dir.join(LOCK_FILE), source)),
+    let lock = lock::shared(dir)?;
+    let is_marked = match &lock {
+        Some(lock) => lock::is_marked(dir, lock)?,
+        None => false,
     };
-    let mut is_marked = false;
-    if let Some(lock) = &lock {
-        let locked = lock.try_lock_shared();
-        locked.map_err(|error| refused(dir, error))?;
-        is_marked = self::is_marked(dir, lock)?;
-    }
     if let Some(file) = restore::pending(dir)? {
         let what = "a restoring";
         return Err(OpenError::Unfinished { what, file });
@@ -214,14 +209,6 @@ pub(crate) fn look(dir: &Path) -> Result<(PathBuf, Option<File>), OpenError> {
     Ok((file, lock))
 }
 
-/// Checks that a directory has no lock yet, as when [`look`] found none.
-pub(crate) fn check_unlocked(dir: &Path) -> Result<(), OpenError> {
-    if is_there(&dir.join(LOCK_FILE))? {
-        return Err(refused(dir, TryLockError::WouldBlock));
-    }
-    Ok(())
-}
-
 pub(crate) fn is_there(path: &Path) -> Result<bool, OpenError> {
     path.try_exists().map_err(|source| OpenError::Io {
         action: "look at",
@@ -230,31 +217,15 @@ pub(crate) fn is_there(path: &Path) -> Result<bool, OpenError> {
     })
 }
 
-/// Tells whether a store was made in `dir`, also one whose database is gone.
+/// Tells whether a store was made in `dir`, also one whose database is gone, or is about to come from
+/// a backup.
 /// # Errors
 /// [`OpenError::Io`] where that cannot be seen.
 pub fn has_store(dir: &Path) -> Result<bool, OpenError> {
     let (file, lock) = (dir.join(DATABASE_FILE), dir.join(LOCK_FILE));
-    Ok(is_there(&file)? || length(&lock)?.unwrap_or(0) > 0)
-}
-
-/// What the lock holds once a store was made: without it an empty database, or none, would look like
-/// one that was never made, and a new one would silently take its place.
-const MARK: &[u8] = b"A store was made in this directory.\n";
-
-fn is_marked(dir: &Path, lock: &File) -> Result<bool, OpenError> {
-    let metadata = lock.metadata().map_err(|source| OpenError::Io {
-        action: "look at",
-        file: dir.join(LOCK_FILE),
-        source,
-    })?;
-    Ok(metadata.len() > 0)
-}
-
-fn mark(dir: &Path, lock: &File) -> Result<(), OpenError> {
-    let path = dir.join(LOCK_FILE);
-    let marked = files::write(lock, MARK, &path).and_then(|()| files::sync(lock, &path));
-    marked.map_err(|source| io_error("write", path, source))
+    Ok(is_there(&file)?
+        || length(&lock)?.unwrap_or(0) > 0
+        || is_there(dir)? && restore::pending(dir)?.is_some())
 }
 
 /// Checks that a database which was made is still there.
@@ -367,71 +338,14 @@ pub(crate) fn sync_dir(dir: &Path) -> Result<(), OpenError> {
 
 /// Creates the database file where it is missing: SQLite gives its mode to the files beside it.
 fn make_file(file: &Path) -> Result<(), OpenError> {
-    private_file(file).map(drop)
+    lock::private_file(file).map(drop)
 }
 
-fn private_file(file: &Path) -> Result<File, OpenError> {
-    files::open_or_create(file).map_err(|source| io_error("open", file.to_owned(), source))
-}
-
-pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {
-    let path = dir.join(LOCK_FILE);
-    loop {
-        let lock = lock_file(dir, &path)?;
-        // A restoring that failed may have removed it meanwhile: then it keeps nobody out.
-        if is_named(&lock, &path)? {
-            return Ok(lock);
-        }
-    }
-}
-
-fn lock_file(dir: &Path, path: &Path) -> Result<File, OpenError> {
-    let lock = private_file(path)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(error) => Err(refused(dir, error)),
-    }
-}
-
-fn refused(dir: &Path, error: TryLockError) -> OpenError {
-    match error {
-        TryLockError::WouldBlock => OpenError::Locked {
-            dir: dir.to_owned(),
-        },
-        TryLockError::Error(source) => io_error("lock", dir.join(LOCK_FILE), source),
-    }
-}
-
-fn io_error(action: &'static str, file: PathBuf, source: io::Error) -> OpenError {
+pub(crate) fn io_error(action: &'static str, file: PathBuf, source: io::Error) -> OpenError {
     OpenError::Io {
         action,
         file,
         source,
-    }
-}
-
-/// Tells whether the file that is open still has that name.
-fn is_named(file: &File, path: &Path) -> Result<bool, OpenError> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt as _;
-        let is_same = || -> io::Result<bool> {
-            let (open, named) = (file.metadata()?, fs::metadata(path)?);
-            Ok((open.dev(), open.ino()) == (named.dev(), named.ino()))
-        };
-        match is_same() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            is_same => is_same.map_err(|source| OpenError::Io {
-                action: "look at",
-                file: path.to_owned(),
-                source,
-            }),
-        }
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = (file, path);
-        Ok(true)
     }
 }
 

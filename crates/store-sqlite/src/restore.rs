@@ -28,6 +28,7 @@ use crate::check::{COPY_NAME, COPY_NAME_END};
 use crate::copy::PARTIAL;
 use crate::files::{self, Deed};
 use crate::format::{self, COMPANIONS, Header, Role, Source};
+use crate::lock;
 use crate::open::{self, DATABASE_FILE, OpenError, sqlite_error, sync_dir};
 
 /// The name of a copy that is being made.
@@ -121,7 +122,7 @@ fn restore_into(
     restoring: &Restoring,
 ) -> Result<Restored, RestoreError> {
     // Held to the end, also while it is removed.
-    let lock = open::lock(dir)?;
+    let lock = lock::lock(dir)?;
     let restored = restore_locked(backup, dir, restoring);
     if restored.is_err() && is_new && is_empty_but_for_lock(dir) {
         // What was made for nothing; an error would only hide the one that matters.

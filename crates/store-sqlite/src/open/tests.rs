@@ -68,7 +68,7 @@ fn a_step_that_fails_changes_nothing() {
 #[test]
 fn a_making_that_was_cut_short_is_begun_again() {
     let dir = tempdir().unwrap();
-    private_file(&dir.path().join(DATABASE_FILE)).unwrap();
+    lock::private_file(&dir.path().join(DATABASE_FILE)).unwrap();
     assert!(open(dir.path(), &options()).is_ok(), "an empty file");
     let dir = tempdir().unwrap();
     let connection = Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
@@ -102,13 +102,13 @@ fn a_log_that_sqlite_reads_but_nobody_finds_is_not_passed_over() {
 fn a_lock_whose_file_was_removed_is_none() {
     let dir = tempdir().unwrap();
     let path = dir.path().join(LOCK_FILE);
-    let lock = lock_file(dir.path(), &path).unwrap();
-    assert!(is_named(&lock, &path).unwrap());
+    let first = lock::lock_file(dir.path(), &path).unwrap();
+    assert!(lock::is_named(&first, &path).unwrap());
     fs::remove_file(&path).unwrap();
-    assert!(!is_named(&lock, &path).unwrap());
-    let other = super::lock(dir.path()).unwrap();
-    assert!(!is_named(&lock, &path).unwrap());
-    assert!(is_named(&other, &path).unwrap());
+    assert!(!lock::is_named(&first, &path).unwrap());
+    let other = lock::lock(dir.path()).unwrap();
+    assert!(!lock::is_named(&first, &path).unwrap());
+    assert!(lock::is_named(&other, &path).unwrap());
 }
 
 #[test]

@@ -235,6 +235,19 @@ fn a_restoring_that_happens_later_is_told_as_that() {
     assert_eq!(users(&ground.dir()), ["new"]);
 }
 
+#[test]
+fn a_first_restoring_that_is_decided_is_a_store() {
+    let ground = Ground::new();
+    let dir = ground.above.path().join("new");
+    let from = ground.above.path().join("backup.db");
+    let onto = |deed: Deed<'_>| matches!(deed, Deed::Rename(_, to) if to.ends_with(DATABASE_FILE));
+    let refused = record::with_fault(onto, || restore(&from, &dir, &restoring()));
+    assert!(matches!(refused, Err(RestoreError::Decided { .. })));
+    assert!(open::has_store(&dir).unwrap());
+    assert!(!open::has_store(&ground.above.path().join("nowhere")).unwrap());
+    assert_eq!(users(&dir), ["new"]);
+}
+
 /// A server that starts between the look for the directory and the lock.
 #[test]
 fn a_restoring_that_fails_leaves_the_lock_of_who_came_before() {
