@@ -131,20 +131,16 @@ fn write_text(
         );
     }
     let count = report.findings.len() as u64 + report.findings_left_out;
-    let derivable = report
-        .findings
-        .iter()
-        .filter(|found| is_mendable(report, found));
-    let advice = match (derivable.count(), report.is_damaged()) {
+    let advice = match (report.is_mendable(), report.is_damaged()) {
         (_, true) => {
             "the file is damaged, and nothing in it was touched: put a backup back with `kitbag \
              restore FILE --replace`"
         }
-        (0, false) => {
+        (false, false) => {
             "none of it follows from other data: put a backup back with `kitbag restore FILE \
              --replace`, or ask whom it concerns to write anew"
         }
-        (_, false) => "with the server stopped, `kitbag check --repair` mends what it can",
+        (true, false) => "with the server stopped, `kitbag check --repair` mends what it can",
     };
     writeln!(out, "found {count}; {advice}")
 }

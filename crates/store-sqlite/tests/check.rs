@@ -203,6 +203,29 @@ async fn a_check_keeps_a_server_out_and_not_another_check() {
     assert!(matches!(refused, OpenError::Locked { .. }), "{refused}");
 }
 
+#[tokio::test]
+async fn findings_that_are_left_out_decide_like_those_that_are_told() {
+    let many = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1100)
+        INSERT INTO users (id, name, created_at) SELECT 10 + i, 'no user ' || i, 1 FROM n;";
+    let ground = Ground::new().await;
+    ground.harm(many);
+    ground.harm(
+        "INSERT INTO users (id, name, created_at, entries) VALUES (5000, '@zoe:localhost', 1, 9)",
+    );
+    let found = ground.check();
+    assert!(found.findings_left_out > 0);
+    assert!(
+        found
+            .findings
+            .iter()
+            .all(|found| found.kind == Kind::Unreadable)
+    );
+    assert!(found.is_mendable());
+    let mended = ground.mend();
+    let texts: Vec<_> = mended.mends.iter().map(|mend| mend.text.as_str()).collect();
+    assert_eq!(texts, ["set the count to 0 entries of 0 bytes"]);
+}
+
 /// What was done to the store, what the check finds, and what is left after a repair.
 struct Harm {
     sql: &'static str,

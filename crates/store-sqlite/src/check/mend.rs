@@ -62,11 +62,7 @@ pub struct Mend {
 }
 
 pub(super) fn mend(file: &Path, before: Report, mending: &Mending) -> Result<Mended, OpenError> {
-    let mut derivable = before
-        .findings
-        .iter()
-        .map(|finding| finding.kind.is_derivable());
-    if before.is_damaged() || !derivable.any(|derivable| derivable) {
+    if !before.is_mendable() {
         return Ok(Mended::nothing(before));
     }
     let failed = |error: rusqlite::Error| sqlite_error(file, &error);
