@@ -31,6 +31,7 @@ mod entries;
 mod error;
 mod files;
 mod format;
+mod lock;
 mod open;
 mod options;
 mod readers;
