@@ -1,12 +1,16 @@
 //! `kitbag backup`
 
+use std::fs;
+use std::future::pending;
 use std::io::{self, IsTerminal as _, Write};
 use std::path::{Path, PathBuf, absolute};
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use kitbag_store_sqlite::{BackupError, OpenError, backup_closed};
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::copying::{self, Far, Order};
 use crate::admin::{Command, Reply, socket};
@@ -69,6 +73,7 @@ fn copy_here(config: &Config, order: Order, display: &mut Display) -> Result<Rep
         .enable_all()
         .build()?;
     runtime.block_on(async {
+        let mut interrupted = pin!(interruption()?);
         let mut copying = copying::start_with(order, move |to, copying, progress| {
             backup_closed(&dir, to, copying, progress).map_err(advise)
         });
@@ -76,8 +81,7 @@ fn copy_here(config: &Config, order: Order, display: &mut Display) -> Result<Rep
             tokio::select! {
                 reply = &mut copying.ended => return Ok(reply?),
                 Ok(()) = copying.told.changed() => display.show(*copying.told.borrow()),
-                interrupted = tokio::signal::ctrl_c() => {
-                    interrupted?;
+                () = &mut interrupted => {
                     drop(copying.told);
                     // Until nothing of it is left.
                     return Ok(copying.ended.await?);
@@ -85,6 +89,42 @@ fn copy_here(config: &Config, order: Order, display: &mut Display) -> Result<Rep
             }
         }
     })
+}
+
+/// Listens at once for the signals that end a program; the future ends when one came.
+fn interruption() -> io::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    // Whoever called it by nohup wants it to go on.
+    let mut hangup = if is_ignored(SignalKind::hangup()) {
+        None
+    } else {
+        Some(signal(SignalKind::hangup())?)
+    };
+    Ok(async move {
+        let hung_up = async {
+            match &mut hangup {
+                Some(hangup) => hangup.recv().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hung_up => {}
+        }
+    })
+}
+
+/// Tells whether whoever started this program had it ignore a signal, where the system says so.
+fn is_ignored(signal: SignalKind) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let bit = 1_u64 << (signal.as_raw_value() - 1);
+    ignored.is_some_and(|mask| mask & bit != 0)
 }
 
 fn advise(error: BackupError) -> anyhow::Error {

@@ -184,6 +184,10 @@ fn server_with_much(dir: &Path) -> (Server, Client) {
 fn start_backup(dir: &Path) -> Child {
     let mut command = kitbag(dir);
     command.args(["backup", "--data", "data", "copies/copy.db"]);
+    start_as_backup(dir, command)
+}
+
+fn start_as_backup(dir: &Path, mut command: Command) -> Child {
     let command = command.stdout(Stdio::null()).stderr(Stdio::null());
     fs::create_dir(dir.join("copies")).unwrap();
     let mut child = command.stdin(Stdio::null()).spawn().unwrap();
@@ -260,10 +264,35 @@ fn an_interrupted_backup_without_a_server_leaves_nothing() {
     let dir = directory();
     let (server, _) = server_with_much(dir.path());
     server.stop();
-    let mut backup = start_backup(dir.path());
-    signal(&backup, "INT");
-    backup.wait().unwrap();
-    let left = names(&dir.path().join("copies"));
-    assert!(left.iter().all(|name| name == "copy.db"), "{left:?}");
-    assert_no_half_copy(dir.path());
+    for name in ["INT", "TERM", "HUP"] {
+        let mut backup = start_backup(dir.path());
+        signal(&backup, name);
+        let status = backup.wait().unwrap();
+        assert!(status.code().is_some(), "{name}: {status}");
+        let left = names(&dir.path().join("copies"));
+        assert!(
+            left.iter().all(|name| name == "copy.db"),
+            "{name}: {left:?}"
+        );
+        assert_no_half_copy(dir.path());
+        for name in ["copies", "of-the-copy"] {
+            fs::remove_dir_all(dir.path().join(name)).ok();
+        }
+    }
+}
+
+#[test]
+fn a_backup_that_was_started_to_outlive_its_terminal_goes_on() {
+    let dir = directory();
+    let (server, _) = server_with_much(dir.path());
+    server.stop();
+    let kitbag = kitbag(dir.path());
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]);
+    command.arg(kitbag.get_program()).current_dir(dir.path());
+    command.args(["backup", "--data", "data", "copies/copy.db"]);
+    let mut backup = start_as_backup(dir.path(), command);
+    signal(&backup, "HUP");
+    assert_eq!(backup.wait().unwrap().code(), Some(0));
+    assert_eq!(names(&dir.path().join("copies")), ["copy.db"]);
 }
