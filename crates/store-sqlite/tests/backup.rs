@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use kitbag_domain::{
     AccountStore as _, Allowance, Content, EntryStore as _, EventType, Expectation, Guard, Key,
@@ -20,6 +21,8 @@ use kitbag_store_sqlite::{
 use rusqlite::Connection;
 use tempfile::tempdir;
 
+/// Far longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(30);
 const WRITERS: u64 = 4;
 /// So that entries go over pages, and a commit over several.
 const PADDING: usize = 6_000;
@@ -68,6 +71,11 @@ async fn number(store: &SqliteStore, of: u64, event_type: &str) -> u64 {
 
 async fn open_with_users(dir: &Path) -> SqliteStore {
     let store = SqliteStore::open(dir, options()).unwrap();
+    add_users(&store).await;
+    store
+}
+
+async fn add_users(store: &SqliteStore) {
     for of in 0..WRITERS {
         let account = NewAccount {
             user: user(of),
@@ -76,7 +84,6 @@ async fn open_with_users(dir: &Path) -> SqliteStore {
         };
         store.register(account, None).await.unwrap();
     }
-    store
 }
 
 fn backup(store: &SqliteStore, to: &Path, copying: Copying) -> Result<Copied, BackupError> {
@@ -277,6 +284,32 @@ async fn a_damaged_store_gives_no_backup() {
     };
     backup(&store, &to, for_check).unwrap();
     assert!(check::check_copy(&to).unwrap().is_damaged());
+}
+
+#[tokio::test]
+async fn a_backup_sees_damage_on_the_disk_where_the_writer_remembers_better() {
+    let above = tempdir().unwrap();
+    let data = above.path().join("data");
+    let mut options = options();
+    options.wal_idle_ms = 1;
+    let store = SqliteStore::open(&data, options).unwrap();
+    add_users(&store).await;
+    write(&store, 0, 1).await;
+    let (file, log) = (data.join("kitbag.db"), data.join("kitbag.db-wal"));
+    let started = Instant::now();
+    while fs::metadata(&log).unwrap().len() > 0 {
+        assert!(started.elapsed() < PATIENCE, "the log is not emptied");
+        tokio::task::yield_now().await;
+    }
+    let mut bytes = fs::read(&file).unwrap();
+    let last = bytes.len() - 4096;
+    bytes[last..].fill(0xff);
+    fs::write(&file, &bytes).unwrap();
+    let refused = backup(&store, &above.path().join("copy.db"), NEW);
+    assert!(
+        matches!(refused, Err(BackupError::Damaged { .. })),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test]

@@ -77,6 +77,10 @@ impl Writer {
         target: &mut Connection,
         copying: &mut Copying<'_>,
     ) -> Result<(), Stop> {
+        // So that it is the file that is copied and looked through, damage on the disk included, and
+        // not what is still in memory of it.
+        let forgotten = connection.execute_batch("PRAGMA shrink_memory");
+        forgotten.map_err(Stop::Sqlite)?;
         let backup = Backup::new(connection, target).map_err(Stop::Sqlite)?;
         let (mut copied, mut restarts) = (0, 0);
         loop {
