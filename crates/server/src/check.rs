@@ -15,6 +15,7 @@ use crate::admin::{Command, Reply, socket};
 use crate::backup;
 use crate::cli::CheckArguments;
 use crate::config::Config;
+use crate::output::say;
 use crate::system::{SystemClock, SystemRandom, stamp};
 
 /// The code where something was found, and is still there.
@@ -42,12 +43,13 @@ fn try_run(arguments: &CheckArguments) -> Result<bool> {
     } else {
         (check(&dir)?, None)
     };
-    let mut out = io::stdout().lock();
+    let mut text = Vec::new();
     if arguments.json {
-        write_json(&mut out, &report, mended.as_ref())?;
+        write_json(&mut text, &report, mended.as_ref())?;
     } else {
-        write_text(&mut out, &dir, &report, mended.as_ref())?;
+        write_text(&mut text, &dir, &report, mended.as_ref())?;
     }
+    say(&text)?;
     Ok(report.is_sound())
 }
 

@@ -28,13 +28,13 @@ pub(crate) enum Command {
     /// counts agree with what is there. Changes nothing, unless it is told to repair. Beside a
     /// running server it looks through a copy, which takes as much room in the data directory while
     /// it lasts. Contents and tokens are never printed.
-    #[command(after_long_help = CHECK_EXAMPLES)]
+    #[command(after_long_help = CHECK_EXAMPLES, mut_arg("server_name", |arg| arg.hide(true)))]
     Check(CheckArguments),
     /// Puts a backup in the place of the data, with the server stopped.
     ///
     /// The backup is looked through first. Data that are there are kept beside it, with --replace.
     /// Every client syncs in full afterwards, and what was written since the backup is gone.
-    #[command(after_long_help = RESTORE_EXAMPLES)]
+    #[command(after_long_help = RESTORE_EXAMPLES, mut_arg("server_name", |arg| arg.hide(true)))]
     Restore(RestoreArguments),
     /// Runs a Matrix server for one machine's users.
     ///

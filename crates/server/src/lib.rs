@@ -13,6 +13,7 @@ mod config;
 mod data;
 mod descriptors;
 mod logging;
+mod output;
 mod private;
 mod restore;
 mod serve;

@@ -1,12 +1,15 @@
 //! `kitbag restore`
 
+use std::path::Path;
+
 use anyhow::{Result, anyhow};
 use kitbag_domain::Clock as _;
-use kitbag_store_sqlite::{OpenError, RestoreError, Restoring, restore};
+use kitbag_store_sqlite::{OpenError, RestoreError, Restored, Restoring, restore};
 
 use crate::backup::size;
 use crate::cli::RestoreArguments;
 use crate::config::Config;
+use crate::output::say;
 use crate::system::{SystemClock, SystemRandom, stamp};
 
 pub(crate) fn run(arguments: &RestoreArguments) -> Result<()> {
@@ -17,20 +20,23 @@ pub(crate) fn run(arguments: &RestoreArguments) -> Result<()> {
         epoch_seed: SystemRandom.number(),
     };
     let restored = restore(&arguments.file, &dir, &restoring).map_err(advise)?;
-    println!(
-        "restored {} of server {} into `{}`",
-        size(restored.bytes),
-        restored.server_name,
-        dir.display()
-    );
-    if let Some(aside) = restored.aside {
-        println!(
-            "The store that was there is kept as `{}`: remove it when you need it no more.",
-            aside.display()
+    // It is done, whoever hears of it.
+    say(text(&dir, &restored).as_bytes()).ok();
+    Ok(())
+}
+
+fn text(dir: &Path, restored: &Restored) -> String {
+    let (bytes, server_name) = (size(restored.bytes), &restored.server_name);
+    let dir = dir.display();
+    let mut text = format!("restored {bytes} of server {server_name} into `{dir}`\n");
+    if let Some(aside) = &restored.aside {
+        let aside = aside.display();
+        text += &format!(
+            "The store that was there is kept as `{aside}`: remove it when you need it no more.\n"
         );
     }
-    println!("What was written since the backup is not in it; each client syncs in full, once.");
-    Ok(())
+    text += "What was written since the backup is not in it; each client syncs in full, once.\n";
+    text
 }
 
 fn advise(error: RestoreError) -> anyhow::Error {

@@ -39,6 +39,31 @@ fn sound_data_are_told_as_sound() {
     assert_eq!(said["repair"], json!({"copy": null, "mended": []}));
 }
 
+/// Runs a command whose output nobody reads; returns its code.
+fn unheard(dir: &Path, arguments: &[&str]) -> Option<i32> {
+    let mut command = kitbag(dir);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let ended = command.args(arguments).stdout(writer).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
+    ended.status.code()
+}
+
+#[test]
+fn a_result_that_nobody_reads_has_its_code_all_the_same() {
+    let dir = directory();
+    data(dir.path());
+    let path = dir.path();
+    for arguments in [&[][..], &["--json"]] {
+        let arguments = [&["check", "--data", "data"], arguments].concat();
+        assert_eq!(unheard(path, &arguments), Some(0));
+    }
+    let restore = ["restore", "data/kitbag.db", "--data", "other"];
+    assert_eq!(unheard(path, &restore), Some(0));
+    fs::write(path.join("data/kitbag.db"), "").unwrap();
+    assert_eq!(unheard(path, &["check", "--data", "data"]), Some(1));
+}
+
 #[test]
 fn a_damaged_file_is_told_and_left_alone() {
     let dir = directory();
