@@ -20,6 +20,9 @@ pub(crate) enum Command {
     /// The server goes on meanwhile. The file holds all that was written when the copying ends, and
     /// gets its name only when it is whole and on the disk. It holds secrets: only its owner can read
     /// it, which is the user that the server runs as.
+    ///
+    /// It must lie on a local disk: while that takes its time, writes wait. Copy it from there to
+    /// where it is to be kept.
     #[command(after_long_help = BACKUP_EXAMPLES)]
     Backup(BackupArguments),
     /// Looks whether the data are sound.
