@@ -156,8 +156,9 @@ fn restore_locked(
         }
     }
     let draft = dir.join(DRAFT);
-    let prepared = copy(backup, &draft);
-    let prepared = prepared.and_then(|()| prepare(&backup.file, &draft, restoring.epoch_seed));
+    let prepared = copy(backup, &draft)
+        .and_then(|()| hand_over(dir, &draft))
+        .and_then(|()| prepare(&backup.file, &draft, restoring.epoch_seed));
     let server_name = match prepared {
         Ok(server_name) => server_name,
         Err(error) => {
@@ -268,6 +269,35 @@ fn copy_file(from: &File, to: &Path) -> Result<(), OpenError> {
     let target = files::create(to).map_err(|source| io_error("create", to, source))?;
     let copied = files::copy(from, &target, to);
     copied.map_err(|source| io_error("write", to, source))
+}
+
+/// Gives what root makes to whom the store belongs, who could not open it otherwise.
+#[cfg(unix)]
+fn hand_over(dir: &Path, draft: &Path) -> Result<(), OpenError> {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    let look = |path: &Path| fs::metadata(path).map_err(|source| io_error("look at", path, source));
+    // The draft was made by this process.
+    if look(draft)?.uid() != 0 {
+        return Ok(());
+    }
+    let place = dir.join(DATABASE_FILE);
+    let owner = if open::is_there(&place)? {
+        look(&place)?
+    } else {
+        look(files::named(dir))?
+    };
+    for path in [draft.to_owned(), dir.join(open::LOCK_FILE)] {
+        if look(&path)?.uid() == 0 {
+            let given = chown(&path, Some(owner.uid()), Some(owner.gid()));
+            given.map_err(|source| io_error("give to its owner", &path, source))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn hand_over(_: &Path, _: &Path) -> Result<(), OpenError> {
+    Ok(())
 }
 
 /// Looks through the copy, draws its epoch, and brings it to the disk as one file.

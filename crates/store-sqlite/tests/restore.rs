@@ -343,3 +343,29 @@ async fn a_link_is_set_aside_with_the_log_of_its_file() {
     put_back(&restored.aside.unwrap(), &dir, "later", true).unwrap();
     assert_eq!(users(&dir).await, ["after", "before", "logged"]);
 }
+
+/// Can be seen where the tests run as root; others cannot give a file away.
+#[cfg(unix)]
+#[tokio::test]
+async fn what_root_restores_is_the_servers() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    let (above, dir, copy) = ground().await;
+    let new = above.path().join("new");
+    fs::create_dir(&new).unwrap();
+    for path in [&new, &dir.join("kitbag.db")] {
+        if fs::metadata(path).unwrap().uid() == 0 {
+            chown(path, Some(65_534), Some(65_533)).unwrap();
+        }
+    }
+    let owner = |path: &Path| {
+        let metadata = fs::metadata(path).unwrap();
+        (metadata.uid(), metadata.gid())
+    };
+    let (server, root) = (owner(&new), owner(&dir));
+    put_back(&copy, &new, "now", false).unwrap();
+    assert_eq!(owner(&new.join("kitbag.db")), server);
+    assert_eq!(owner(&new.join("lock")), server);
+    put_back(&copy, &dir, "now", true).unwrap();
+    assert_eq!(owner(&dir.join("kitbag.db")), server);
+    assert_eq!(owner(&dir), root);
+}
