@@ -2,10 +2,10 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read};
+use std::io::{self, BufRead as _, BufReader, Read, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -94,22 +94,60 @@ pub(crate) fn run_within(
         .process_group(0)
         .spawn()
         .with_context(|| format!("cannot start `{shown}`"))?;
-    let group = child.id();
+    let watch = Watch::over(child.id()).or_else(|error| {
+        child.kill().ok();
+        Err(error).with_context(|| format!("cannot watch over `{shown}`"))
+    })?;
     let (sender, ended) = mpsc::channel();
     thread::spawn(move || sender.send(child.wait()));
     match ended.recv_timeout(limit) {
-        Ok(status) => Ok(Ended::By(
-            status.with_context(|| format!("cannot wait for `{shown}`"))?,
-        )),
+        Ok(status) => {
+            watch.leave();
+            let status = status.with_context(|| format!("cannot wait for `{shown}`"))?;
+            Ok(Ended::By(status))
+        }
         Err(RecvTimeoutError::Disconnected) => bail!("nobody waits for `{shown}`"),
         Err(RecvTimeoutError::Timeout) => {
-            let mut kill = Command::new("sh");
-            kill.args(["-c", &format!("kill -KILL -{group}")]);
-            ask(&mut kill).with_context(|| format!("cannot end `{shown}`"))?;
+            drop(watch);
             // So that nothing of it is there when the next one starts.
             ended.recv().ok();
             Ok(Ended::TimedOut)
         }
+    }
+}
+
+/// Another process, which kills a group of processes when this one has ended, however it did.
+///
+/// A signal from the terminal does not reach such a group, and a kill leaves nobody who could pass it
+/// on. So the watch waits for the end of a pipe, which the system closes in any case.
+struct Watch {
+    process: Child,
+}
+
+impl Watch {
+    fn over(group: u32) -> io::Result<Self> {
+        let mut command = Command::new("sh");
+        let script = format!("read -r left || kill -KILL -{group}");
+        command.args(["-c", &script]).stdin(Stdio::piped());
+        // What this one prints is read to its end by whoever called it.
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let process = command.process_group(0).spawn()?;
+        Ok(Self { process })
+    }
+
+    /// Leaves the group as it is.
+    fn leave(mut self) {
+        if let Some(mut pipe) = self.process.stdin.take() {
+            // An error means that the watch has ended, and then there is nothing to be left.
+            pipe.write_all(b"\n").ok();
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // Closes the pipe first.
+        self.process.wait().ok();
     }
 }
 
@@ -204,6 +242,42 @@ mod tests {
         for file in [&log, &pipe] {
             std::fs::remove_file(file).unwrap();
         }
+    }
+
+    /// Names the pipe, in the environment of a run of the tests that is to be killed.
+    const HELD: &str = "XTASK_TEST_HELD";
+
+    #[test]
+    fn nothing_stays_of_a_program_whose_caller_is_killed() {
+        if let Some(pipe) = std::env::var_os(HELD) {
+            let script = format!("exec > {}; echo up; sleep 600 & sleep 600", pipe.display());
+            let log = Path::new("/dev/null");
+            run_within(bash(&script), Duration::from_secs(60), log).unwrap();
+            return;
+        }
+        let pipe = std::env::temp_dir().join(format!("xtask-{}-killed.pipe", std::process::id()));
+        let made = ask(&mut bash(&format!("mkfifo {}", pipe.display())));
+        assert_eq!(made, Some(String::new()));
+        let mut caller = Command::new(std::env::current_exe().unwrap());
+        let name = "process::tests::nothing_stays_of_a_program_whose_caller_is_killed";
+        caller.args(["--exact", name]).env(HELD, &pipe);
+        let mut caller = caller.stdout(Stdio::null()).spawn().unwrap();
+        let (sender, read) = mpsc::channel();
+        let path = pipe.clone();
+        thread::spawn(move || {
+            let mut pipe = BufReader::new(File::open(path).unwrap());
+            let mut line = String::new();
+            pipe.read_line(&mut line).unwrap();
+            sender.send(line).unwrap();
+            // Comes to its end when nobody holds the other one any more.
+            sender.send(io::read_to_string(pipe).unwrap()).unwrap();
+        });
+        let patience = Duration::from_secs(60);
+        assert_eq!(read.recv_timeout(patience).expect("it runs"), "up\n");
+        caller.kill().unwrap();
+        caller.wait().unwrap();
+        assert_eq!(read.recv_timeout(patience / 2).expect("it is gone"), "");
+        std::fs::remove_file(&pipe).unwrap();
     }
 
     #[test]
