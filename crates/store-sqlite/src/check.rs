@@ -175,9 +175,10 @@ pub fn check(dir: &Path) -> Result<Report, OpenError> {
     }
 }
 
-/// Checks a copy that nobody uses; writes nothing.
+/// Checks a copy that nobody uses, for tests; writes nothing.
 /// # Errors
 /// As [`check()`].
+#[doc(hidden)]
 pub fn check_copy(file: &Path) -> Result<Report, OpenError> {
     examine_file(file)
 }

@@ -46,5 +46,6 @@ pub use backup::{BackupError, Copied, Copying, Progress, backup_closed};
 pub use open::{OpenError, has_store};
 pub use options::{Durability, FileOpener, Observer, Options, Step, limit};
 pub use restore::{RestoreError, Restored, Restoring, restore};
+#[doc(hidden)]
 pub use rewrite::RawFile;
 pub use store::{SqliteStore, Stats};

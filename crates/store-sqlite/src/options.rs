@@ -91,9 +91,12 @@ pub struct Options {
     pub wal_idle_ms: u64,
     /// Bytes of entries and sessions that are kept in memory; 0 for none.
     pub cache_bytes_max: u64,
-    /// The SQLite VFS through which all files are reached, by name; `None` takes SQLite's default.
+    /// For tests: the SQLite VFS through which all files are reached, by name; `None` takes SQLite's
+    /// default.
+    #[doc(hidden)]
     pub vfs: Option<String>,
-    /// How the log is opened beside SQLite; `None` asks the system. Belongs to `vfs`.
+    /// For tests: how the log is opened beside SQLite; `None` asks the system. Belongs to `vfs`.
+    #[doc(hidden)]
     pub opener: Option<FileOpener>,
     /// What is told of each step of a commit.
     pub observer: Option<Observer>,
@@ -161,8 +164,9 @@ impl Observer {
     }
 }
 
-/// Opens an existing file for reading and writing.
+/// Opens an existing file for reading and writing; for tests.
 #[derive(Clone)]
+#[doc(hidden)]
 pub struct FileOpener(Arc<Open>);
 
 type Open = dyn Fn(&Path) -> io::Result<Box<dyn RawFile>> + Send + Sync;
