@@ -23,10 +23,18 @@ pub(crate) const PAGE: usize = 500;
 #[derive(Deserialize, Serialize)]
 #[serde(tag = "command", rename_all = "snake_case")]
 pub(crate) enum Command {
-    /// Makes an account.
-    AddUser { name: String, password: String },
     /// Copies the store to a file.
     Backup { order: Order },
+    #[serde(untagged)]
+    Accounts(AccountCommand),
+}
+
+/// A command that concerns accounts.
+#[derive(Deserialize, Serialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub(crate) enum AccountCommand {
+    /// Makes an account.
+    AddUser { name: String, password: String },
     /// Ends an account.
     DeactivateUser { name: String },
     /// Lists a page of accounts.
@@ -64,7 +72,7 @@ pub(crate) struct UserRow {
     pub(crate) devices: u64,
 }
 
-/// Carries commands out on an open store.
+/// Carries commands that concern accounts out on an open store.
 #[derive(Clone)]
 pub(crate) struct Admin {
     pub(crate) store: Arc<SqliteStore>,
@@ -74,7 +82,7 @@ pub(crate) struct Admin {
 }
 
 impl Admin {
-    pub(crate) async fn run(&self, command: Command) -> Reply {
+    pub(crate) async fn run(&self, command: AccountCommand) -> Reply {
         match self.try_run(command).await {
             Ok(reply) => reply,
             Err(error) => Reply::Failed {
@@ -83,21 +91,16 @@ impl Admin {
         }
     }
 
-    async fn try_run(&self, command: Command) -> Result<Reply> {
+    async fn try_run(&self, command: AccountCommand) -> Result<Reply> {
         let user = match command {
-            Command::AddUser { name, password } => self.add(&name, &password).await?,
-            Command::Backup { order } => {
-                // Where somebody waits to hear how far it is, the socket does this itself.
-                let started = copying::start(Arc::clone(&self.store), order);
-                return Ok(started.ended.await?);
-            }
-            Command::DeactivateUser { name } => {
+            AccountCommand::AddUser { name, password } => self.add(&name, &password).await?,
+            AccountCommand::DeactivateUser { name } => {
                 let user = self.existing(&name).await?;
                 self.store.deactivate(&user, self.write()).await?;
                 user
             }
-            Command::ListUsers { after } => return self.list(after).await,
-            Command::SetPassword {
+            AccountCommand::ListUsers { after } => return self.list(after).await,
+            AccountCommand::SetPassword {
                 name,
                 password,
                 keep_devices,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail};
 use kitbag_http::Passwords;
 
-use crate::admin::{Admin, Command, PAGE, Reply, UserRow, socket};
+use crate::admin::{AccountCommand, Admin, PAGE, Reply, UserRow, socket};
 use crate::cli::{PasswordArguments, UserArguments, UserCommand};
 use crate::config::Config;
 use crate::data;
@@ -22,7 +22,7 @@ pub(crate) fn run(arguments: UserArguments) -> Result<()> {
     match arguments.command {
         UserCommand::Add { name, password } => {
             let password = read_password(password)?;
-            let user = operator.change(Command::AddUser { name, password })?;
+            let user = operator.change(AccountCommand::AddUser { name, password })?;
             println!("added {user}");
         }
         UserCommand::Deactivate { name, yes } => {
@@ -31,7 +31,7 @@ pub(crate) fn run(arguments: UserArguments) -> Result<()> {
                     "this erases the account `{name}` and all its data for ever; add --yes to do it"
                 );
             }
-            let user = operator.change(Command::DeactivateUser { name })?;
+            let user = operator.change(AccountCommand::DeactivateUser { name })?;
             println!("deactivated {user}");
         }
         UserCommand::List { json } => operator.list(json)?,
@@ -41,7 +41,7 @@ pub(crate) fn run(arguments: UserArguments) -> Result<()> {
             password,
         } => {
             let password = read_password(password)?;
-            let command = Command::SetPassword {
+            let command = AccountCommand::SetPassword {
                 name,
                 password,
                 keep_devices,
@@ -62,7 +62,7 @@ struct Operator {
 }
 
 impl Operator {
-    fn change(&self, command: Command) -> Result<String> {
+    fn change(&self, command: AccountCommand) -> Result<String> {
         match self.send(command)? {
             Reply::Done { user } => Ok(user),
             Reply::Failed { error } => bail!(error),
@@ -75,7 +75,7 @@ impl Operator {
         let mut after = None;
         let mut total = 0;
         loop {
-            let users = match self.send(Command::ListUsers {
+            let users = match self.send(AccountCommand::ListUsers {
                 after: after.take(),
             })? {
                 Reply::Users { users } => users,
@@ -101,12 +101,13 @@ impl Operator {
     }
 
     /// Sends a command to the running server, or carries it out here where none runs.
-    fn send(&self, command: Command) -> Result<Reply> {
+    fn send(&self, command: AccountCommand) -> Result<Reply> {
         let dir = &self.config.data;
         if let Some(reply) = socket::send(dir, &command)? {
             return Ok(reply);
         }
-        if !dir.try_exists().unwrap_or(false) && !matches!(command, Command::AddUser { .. }) {
+        if !dir.try_exists().unwrap_or(false) && !matches!(command, AccountCommand::AddUser { .. })
+        {
             bail!(
                 "there is no data directory `{}`; name it with --data",
                 dir.display()

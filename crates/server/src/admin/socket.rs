@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use serde::Serialize;
 use tokio::io::{
     AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _,
 };
@@ -112,7 +113,7 @@ async fn answer(stream: UnixStream, admin: &Admin) -> Result<()> {
                 None => return Ok(()),
             }
         }
-        Ok(command) => admin.run(command).await,
+        Ok(Command::Accounts(command)) => admin.run(command).await,
         // The text of the error could quote the command, and that a password.
         Err(_) => Reply::Failed {
             error: "the server does not know this command".to_owned(),
@@ -153,15 +154,15 @@ async fn write(writer: &mut (impl AsyncWrite + Unpin), reply: &Reply) -> Result<
     Ok(())
 }
 
-/// Sends a command to the server that runs on `dir`; `None` where none runs.
-pub(crate) fn send(dir: &Path, command: &Command) -> Result<Option<Reply>> {
+/// Sends a command, also one of accounts, to the server that runs on `dir`; `None` where none runs.
+pub(crate) fn send(dir: &Path, command: &impl Serialize) -> Result<Option<Reply>> {
     exchange(dir, command, |_| {})
 }
 
 /// As [`send`], and tells meanwhile how far it is.
 pub(crate) fn exchange(
     dir: &Path,
-    command: &Command,
+    command: &impl Serialize,
     mut tell: impl FnMut(Far),
 ) -> Result<Option<Reply>> {
     let path = dir.join(FILE);
@@ -210,6 +211,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::admin::AccountCommand;
     use crate::system::{SystemClock, SystemRandom};
 
     /// Far longer than anything here takes.
@@ -299,7 +301,7 @@ mod tests {
         });
         begun.recv_timeout(PATIENCE).unwrap();
         let path = dir.path().to_owned();
-        let list = Command::ListUsers { after: None };
+        let list = AccountCommand::ListUsers { after: None };
         let listed = tokio::task::spawn_blocking(move || send(&path, &list));
         let Reply::Users { users } = listed.await.unwrap().unwrap().unwrap() else {
             panic!("users are listed");
