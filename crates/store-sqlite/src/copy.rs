@@ -8,8 +8,9 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 use tempfile::{Builder, NamedTempFile, PersistError};
 
+use crate::files::{self, Deed};
 use crate::format;
-use crate::open::{OpenError, sqlite_error, sync_dir};
+use crate::open::{OpenError, io_error, sqlite_error, sync_dir};
 use crate::writer::Stop;
 
 /// What stands behind the wanted name, before some letters, until a copy is whole.
@@ -100,9 +101,13 @@ impl Draft {
 
     /// Gives the copy its name, once it is on the disk.
     pub(crate) fn finish(self, replace: bool) -> Result<(), OpenError> {
-        let synced = self.file.as_file().sync_all();
+        // By SQLite.
+        let written = files::note(Deed::Write(self.path()));
+        let synced = written.and_then(|()| files::sync(self.file.as_file(), self.path()));
         synced.map_err(|source| self.io_error("sync", source))?;
         let Self { file, to } = self;
+        let noted = files::note(Deed::Rename(file.path(), &to));
+        noted.map_err(|source| io_error("name the copy", to.clone(), source))?;
         let named = if replace {
             file.persist(&to)
         } else {
@@ -177,6 +182,7 @@ mod tests {
     use tempfile::tempdir;
 
     use super::*;
+    use crate::files::record::{self, Recorded, assert_durable};
 
     #[test]
     fn a_copy_of_what_another_program_has_locked_fails() {
@@ -192,5 +198,24 @@ mod tests {
         assert!(failed.contains("another program has"), "{failed}");
         drop(other);
         draft.fill(&source).unwrap();
+    }
+
+    #[test]
+    fn a_copy_is_on_the_disk_before_it_has_its_name() {
+        let dir = tempdir().unwrap();
+        let source = Connection::open_in_memory().unwrap();
+        source.execute_batch("CREATE TABLE t (a)").unwrap();
+        for replace in [false, true] {
+            let to = dir.path().join("copy.db");
+            record::take();
+            let draft = Draft::create(&to).unwrap();
+            draft.fill(&source).unwrap();
+            draft.seal().unwrap();
+            let from = draft.path().to_owned();
+            draft.finish(replace).unwrap();
+            let deeds = record::take();
+            assert_durable(&deeds);
+            assert!(deeds.contains(&Recorded::Rename(from, to)), "{deeds:?}");
+        }
     }
 }

@@ -111,6 +111,7 @@ pub(crate) use record::note;
 #[cfg(test)]
 pub(crate) mod record {
     use std::cell::RefCell;
+    use std::collections::BTreeSet;
     use std::path::PathBuf;
 
     use super::*;
@@ -165,5 +166,47 @@ pub(crate) mod record {
         let done = work();
         FAULT.set(None);
         done
+    }
+
+    /// Checks that each deed came to the disk before anything rested on it.
+    ///
+    /// A file is synced after its last write, and before it gets another name; a directory, behind
+    /// the last change of its names, and behind a decision before what is there is touched.
+    #[track_caller]
+    pub(crate) fn assert_durable(deeds: &[Recorded]) {
+        let (mut unsynced, mut changed, mut undecided) =
+            (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for deed in deeds {
+            match deed {
+                Recorded::Write(file) => drop(unsynced.insert(file.clone())),
+                Recorded::Sync(file) => drop(unsynced.remove(file)),
+                Recorded::Create(path) => drop(changed.insert(dir_of(path))),
+                Recorded::SyncDir(dir) => {
+                    changed.remove(dir);
+                    undecided.remove(dir);
+                }
+                Recorded::Remove(path) => {
+                    unsynced.remove(path);
+                    assert!(!undecided.contains(&dir_of(path)), "{path:?} of {deeds:#?}");
+                    changed.insert(dir_of(path));
+                }
+                Recorded::Rename(from, to) => {
+                    assert!(!unsynced.contains(from), "{from:?} of {deeds:#?}");
+                    assert!(!undecided.contains(&dir_of(to)), "{to:?} of {deeds:#?}");
+                    changed.insert(dir_of(to));
+                    // All that a restoring does rests on such a name.
+                    if to.to_string_lossy().contains(".restored-") {
+                        undecided.insert(dir_of(to));
+                    }
+                }
+            }
+        }
+        unsynced.retain(|file| file.try_exists().is_ok_and(|is_there| is_there));
+        assert!(unsynced.is_empty(), "{unsynced:?} of {deeds:#?}");
+        assert!(changed.is_empty(), "{changed:?} of {deeds:#?}");
+    }
+
+    fn dir_of(path: &Path) -> PathBuf {
+        path.parent().unwrap_or(path).to_owned()
     }
 }

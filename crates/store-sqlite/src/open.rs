@@ -138,7 +138,9 @@ pub(crate) fn open_with(
     let epoch = prepare(&connection, file, options, migrations)?;
     let connection = harden(connection, &source)?;
     sync_dir(dir)?;
-    sync_dir(source.file.parent().unwrap_or(dir))?;
+    if let Some(real) = source.file.parent().filter(|real| *real != dir) {
+        sync_dir(real)?;
+    }
     if !is_marked {
         lock::mark(dir, &lock)?;
     }

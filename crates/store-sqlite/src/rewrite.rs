@@ -9,7 +9,9 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use crate::files::{self, Deed};
 
 /// Bytes that are read and written at a time.
 const CHUNK_BYTES: usize = 1024 * 1024;
@@ -23,30 +25,35 @@ impl<F: Read + Seek + Write> RawFile for F {}
 /// Opens an existing file for reading and writing.
 pub(crate) fn open_file(path: &Path) -> io::Result<impl RawFile + use<>> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
-    Ok(Durable(file))
+    let path = path.to_owned();
+    Ok(Durable { file, path })
 }
 
-struct Durable(File);
+struct Durable {
+    file: File,
+    path: PathBuf,
+}
 
 impl Read for Durable {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.0.read(into)
+        self.file.read(into)
     }
 }
 
 impl Seek for Durable {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.0.seek(to)
+        self.file.seek(to)
     }
 }
 
 impl Write for Durable {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
+        files::note(Deed::Write(&self.path))?;
+        self.file.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.sync_all()
+        files::sync(&self.file, &self.path)
     }
 }
 

@@ -1,6 +1,7 @@
 use tempfile::tempdir;
 
 use super::*;
+use crate::files::record::{self, Recorded, assert_durable};
 
 fn options() -> Options {
     Options::new(ServerName::parse("localhost").unwrap(), 1)
@@ -78,6 +79,56 @@ fn a_making_that_was_cut_short_is_begun_again() {
         open(dir.path(), &options()).is_ok(),
         "in WAL mode, without a table"
     );
+}
+
+#[test]
+fn what_is_made_is_on_the_disk_before_the_store_is_open() {
+    let above = tempdir().unwrap();
+    let dir = above.path().join("a/b");
+    record::take();
+    drop(open(&dir, &options()).unwrap());
+    let deeds = record::take();
+    assert_durable(&deeds);
+    for made in [above.path().join("a"), dir.clone(), dir.join(LOCK_FILE)] {
+        assert!(deeds.contains(&Recorded::Create(made)), "{deeds:?}");
+    }
+    // The mark says that the database is there.
+    let named = deeds
+        .iter()
+        .rposition(|deed| *deed == Recorded::SyncDir(dir.clone()));
+    let marked = Recorded::Write(dir.join(LOCK_FILE));
+    let marked = deeds.iter().position(|deed| *deed == marked);
+    assert!(named.is_some() && named < marked, "{deeds:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_made_behind_a_link_is_on_the_disk_too() {
+    let above = tempdir().unwrap();
+    let (disk, dir) = (above.path().join("disk"), above.path().join("data"));
+    fs::create_dir(&disk).unwrap();
+    fs::create_dir(&dir).unwrap();
+    std::os::unix::fs::symlink("../disk/data.db", dir.join(DATABASE_FILE)).unwrap();
+    record::take();
+    drop(open(&dir, &options()).unwrap());
+    let deeds = record::take();
+    assert_durable(&deeds);
+    let disk = fs::canonicalize(disk).unwrap();
+    assert!(deeds.contains(&Recorded::SyncDir(disk)), "{deeds:?}");
+}
+
+#[test]
+fn a_log_that_is_found_is_on_the_disk_before_the_store_is_open() {
+    let dir = tempdir().unwrap();
+    let opened = open(dir.path(), &options()).unwrap();
+    add_user(&opened.connection);
+    drop(opened);
+    record::take();
+    drop(open(dir.path(), &options()).unwrap());
+    let deeds = record::take();
+    assert_durable(&deeds);
+    let log = dir.path().join("kitbag.db-wal");
+    assert!(deeds.contains(&Recorded::Write(log)), "{deeds:?}");
 }
 
 /// As where it is looked for in another place than SQLite has it.

@@ -5,7 +5,7 @@ use tempfile::{TempDir, tempdir};
 
 use super::*;
 use crate::SqliteStore;
-use crate::files::record;
+use crate::files::record::{self, Recorded, assert_durable};
 use crate::options::Options;
 
 fn options() -> Options {
@@ -233,6 +233,58 @@ fn a_restoring_that_happens_later_is_told_as_that() {
     let is_told = matches!(refused, RestoreError::Decided { .. });
     assert!(is_told, "{refused}");
     assert_eq!(users(&ground.dir()), ["new"]);
+}
+
+#[test]
+fn each_step_of_a_restoring_is_on_the_disk_before_the_next_rests_on_it() {
+    let ground = Ground::new();
+    let new = ground.above.path().join("a/new");
+    let taken = ground.dir().join(format!("{ASIDE}again"));
+    fs::write(&taken, "precious").unwrap();
+    for (dir, replace) in [(new, false), (ground.dir(), true)] {
+        record::take();
+        let from = ground.above.path().join("backup.db");
+        let restoring = Restoring {
+            replace,
+            ..restoring()
+        };
+        restore(&from, &dir, &restoring).unwrap();
+        let deeds = record::take();
+        assert_durable(&deeds);
+        assert!(
+            deeds.contains(&Recorded::Write(dir.join(DRAFT))),
+            "{deeds:?}"
+        );
+        // The new database comes by its name when no old log has its own.
+        let place = dir.join(DATABASE_FILE);
+        let is_old = |path: &Path| {
+            path.starts_with(&dir) && with_companions(&place).contains(&path.to_owned())
+        };
+        let moved = deeds.iter().rposition(|deed| match deed {
+            Recorded::Rename(from, _) => is_old(from),
+            Recorded::Remove(path) => *path == format::beside(&place, INDEX),
+            _ => false,
+        });
+        let placed = deeds.iter().position(|deed| match deed {
+            Recorded::Rename(_, to) => *to == place,
+            _ => false,
+        });
+        let (moved, placed) = (moved.unwrap_or(0), placed.unwrap());
+        let synced = Recorded::SyncDir(dir.clone());
+        assert!(deeds[moved..placed].contains(&synced), "{deeds:#?}");
+        assert_eq!(users(&dir), ["new"]);
+    }
+    assert_eq!(fs::read(&taken).unwrap(), b"precious");
+}
+
+#[test]
+fn another_name_for_what_was_there_is_on_the_disk_before_that_is_touched() {
+    let ground = Ground::new();
+    ground.commit();
+    fs::write(ground.dir().join(format!("{ASIDE}now")), "precious").unwrap();
+    record::take();
+    complete(&ground.dir()).unwrap();
+    assert_durable(&record::take());
 }
 
 #[test]
