@@ -17,6 +17,7 @@ use crate::admin::{Command, Reply, socket};
 use crate::cli::BackupArguments;
 use crate::config::Config;
 use crate::data;
+use crate::output::say;
 
 pub(crate) fn run(arguments: &BackupArguments) -> Result<()> {
     let config = Config::load(&arguments.config)?;
@@ -35,12 +36,13 @@ pub(crate) fn run(arguments: &BackupArguments) -> Result<()> {
         bytes,
         took: started.elapsed(),
     };
-    let mut out = io::stdout().lock();
+    let mut text = Vec::new();
     if arguments.json {
-        done.write_json(&mut out)
+        done.write_json(&mut text)?;
     } else {
-        done.write_text(&mut out, &config.data)
+        done.write_text(&mut text, &config.data)?;
     }
+    Ok(say(&text)?)
 }
 
 /// Returns a path as it travels to a server.

@@ -23,7 +23,7 @@ pub(crate) enum Command {
     ///
     /// It must lie on a local disk: while that takes its time, writes wait. Copy it from there to
     /// where it is to be kept.
-    #[command(after_long_help = BACKUP_EXAMPLES)]
+    #[command(after_long_help = BACKUP_EXAMPLES, mut_arg("server_name", |arg| arg.hide(true)))]
     Backup(BackupArguments),
     /// Looks whether the data are sound.
     ///

@@ -60,6 +60,8 @@ fn a_result_that_nobody_reads_has_its_code_all_the_same() {
     }
     let restore = ["restore", "data/kitbag.db", "--data", "other"];
     assert_eq!(unheard(path, &restore), Some(0));
+    let backup = ["backup", "copy.db", "--data", "data"];
+    assert_eq!(unheard(path, &backup), Some(0));
     fs::write(path.join("data/kitbag.db"), "").unwrap();
     assert_eq!(unheard(path, &["check", "--data", "data"]), Some(1));
 }
