@@ -120,7 +120,7 @@ pub(crate) fn open_with(
 ) -> Result<Opened, OpenError> {
     make_dir(dir)?;
     let lock = lock::lock(dir)?;
-    restore::complete(dir)?;
+    restore::complete(dir, &lock)?;
     restore::remove_left(dir)?;
     let file = real_file(&dir.join(DATABASE_FILE))?;
     let is_marked = lock::is_marked(dir, &lock)?;
@@ -162,7 +162,7 @@ pub(crate) fn lock_and_settle(dir: &Path) -> Result<(PathBuf, File), OpenError> 
         return Err(missing());
     }
     let lock = lock::lock(dir)?;
-    restore::complete(dir)?;
+    restore::complete(dir, &lock)?;
     restore::remove_left(dir)?;
     let file = real_file(&dir.join(DATABASE_FILE))?;
     if lock::is_marked(dir, &lock)? {

@@ -123,7 +123,7 @@ fn restore_into(
 ) -> Result<Restored, RestoreError> {
     // Held to the end, also while it is removed.
     let lock = lock::lock(dir)?;
-    let restored = restore_locked(backup, dir, restoring);
+    let restored = restore_locked(backup, dir, &lock, restoring);
     if restored.is_err() && is_new && is_empty_but_for_lock(dir) {
         // What was made for nothing; an error would only hide the one that matters.
         files::remove(&dir.join(open::LOCK_FILE)).ok();
@@ -141,9 +141,10 @@ fn is_empty_but_for_lock(dir: &Path) -> bool {
 fn restore_locked(
     backup: &Backup,
     dir: &Path,
+    lock: &File,
     restoring: &Restoring,
 ) -> Result<Restored, RestoreError> {
-    complete(dir)?;
+    complete(dir, lock)?;
     remove_left(dir)?;
     let place = dir.join(DATABASE_FILE);
     if !restoring.replace {
@@ -170,7 +171,7 @@ fn restore_locked(
     let bytes = bytes.map_err(|source| io_error("look at", &draft, source))?;
     let ready = free(dir, &restoring.stamp)?;
     decide(dir, &draft, &ready)?;
-    let aside = complete(dir).map_err(|source| RestoreError::Decided { source })?;
+    let aside = complete(dir, lock).map_err(|source| RestoreError::Decided { source })?;
     Ok(Restored {
         server_name,
         bytes,
@@ -379,10 +380,14 @@ pub(crate) fn pending(dir: &Path) -> Result<Option<PathBuf>, OpenError> {
 /// Carries a restoring to its end that has passed its second step, in a directory that is locked.
 ///
 /// Returns where the database is that was there before, where one was.
-pub(crate) fn complete(dir: &Path) -> Result<Option<PathBuf>, OpenError> {
+pub(crate) fn complete(dir: &Path, lock: &File) -> Result<Option<PathBuf>, OpenError> {
     let Some(ready) = pending(dir)? else {
         return Ok(None);
     };
+    // While the copy has a name that says the same: so there is no moment without either.
+    if !lock::is_marked(dir, lock)? {
+        lock::mark(dir, lock)?;
+    }
     let ready = with_free_aside(dir, ready)?;
     let aside = aside(dir, &ready);
     for step in moves(dir, &ready)? {

@@ -96,6 +96,17 @@ async fn into_an_empty_directory() {
 }
 
 #[tokio::test]
+async fn a_restored_store_whose_database_is_gone_is_not_made_anew() {
+    let (above, _, copy) = ground().await;
+    let dir = above.path().join("new");
+    put_back(&copy, &dir, "now", false).unwrap();
+    fs::write(dir.join("kitbag.db"), "").unwrap();
+    let refused = SqliteStore::open(&dir, options()).err();
+    let is_told = matches!(refused, Some(OpenError::Corrupt { .. }));
+    assert!(is_told, "{refused:?}");
+}
+
+#[tokio::test]
 async fn into_a_used_directory_only_where_that_is_wanted() {
     let (_above, dir, copy) = ground().await;
     let before = everything(&dir);

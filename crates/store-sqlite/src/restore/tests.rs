@@ -174,7 +174,9 @@ fn nothing_that_was_set_aside_is_replaced() {
         let precious = dir.join(format!("{ASIDE}now{taken}"));
         fs::write(&precious, "precious").unwrap();
         fs::write(dir.join(format!("{DATABASE_FILE}-journal")), "").unwrap();
-        let aside = complete(&dir).unwrap().unwrap();
+        let lock = lock::lock(&dir).unwrap();
+        let aside = complete(&dir, &lock).unwrap().unwrap();
+        drop(lock);
         assert_eq!(aside, dir.join(format!("{ASIDE}now-2")), "{taken}");
         assert_eq!(fs::read(&precious).unwrap(), b"precious");
         assert_eq!(users(&dir), ["new"]);
@@ -283,7 +285,8 @@ fn another_name_for_what_was_there_is_on_the_disk_before_that_is_touched() {
     ground.commit();
     fs::write(ground.dir().join(format!("{ASIDE}now")), "precious").unwrap();
     record::take();
-    complete(&ground.dir()).unwrap();
+    let lock = lock::lock(&ground.dir()).unwrap();
+    complete(&ground.dir(), &lock).unwrap();
     assert_durable(&record::take());
 }
 
