@@ -417,6 +417,18 @@ fn free(dir: &Path, stamp: &str) -> Result<PathBuf, OpenError> {
     Ok(ready)
 }
 
+/// Returns a name that nothing has, for a copy: two mendings may come within a second.
+pub(crate) fn free_beside(file: &Path) -> Result<PathBuf, OpenError> {
+    let mut free = file.to_owned();
+    for number in 2.. {
+        if !is_named(&free)? {
+            break;
+        }
+        free = format::beside(file, &format!("-{number}"));
+    }
+    Ok(free)
+}
+
 /// Gives the copy another name, where what is there cannot be set aside under that of this one.
 fn with_free_aside(dir: &Path, ready: PathBuf) -> Result<PathBuf, OpenError> {
     let place = dir.join(DATABASE_FILE);

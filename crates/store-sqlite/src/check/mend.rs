@@ -12,7 +12,7 @@ use crate::copy::Draft;
 use crate::error::Failure;
 use crate::format::{Role, Source};
 use crate::open::{self, OpenError, sqlite_error};
-use crate::restore::BEFORE_REPAIR;
+use crate::restore::{self, BEFORE_REPAIR};
 use crate::rows::int;
 use crate::store;
 
@@ -65,29 +65,43 @@ pub(super) fn mend(file: &Path, before: Report, mending: &Mending) -> Result<Men
     if !before.is_mendable() {
         return Ok(Mended::nothing(before));
     }
-    let failed = |error: rusqlite::Error| sqlite_error(file, &error);
+    let name = format!("{BEFORE_REPAIR}{}", mending.stamp);
+    let copy = restore::free_beside(&file.with_file_name(name))?;
     let source = Source::plain(file.to_owned());
-    let connection = source.connect(Role::Write).map_err(failed)?;
+    let connection = source.connect(Role::Write);
+    let connection = connection.map_err(|error| sqlite_error(file, &error))?;
     let mut connection = open::harden(connection, &source)?;
-    let copy = file.with_file_name(format!("{BEFORE_REPAIR}{}", mending.stamp));
-    let draft = Draft::create(&copy)?;
-    draft.fill(&connection)?;
-    draft.seal()?;
-    draft.finish(false)?;
-    let mends = transact(&mut connection, mending).map_err(|failure| OpenError::Sqlite {
-        file: file.to_owned(),
-        reason: failure.to_string(),
-    })?;
-    store::leave(connection, &Checkpoints::default()).map_err(|failure| OpenError::Sqlite {
-        file: file.to_owned(),
-        reason: failure.to_string(),
-    })?;
+    let mends = mend_behind_copy(&mut connection, file, &copy, mending);
+    // Also where it failed: nothing stays beside the database.
+    let left = store::leave(connection, &Checkpoints::default());
+    let mends = mends?;
+    left.map_err(|failure| sqlite(file, &failure))?;
     Ok(Mended {
         before,
         copy: Some(copy),
         mends,
         after: examine_file(file)?,
     })
+}
+
+fn mend_behind_copy(
+    connection: &mut Connection,
+    file: &Path,
+    copy: &Path,
+    mending: &Mending,
+) -> Result<Vec<Mend>, OpenError> {
+    let draft = Draft::create(copy)?;
+    draft.fill(connection)?;
+    draft.seal()?;
+    draft.finish(false)?;
+    transact(connection, mending).map_err(|failure| sqlite(file, &failure))
+}
+
+fn sqlite(file: &Path, failure: &Failure) -> OpenError {
+    OpenError::Sqlite {
+        file: file.to_owned(),
+        reason: failure.to_string(),
+    }
 }
 
 fn transact(connection: &mut Connection, mending: &Mending) -> Result<Vec<Mend>, Failure> {
