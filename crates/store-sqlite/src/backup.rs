@@ -74,8 +74,10 @@ pub enum BackupError {
         reason: String,
     },
     /// What was copied is not sound.
-    #[error("the copy is damaged ({reason}), and so most likely is the store")]
+    #[error("the copy is damaged ({reason}), and so most likely is `{}`", store.display())]
     Damaged {
+        /// What was copied.
+        store: PathBuf,
         /// What was found first.
         reason: String,
     },
@@ -86,8 +88,11 @@ pub enum BackupError {
         file: PathBuf,
     },
     /// The store's own files failed meanwhile.
-    #[error("the store's own files failed before the backup was whole")]
-    Fault,
+    #[error("the store's own files failed before the backup was whole: {reason}")]
+    Fault {
+        /// What failed them.
+        reason: String,
+    },
     /// Another program has the database locked.
     #[error("another program has the database locked")]
     Locked,
@@ -132,7 +137,7 @@ impl SqliteStore {
         check_name(to, &self.file, copying.replace)?;
         let draft = Draft::create(to)?;
         self.copy(&draft, to, progress)?;
-        complete(draft, to, copying, progress)
+        complete(draft, &self.file, to, copying, progress)
     }
 
     /// Has the writer copy everything into the draft.
@@ -165,7 +170,7 @@ impl SqliteStore {
                 recv(under_way.end) -> ended => {
                     under_way.has_ended = true;
                     let ended = ended.unwrap_or(Err(Stop::Closed));
-                    return ended.map_err(|stop| stopped(to, stop));
+                    return ended.map_err(|stop| stopped(&self.file, to, stop));
                 }
                 default(LOOK) => {}
             }
@@ -187,6 +192,9 @@ fn check_name(to: &Path, store: &Path, replace: bool) -> Result<(), BackupError>
         reason,
     };
     let name = to.file_name().ok_or_else(|| refused("it names no file"))?;
+    if to.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        return Err(refused("it names a directory"));
+    }
     let name = name.to_string_lossy().to_ascii_lowercase();
     let is_own = name.starts_with(DATABASE_FILE) || OWN_FILES.contains(&name.as_str());
     if is_own && open::is_same(to.parent(), store.parent()) {
@@ -237,24 +245,29 @@ pub fn backup_closed(
     let filled = copy::fill(&source, &mut target, &mut |pages, of| {
         progress(Progress::Copying { pages, of })
     });
-    filled.map_err(|stop| stopped(to, stop))?;
+    filled.map_err(|stop| stopped(&file, to, stop))?;
     drop(target);
-    complete(draft, to, copying, progress)
+    complete(draft, &file, to, copying, progress)
 }
 
 /// Gives a copy its name, once it is one file and was looked through.
 fn complete(
     draft: Draft,
+    store: &Path,
     to: &Path,
     copying: Copying,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Copied, BackupError> {
-    draft.seal().map_err(sealed)?;
+    draft.seal().map_err(|error| sealed(store, error))?;
     if copying.verify {
-        verify(&draft, progress)?;
+        verify(&draft, store, progress)?;
     }
     let bytes = fs::metadata(draft.path()).map(|metadata| metadata.len());
     let bytes = bytes.map_err(|source| io_error("look at", draft.path(), source))?;
+    // A quick copy is whole before anybody was asked whether it is still wanted.
+    if progress(Progress::Verifying).is_break() {
+        return Err(BackupError::Cancelled);
+    }
     match draft.finish(copying.replace) {
         // It came while the copy was being made.
         Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
@@ -296,6 +309,7 @@ impl Drop for UnderWay {
 /// Lets SQLite look through the copy; the indexes are left to a check.
 fn verify(
     draft: &Draft,
+    store: &Path,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<(), BackupError> {
     let connection = format::connect_quietly(draft.path()).map_err(|error| draft.error(&error))?;
@@ -319,12 +333,8 @@ fn verify(
     match checked {
         _ if is_cancelled => Err(BackupError::Cancelled),
         Ok(found) if found == "ok" => Ok(()),
-        Ok(reason) => Err(BackupError::Damaged {
-            reason: reason.replace('\n', " "),
-        }),
-        Err(error) => Err(BackupError::Damaged {
-            reason: error.to_string(),
-        }),
+        Ok(reason) => Err(damaged(store, reason.replace('\n', " "))),
+        Err(error) => Err(damaged(store, error.to_string())),
     }
 }
 
@@ -333,25 +343,30 @@ fn quick_check(connection: &Connection) -> rusqlite::Result<String> {
 }
 
 /// A copy that cannot be sealed is as damaged as its original.
-fn sealed(error: OpenError) -> BackupError {
+fn sealed(store: &Path, error: OpenError) -> BackupError {
     match error {
-        OpenError::Corrupt { reason, .. } => BackupError::Damaged { reason },
+        OpenError::Corrupt { reason, .. } => damaged(store, reason),
         error => error.into(),
     }
 }
 
-fn stopped(to: &Path, stop: Stop) -> BackupError {
+fn damaged(store: &Path, reason: String) -> BackupError {
+    BackupError::Damaged {
+        store: store.to_owned(),
+        reason,
+    }
+}
+
+fn stopped(store: &Path, to: &Path, stop: Stop) -> BackupError {
     match stop {
         Stop::Busy => BackupError::Busy,
         Stop::Cancelled => BackupError::Cancelled,
         Stop::Closed => BackupError::Closed,
-        Stop::Fault => BackupError::Fault,
+        Stop::Fault(reason) => BackupError::Fault { reason },
         Stop::Locked => BackupError::Locked,
         Stop::Restarted => BackupError::Restarted,
         // Of the copy nothing is read.
-        Stop::Sqlite(error) if is_damaged_file(&error) => BackupError::Damaged {
-            reason: error.to_string(),
-        },
+        Stop::Sqlite(error) if is_damaged_file(&error) => damaged(store, error.to_string()),
         Stop::Sqlite(error) => BackupError::Copy {
             file: to.to_owned(),
             reason: error.to_string(),

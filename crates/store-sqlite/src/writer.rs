@@ -186,6 +186,8 @@ struct Abort {
 
 /// That the connections must be opened anew.
 struct Fault {
+    /// Why, as the log and operators are told.
+    reason: String,
     /// Whom to wake afterwards.
     maybe_changed: Changed,
 }
@@ -249,7 +251,7 @@ impl Writer {
     /// Puts the connection back, and opens all anew where the work on it ended in a fault.
     fn give_back(&mut self, connection: Connection, worked: Result<(), Fault>) {
         self.setup.connection = Some(connection);
-        if let Err(Fault { maybe_changed }) = worked {
+        if let Err(Fault { maybe_changed, .. }) = worked {
             self.recover();
             // What is in doubt may have come out as written: let those who wait look.
             self.publish(&maybe_changed);
@@ -349,11 +351,15 @@ impl Writer {
         let writes = batch.len() as u64;
         let is_fault = roll_back(connection).is_err() || is_fault;
         self.note_failure(&error, writes, is_fault);
+        let reason = error.to_string();
         for job in batch {
             job.fail(error.clone());
         }
         if is_fault {
-            return Err(Fault { maybe_changed });
+            return Err(Fault {
+                reason,
+                maybe_changed,
+            });
         }
         Ok(())
     }

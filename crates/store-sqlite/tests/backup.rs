@@ -223,6 +223,7 @@ async fn names_that_cannot_be_a_backups_are_refused() {
     for name in own.chain([
         around,
         data.clone(),
+        above.path().join("copy.db/"),
         PathBuf::from("/"),
         PathBuf::from("/dev/null"),
     ]) {
@@ -272,11 +273,13 @@ async fn a_damaged_store_gives_no_backup() {
     fs::write(&file, &bytes).unwrap();
     let store = SqliteStore::open(&data, options()).unwrap();
     let to = above.path().join("copy.db");
-    let refused = backup(&store, &to, NEW);
+    let refused = backup(&store, &to, NEW).unwrap_err();
     assert!(
-        matches!(refused, Err(BackupError::Damaged { .. })),
+        matches!(&refused, BackupError::Damaged { store, .. } if *store == file),
         "{refused:?}"
     );
+    let told = refused.to_string();
+    assert!(told.contains(&file.display().to_string()), "{told}");
     assert_eq!(names(above.path()), ["data"]);
     let for_check = Copying {
         verify: false,

@@ -116,7 +116,10 @@ fn a_fault_of_the_store_ends_a_backup_and_leaves_nothing_of_it() {
     let failed = backup_with(&ground, || {
         written = Some(insert(store, 2, 1, Err(fault())));
     });
-    assert!(matches!(failed, Err(BackupError::Fault)), "{failed:?}");
+    assert!(
+        matches!(failed, Err(BackupError::Fault { .. })),
+        "{failed:?}"
+    );
     assert!(block(written.unwrap()).is_err());
     assert_eq!(names(dir), ["data"]);
     while block(store.register(account("bob"), None)).is_err() {}
@@ -160,6 +163,26 @@ fn a_backup_can_be_given_up() {
     assert!(matches!(failed, Err(BackupError::Cancelled)), "{failed:?}");
     assert_eq!(names(&dir), ["data"]);
     assert!(block(store.register(account("bob"), None)).is_ok());
+}
+
+#[test]
+fn a_copy_that_nobody_wants_any_more_gets_no_name_however_quick_it_was() {
+    let (dir, store, _) = store();
+    store.close();
+    for verify in [true, false] {
+        let (copying, to) = (Copying { verify, ..NEW }, dir.path().join("copy.db"));
+        let mut is_copied = false;
+        let failed = backup_closed(&dir.path().join("data"), &to, copying, &mut |progress| {
+            is_copied |= progress == Progress::Verifying;
+            if is_copied {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
+        assert!(matches!(failed, Err(BackupError::Cancelled)), "{failed:?}");
+        assert_eq!(names(&dir), ["data"]);
+    }
 }
 
 #[test]

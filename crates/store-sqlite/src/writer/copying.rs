@@ -33,8 +33,8 @@ pub(crate) enum Stop {
     Busy,
     Cancelled,
     Closed,
-    /// The store's own files failed.
-    Fault,
+    /// The store's own files failed, for this reason.
+    Fault(String),
     /// Another program has the database locked.
     Locked,
     /// Too many batches were rolled back on the way, each of which makes SQLite begin again.
@@ -110,8 +110,9 @@ impl Writer {
         if let Ok(job) = self.jobs.try_recv()
             && let Err(fault) = self.serve_on(connection, job)
         {
+            let reason = fault.reason.clone();
             *copying.worked = Err(fault);
-            return Err(Stop::Fault);
+            return Err(Stop::Fault(reason));
         }
         while let Ok(control) = self.setup.control.try_recv() {
             match control {

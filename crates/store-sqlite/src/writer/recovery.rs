@@ -22,15 +22,13 @@ impl Writer {
         self.setup.counters.outages.fetch_add(1, Ordering::Relaxed);
         let mut wait_ms = limit::REOPEN_WAIT_MS_MIN;
         loop {
-            match self.mend() {
-                Ok(()) => {
-                    self.setup.cache.clear();
-                    self.outage.mend(Instant::now());
-                    return;
-                }
-                Err(failure) => self.outage.go_on(Instant::now(), &failure),
-            }
-            self.refuse_writes(Duration::from_millis(wait_ms));
+            let Err(failure) = self.mend() else {
+                self.setup.cache.clear();
+                self.outage.mend(Instant::now());
+                return;
+            };
+            self.outage.go_on(Instant::now(), &failure);
+            self.refuse_writes(Duration::from_millis(wait_ms), &failure);
             if self.state != State::Serving {
                 self.state = State::Broken;
                 return;
@@ -110,8 +108,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Refuses what comes for `wait`.
-    fn refuse_writes(&mut self, wait: Duration) {
+    /// Refuses what comes for `wait`, and says why.
+    pub(super) fn refuse_writes(&mut self, wait: Duration, failure: &Failure) {
         let until = Instant::now() + wait;
         loop {
             match self.jobs.recv_deadline(until) {
@@ -122,7 +120,7 @@ impl Writer {
                     let failed = &self.setup.counters.writes_failed;
                     failed.fetch_add(writes, Ordering::Relaxed);
                     for job in batch {
-                        job.fail(StoreError::Unavailable("the disk failed".to_owned()));
+                        job.fail(StoreError::Unavailable(failure.to_string()));
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => break,
@@ -131,7 +129,7 @@ impl Writer {
         }
         while let Ok(control) = self.setup.control.try_recv() {
             match control {
-                Control::Backup(order) => order.refuse(Stop::Fault),
+                Control::Backup(order) => order.refuse(Stop::Fault(failure.to_string())),
                 Control::Checkpoint => self.log.checkpoint_ended(),
                 Control::Close => self.state = State::Closing,
             }

@@ -13,7 +13,7 @@ use kitbag_testkit::gate::in_time;
 use rusqlite::types::FromSql;
 use tempfile::{TempDir, tempdir};
 
-use super::{Control, Counters, Setup, State, Tx, Weight, WriteQueue, Writer, writer};
+use super::{Control, Counters, Order, Setup, State, Stop, Tx, Weight, WriteQueue, Writer, writer};
 use crate::cache::Cache;
 use crate::checkpoint;
 use crate::connections::Connections;
@@ -341,6 +341,31 @@ async fn after_a_full_disk_the_files_are_opened_anew() {
     bench.step();
     again.await.unwrap();
     assert_eq!(bench.users(), ["large"]);
+}
+
+#[tokio::test]
+async fn while_the_disk_is_full_writes_and_backups_hear_that_it_is() {
+    let mut bench = Bench::new(options());
+    let waiting = bench.add("waiting");
+    let (ended, end) = bounded(1);
+    let order = Order {
+        target: rusqlite::Connection::open_in_memory().unwrap(),
+        progress: bounded(1).0,
+        is_cancelled: Arc::default(),
+        ended,
+    };
+    let order = Control::Backup(Box::new(order));
+    bench.control.send(order).unwrap();
+    let full = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+    let text = "database or disk is full".to_owned();
+    let full = Failure::Sql(rusqlite::Error::SqliteFailure(full, Some(text)));
+    bench.writer.refuse_writes(Duration::ZERO, &full);
+    let refused = waiting.await.unwrap_err().to_string();
+    assert!(refused.contains("database or disk is full"), "{refused}");
+    let Err(Stop::Fault(reason)) = end.recv().unwrap() else {
+        panic!("no backup is made");
+    };
+    assert_eq!(reason, "database or disk is full");
 }
 
 /// Begins to write as another program.
