@@ -10,7 +10,7 @@ use crate::system::SystemRandom;
 /// Opens the data; where no server name was given, that of the data is good.
 pub(crate) fn open(config: &Config) -> Result<(SqliteStore, ServerName)> {
     let server_name = config.server_name()?;
-    let is_given = config.server_name != Config::default().server_name;
+    let is_given = given_server_name(config)?.is_some();
     let (opened, server_name) = match try_open(config, &server_name) {
         Err(OpenError::OtherServerName { stored, .. }) if !is_given => {
             let stored = ServerName::parse(stored)?;
@@ -25,6 +25,12 @@ pub(crate) fn open(config: &Config) -> Result<(SqliteStore, ServerName)> {
         error => advise(error),
     })?;
     Ok((store, server_name))
+}
+
+/// Returns the server name, where another than the usual one was given.
+pub(crate) fn given_server_name(config: &Config) -> Result<Option<ServerName>> {
+    let is_given = config.server_name != Config::default().server_name;
+    is_given.then(|| config.server_name()).transpose()
 }
 
 /// Checks that there are data, since opening would make some.

@@ -9,19 +9,22 @@ use kitbag_store_sqlite::{OpenError, RestoreError, Restored, Restoring, restore}
 use crate::backup::size;
 use crate::cli::RestoreArguments;
 use crate::config::Config;
+use crate::data;
 use crate::output::say;
 use crate::system::{SystemClock, SystemRandom, stamp};
 
 pub(crate) fn run(arguments: &RestoreArguments) -> Result<()> {
-    let dir = Config::load(&arguments.config)?.data;
+    let config = Config::load(&arguments.config)?;
+    let dir = &config.data;
     let restoring = Restoring {
         replace: arguments.replace,
         stamp: stamp(SystemClock.now_ms()),
         epoch_seed: SystemRandom.number(),
+        server_name: data::given_server_name(&config)?,
     };
-    let restored = restore(&arguments.file, &dir, &restoring).map_err(advise)?;
+    let restored = restore(&arguments.file, dir, &restoring).map_err(advise)?;
     // It is done, whoever hears of it.
-    say(text(&dir, &restored).as_bytes()).ok();
+    say(text(dir, &restored).as_bytes()).ok();
     Ok(())
 }
 
@@ -46,6 +49,12 @@ fn advise(error: RestoreError) -> anyhow::Error {
         }
         RestoreError::InUse { .. } => {
             anyhow!("{error}; `kitbag backup` makes a backup of it")
+        }
+        RestoreError::OtherServer { .. } => {
+            anyhow!(
+                "{error}; to restore it nevertheless, name an empty directory with --data, and its \
+                 own server with --server-name"
+            )
         }
         RestoreError::Open(error @ OpenError::Locked { .. }) => {
             anyhow!("{error}; stop that first")

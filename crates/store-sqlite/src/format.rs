@@ -203,12 +203,17 @@ pub(crate) fn connect_quietly(file: &Path) -> rusqlite::Result<Connection> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         Connection::open_with_flags(file, flags)?
     } else {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let uri = immutable_uri(file);
-        Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)?
+        connect_immutably(file)?
     };
     set_up(&connection, Role::Read, Durability::Full)?;
     Ok(connection)
+}
+
+/// Opens the file alone, for reading, whatever lies beside it.
+pub(crate) fn connect_immutably(file: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let uri = immutable_uri(file);
+    Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)
 }
 
 /// What SQLite puts beside a database, and what belongs to it while it has bytes.

@@ -21,6 +21,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use kitbag_domain::ServerName;
 use rusqlite::Connection;
 use thiserror::Error;
 
@@ -51,6 +52,8 @@ pub struct Restoring {
     pub stamp: String,
     /// Random; becomes the epoch, so that every sync token of before is answered in full.
     pub epoch_seed: u64,
+    /// Whose backup it must be; without it, that of the store that is there.
+    pub server_name: Option<ServerName>,
 }
 
 /// How a restoring ended.
@@ -84,6 +87,14 @@ pub enum RestoreError {
     Own {
         /// The file.
         file: PathBuf,
+    },
+    /// The backup has the accounts of another server, which could not be opened there.
+    #[error("the backup is of server `{found}`, not `{wanted}`")]
+    OtherServer {
+        /// The server whose accounts it holds.
+        found: String,
+        /// The server of the store that is there, or that was wanted.
+        wanted: String,
     },
     /// It failed too late: the backup is to come in the place of the store.
     #[error("the restoring is not completed, but it is decided: the next start completes it")]
@@ -159,12 +170,14 @@ fn restore_locked(
     let draft = dir.join(DRAFT);
     let prepared = copy(backup, &draft)
         .and_then(|()| hand_over(dir, &draft))
-        .and_then(|()| prepare(&backup.file, &draft, restoring.epoch_seed));
+        .and_then(|()| prepare(&backup.file, &draft, restoring.epoch_seed))
+        .map_err(RestoreError::from)
+        .and_then(|found| check_server(found, &place, restoring));
     let server_name = match prepared {
         Ok(server_name) => server_name,
         Err(error) => {
             remove_draft(dir)?;
-            return Err(error.into());
+            return Err(error);
         }
     };
     let bytes = fs::metadata(&draft).map(|metadata| metadata.len());
@@ -335,6 +348,30 @@ fn prepare(from: &Path, draft: &Path, epoch_seed: u64) -> Result<String, OpenErr
     let synced = written.and_then(|()| files::sync(&File::open(draft)?, draft));
     synced.map_err(|source| io_error("sync", draft, source))?;
     Ok(server_name)
+}
+
+/// Checks that the backup is that of the wanted server, and of the one whose store is there.
+fn check_server(
+    found: String,
+    place: &Path,
+    restoring: &Restoring,
+) -> Result<String, RestoreError> {
+    let wanted = restoring.server_name.as_ref().map(ToString::to_string);
+    for wanted in [wanted, server_there(place)].into_iter().flatten() {
+        if wanted != found {
+            return Err(RestoreError::OtherServer { found, wanted });
+        }
+    }
+    Ok(found)
+}
+
+/// Returns whose the store is that is there; a damaged one need not be able to say it.
+///
+/// Its log and its journal are left alone. The name is as old as the file.
+fn server_there(place: &Path) -> Option<String> {
+    let connection = format::connect_immutably(place).ok()?;
+    let sql = "SELECT server_name FROM store WHERE id = 1";
+    connection.query_row(sql, [], |row| row.get(0)).ok()
 }
 
 /// Returns the server's name, where the store says it.

@@ -56,6 +56,7 @@ fn put_back(from: &Path, dir: &Path, stamp: &str, replace: bool) -> Result<Resto
         replace,
         stamp: stamp.to_owned(),
         epoch_seed: 8,
+        server_name: None,
     };
     restore(from, dir, &restoring)
 }
@@ -104,6 +105,34 @@ async fn a_restored_store_whose_database_is_gone_is_not_made_anew() {
     let refused = SqliteStore::open(&dir, options()).err();
     let is_told = matches!(refused, Some(OpenError::Corrupt { .. }));
     assert!(is_told, "{refused:?}");
+}
+
+#[tokio::test]
+async fn what_is_another_servers_does_not_come_in_the_place_of_a_store() {
+    let (above, dir, copy) = ground().await;
+    let other = above.path().join("other");
+    let server_name = ServerName::parse("example.org").unwrap();
+    drop(SqliteStore::open(&other, Options::new(server_name.clone(), 7)).unwrap());
+    let before = everything(&dir);
+    let refused = put_back(&other.join("kitbag.db"), &dir, "now", true).unwrap_err();
+    let said = "the backup is of server `example.org`, not `localhost`";
+    assert_eq!(refused.to_string(), said);
+    assert_eq!(everything(&dir), before);
+    // Nor where another is wanted.
+    let restoring = Restoring {
+        replace: false,
+        stamp: "now".to_owned(),
+        epoch_seed: 8,
+        server_name: Some(server_name),
+    };
+    let new = above.path().join("new");
+    let refused = restore(&copy, &new, &restoring).unwrap_err();
+    let said = "the backup is of server `localhost`, not `example.org`";
+    assert_eq!(refused.to_string(), said);
+    assert!(!new.try_exists().unwrap());
+    // What cannot say whose it is can be replaced.
+    fs::write(dir.join("kitbag.db"), "nothing").unwrap();
+    put_back(&other.join("kitbag.db"), &dir, "now", true).unwrap();
 }
 
 #[tokio::test]

@@ -44,6 +44,7 @@ fn restoring() -> Restoring {
         replace: false,
         stamp: "again".to_owned(),
         epoch_seed: 3,
+        server_name: None,
     }
 }
 
