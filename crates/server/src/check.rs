@@ -15,6 +15,7 @@ use crate::admin::{Command, Reply, socket};
 use crate::backup;
 use crate::cli::CheckArguments;
 use crate::config::Config;
+use crate::data;
 use crate::output::say;
 use crate::system::{SystemClock, SystemRandom, stamp};
 
@@ -62,7 +63,7 @@ fn check(dir: &Path) -> Result<Report> {
         Err(unfinished @ OpenError::Unfinished { .. }) => {
             bail!("{unfinished}: the next start of the server completes it, or --repair does")
         }
-        report => Ok(report?),
+        report => report.map_err(advise),
     }
 }
 
@@ -95,7 +96,15 @@ fn mend(dir: &Path) -> Result<Mended> {
         Err(error @ OpenError::Locked { .. }) => {
             bail!("{error}: stop it first, since --repair needs the data for itself")
         }
-        mended => Ok(mended?),
+        mended => mended.map_err(advise),
+    }
+}
+
+/// Says what a check cannot do more about.
+fn advise(error: OpenError) -> anyhow::Error {
+    match error {
+        OpenError::NotADatabase { .. } => data::advise(error),
+        error => error.into(),
     }
 }
 

@@ -62,7 +62,11 @@ fn try_open(config: &Config, server_name: &ServerName) -> Result<SqliteStore, Op
 /// Says what an operator can do about it.
 pub(crate) fn advise(error: OpenError) -> anyhow::Error {
     match error {
-        OpenError::Corrupt { .. } | OpenError::NotADatabase { .. } => anyhow!(
+        OpenError::NotADatabase { .. } => anyhow!(
+            "{error}; nothing was changed: `kitbag restore FILE --replace` puts a backup in its \
+             place"
+        ),
+        OpenError::Corrupt { .. } => anyhow!(
             "{error}; nothing was changed: `kitbag check` looks through it, and `kitbag restore \
              FILE --replace` puts a backup in its place"
         ),

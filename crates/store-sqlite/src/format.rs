@@ -328,6 +328,19 @@ impl Header {
     }
 }
 
+/// Reads from the first bytes of a database of Kitbag how long the whole file is, where they tell.
+pub(crate) fn whole_bytes(start: &[u8]) -> Option<u64> {
+    let number = |at: usize| Some(u32::from_be_bytes(*start.get(at..)?.first_chunk()?));
+    let header = Header::of_bytes(start)?;
+    // A program that did not count the pages left another number of its change beside the count.
+    let is_told = header.application_id == APPLICATION_ID && number(24)? == number(92)?;
+    let page_bytes = match u16::from_be_bytes(*start.get(16..)?.first_chunk()?) {
+        1 => 65_536,
+        page_bytes => u64::from(page_bytes),
+    };
+    is_told.then_some(page_bytes * u64::from(number(28)?))
+}
+
 /// Leads the file from `version` through `migrations`, inside the caller's transaction.
 pub(crate) fn migrate(
     connection: &Connection,

@@ -1,7 +1,7 @@
 //! From a directory to an open database: lock, file, format, identity.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use kitbag_domain::ServerName;
@@ -243,6 +243,25 @@ fn check_kept(file: &Path) -> Result<(), OpenError> {
     })
 }
 
+/// Checks that a database of Kitbag is as long as it says, where no log or journal has the rest.
+pub(crate) fn check_whole(file: &Path) -> Result<(), OpenError> {
+    if format::has_companion(file) {
+        return Ok(());
+    }
+    let mut start = Vec::new();
+    let read = File::open(file).and_then(|file| file.take(100).read_to_end(&mut start));
+    read.map_err(|source| io_error("read", file.to_owned(), source))?;
+    let whole_bytes = format::whole_bytes(&start).unwrap_or(0);
+    let bytes = length(file)?.unwrap_or(0);
+    if bytes < whole_bytes {
+        return Err(OpenError::Corrupt {
+            file: file.to_owned(),
+            reason: format!("it is cut short: {bytes} bytes of {whole_bytes}"),
+        });
+    }
+    Ok(())
+}
+
 /// Returns the length of a file, where it is there.
 fn length(file: &Path) -> Result<Option<u64>, OpenError> {
     match fs::metadata(file) {
@@ -303,6 +322,7 @@ pub(crate) fn quietly(file: &Path) -> Result<(Connection, Header), OpenError> {
             reason: "it is empty".to_owned(),
         });
     }
+    check_whole(file)?;
     let failed = |error: rusqlite::Error| sqlite_error(file, &error);
     let connection = format::connect_quietly(file).map_err(failed)?;
     let header = Header::read(&connection).map_err(failed)?;
@@ -382,6 +402,7 @@ fn look_first(file: &Path, migrations: &[Migration]) -> Result<(), OpenError> {
     if length(file)?.unwrap_or(0) == 0 || format::has_companion(file) {
         return Ok(());
     }
+    check_whole(file)?;
     let failed = |error: rusqlite::Error| sqlite_error(file, &error);
     let connection = format::connect_quietly(file).map_err(failed)?;
     let header = Header::read(&connection).map_err(failed)?;

@@ -217,7 +217,8 @@ fn check_beginning(from: &Path) -> Result<(), OpenError> {
     let header = Header::of_bytes(&bytes).ok_or_else(|| OpenError::NotADatabase {
         file: from.to_owned(),
     })?;
-    open::check_header(header, from, format::MIGRATIONS).map(drop)
+    open::check_header(header, from, format::MIGRATIONS)?;
+    open::check_whole(from)
 }
 
 /// Checks that no store works on the file; holds its lock, where it has one.
@@ -454,18 +455,6 @@ fn free(dir: &Path, stamp: &str) -> Result<PathBuf, OpenError> {
     Ok(ready)
 }
 
-/// Returns a name that nothing has, for a copy: two mendings may come within a second.
-pub(crate) fn free_beside(file: &Path) -> Result<PathBuf, OpenError> {
-    let mut free = file.to_owned();
-    for number in 2.. {
-        if !is_named(&free)? {
-            break;
-        }
-        free = format::beside(file, &format!("-{number}"));
-    }
-    Ok(free)
-}
-
 /// Gives the copy another name, where what is there cannot be set aside under that of this one.
 fn with_free_aside(dir: &Path, ready: PathBuf) -> Result<PathBuf, OpenError> {
     let place = dir.join(DATABASE_FILE);
@@ -567,7 +556,7 @@ fn stamp(ready: &Path) -> &str {
 }
 
 /// Tells whether something has that name, also a link to nowhere.
-fn is_named(path: &Path) -> Result<bool, OpenError> {
+pub(crate) fn is_named(path: &Path) -> Result<bool, OpenError> {
     match fs::symlink_metadata(path) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

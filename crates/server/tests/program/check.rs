@@ -109,4 +109,6 @@ fn what_cannot_be_checked_has_a_code_of_its_own() {
         ended.stderr.contains("data/kitbag.db` is not a database"),
         "{ended:?}"
     );
+    let advice = "`kitbag restore FILE --replace` puts a backup in its place";
+    assert!(ended.stderr.contains(advice), "{ended:?}");
 }

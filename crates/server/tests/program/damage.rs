@@ -53,9 +53,10 @@ fn what_cannot_be_opened_is_named_and_left_alone() {
     let sound = database(dir.path());
     let file = dir.path().join("data/kitbag.db");
     let damaged = ["`data/kitbag.db` is damaged", "nothing was changed", ADVICE];
+    let short = ["is damaged: it is cut short: ", "nothing was changed", ADVICE];
     let foreign = [
         "`data/kitbag.db` is not a database of Kitbag",
-        "nothing was changed",
+        "nothing was changed: `kitbag restore FILE --replace` puts a backup in its place",
     ];
     let newer = [
         "`data/kitbag.db` has format 2; this Kitbag knows up to 1",
@@ -67,13 +68,13 @@ fn what_cannot_be_opened_is_named_and_left_alone() {
         (
             "cut to its first page",
             sound[..PAGE].to_owned(),
-            &damaged,
+            &short,
             1,
         ),
         (
             "cut by a page",
             sound[..sound.len() - PAGE].to_owned(),
-            &damaged,
+            &short,
             1,
         ),
         (
@@ -114,6 +115,9 @@ fn what_cannot_be_opened_is_named_and_left_alone() {
         let before = names(&dir.path().join("data"));
         let served = run(dir.path(), &SERVE);
         assert_said(&served, 1, said);
+        // A check that can say no more is no advice.
+        let is_checkable = served.stderr.contains("`kitbag check` looks through it");
+        assert_eq!(is_checkable, checked == 1, "{what}: {served:?}");
         assert_eq!(served.stderr.lines().count(), 1, "{what}: {served:?}");
         assert_said(&run(dir.path(), &CHECK), checked, &[]);
         assert!(fs::read(&file).unwrap() == bytes, "{what}: it is as it was");

@@ -10,7 +10,7 @@ use super::{Kind, Report, examine_file};
 use crate::checkpoint::Checkpoints;
 use crate::copy::Draft;
 use crate::error::Failure;
-use crate::format::{Role, Source};
+use crate::format::{self, Role, Source};
 use crate::open::{self, OpenError, sqlite_error};
 use crate::restore::{self, BEFORE_REPAIR};
 use crate::rows::int;
@@ -66,7 +66,7 @@ pub(super) fn mend(file: &Path, before: Report, mending: &Mending) -> Result<Men
         return Ok(Mended::nothing(before));
     }
     let name = format!("{BEFORE_REPAIR}{}", mending.stamp);
-    let copy = restore::free_beside(&file.with_file_name(name))?;
+    let copy = free(&file.with_file_name(name))?;
     let source = Source::plain(file.to_owned());
     let connection = source.connect(Role::Write);
     let connection = connection.map_err(|error| sqlite_error(file, &error))?;
@@ -82,6 +82,18 @@ pub(super) fn mend(file: &Path, before: Report, mending: &Mending) -> Result<Men
         mends,
         after: examine_file(file)?,
     })
+}
+
+/// Returns a name that nothing has, for a copy: two mendings may come within a second.
+fn free(file: &Path) -> Result<PathBuf, OpenError> {
+    let mut free = file.to_owned();
+    for number in 2.. {
+        if !restore::is_named(&free)? {
+            break;
+        }
+        free = format::beside(file, &format!("-{number}"));
+    }
+    Ok(free)
 }
 
 fn mend_behind_copy(

@@ -531,6 +531,11 @@ async fn a_file_cut_short_is_found_and_left_alone() {
         fs::write(ground.file(), &bytes[..length]).unwrap();
         let report = ground.check();
         assert!(report.is_damaged(), "{length} bytes: {report:?}");
+        let said = match length {
+            0 => "it is empty, but a store was made in this directory".to_owned(),
+            _ => format!("it is cut short: {length} bytes of {}", bytes.len()),
+        };
+        assert_eq!(shown(&report), [format!("damage - {said}")]);
         assert_eq!(fs::read(ground.file()).unwrap(), &bytes[..length]);
     }
 }
