@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf, absolute};
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use kitbag_store_sqlite::{BackupError, OpenError, backup_closed};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -77,7 +77,7 @@ fn copy_here(config: &Config, order: Order, display: &mut Display) -> Result<Rep
     runtime.block_on(async {
         let mut interrupted = pin!(interruption()?);
         let mut copying = copying::start_with(order, move |to, copying, progress| {
-            backup_closed(&dir, to, copying, progress).map_err(advise)
+            backup_closed(&dir, to, copying, progress).map_err(advise_here)
         });
         loop {
             tokio::select! {
@@ -129,13 +129,24 @@ fn is_ignored(signal: SignalKind) -> bool {
     ignored.is_some_and(|mask| mask & bit != 0)
 }
 
-fn advise(error: BackupError) -> anyhow::Error {
+/// Says what an operator can do about it.
+pub(crate) fn advise(error: BackupError) -> anyhow::Error {
+    match error {
+        BackupError::Exists { .. } => anyhow!("{error}; --force replaces it"),
+        BackupError::Fault { .. } => anyhow!(
+            "{error}; mend that, as by making room on the disk, or stop the server and do it then"
+        ),
+        error => error.into(),
+    }
+}
+
+fn advise_here(error: BackupError) -> anyhow::Error {
     match error {
         BackupError::Write(error @ OpenError::Locked { .. }) => {
             anyhow::Error::new(error).context("a server uses the data and does not answer")
         }
         BackupError::Write(error) => data::advise(error),
-        error => error.into(),
+        error => advise(error),
     }
 }
 
@@ -154,7 +165,9 @@ impl Display {
     }
 
     fn show(&mut self, far: Far) {
-        if !self.is_terminal {
+        // Before the first step nobody knows of how much.
+        let is_known = !matches!(far, Far::Copying { of: 0, .. });
+        if !self.is_terminal || !is_known {
             return;
         }
         self.is_shown = true;
@@ -194,6 +207,12 @@ pub(crate) fn size(bytes: u64) -> String {
     }
 }
 
+/// Returns a path as one word of a shell.
+fn quoted(path: &Path) -> String {
+    let path = path.display().to_string();
+    format!("'{}'", path.replace('\'', r"'\''"))
+}
+
 /// What was done.
 struct Done<'a> {
     file: &'a Path,
@@ -211,14 +230,19 @@ struct Json {
 impl Done<'_> {
     fn write_text(&self, out: &mut impl Write, dir: &Path) -> Result<()> {
         let (bytes, seconds) = (size(self.bytes), self.took.as_secs_f64());
-        let (file, dir) = (self.file.display(), dir.display());
-        writeln!(out, "backed up {bytes} in {seconds:.1} s to `{file}`")?;
+        let (file, dir) = (self.file, absolute(dir)?);
+        writeln!(
+            out,
+            "backed up {bytes} in {seconds:.1} s to `{}`",
+            file.display()
+        )?;
         writeln!(
             out,
             "It holds all that the data hold, hashes of passwords too: keep it as closely."
         )?;
         writeln!(out, "To put it back, stop the server, then:")?;
-        writeln!(out, "  kitbag restore '{file}' --data '{dir}' --replace")?;
+        let (file, dir) = (quoted(file), quoted(&dir));
+        writeln!(out, "  kitbag restore {file} --data {dir} --replace")?;
         Ok(())
     }
 
@@ -248,5 +272,17 @@ mod tests {
         ] {
             assert_eq!(size(bytes), expected);
         }
+    }
+
+    #[test]
+    fn before_the_size_is_known_nothing_is_shown() {
+        let mut display = Display {
+            is_terminal: true,
+            is_shown: false,
+        };
+        display.show(Far::Copying { bytes: 0, of: 0 });
+        assert!(!display.is_shown);
+        display.show(Far::Copying { bytes: 0, of: 1 });
+        assert!(display.is_shown);
     }
 }

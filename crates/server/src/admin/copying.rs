@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::Reply;
+use crate::backup;
 
 /// A copy that is to be made.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -59,7 +60,7 @@ type Tell<'a> = dyn FnMut(Progress) -> ControlFlow<()> + 'a;
 /// Starts to copy, on a thread that may block.
 pub(crate) fn start(store: Arc<SqliteStore>, order: Order) -> Started {
     start_with(order, move |to, copying, progress| {
-        Ok(store.backup(to, copying, progress)?)
+        store.backup(to, copying, progress).map_err(backup::advise)
     })
 }
 

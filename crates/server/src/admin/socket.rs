@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use serde::Serialize;
 use tokio::io::{
     AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _,
@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 use tokio::time;
 use tracing::warn;
 
-use super::copying::{self, Far, Order};
+use super::copying::{self, Far, Order, Started};
 use super::{Admin, Command, Reply};
 
 /// The name of the socket in the data directory.
@@ -34,6 +34,8 @@ const COMMAND_BYTES_MAX: u64 = 64 * 1024;
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a command line waits for the answer, or the next line of one.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
+/// After how long without an answer a command line says so, and waits on.
+const LATE: Duration = Duration::from_secs(5);
 /// How often is told how far a long command is: for people who watch, and for the time-out above.
 const FAR_PERIOD: Duration = Duration::from_millis(250);
 /// Commands that are carried out at once: a backup must not hold up an operator's other commands.
@@ -108,10 +110,7 @@ async fn answer(stream: UnixStream, admin: &Admin) -> Result<()> {
     time::timeout(COMMAND_TIMEOUT, reader.read_line(&mut line)).await??;
     let reply = match serde_json::from_str::<Command>(&line) {
         Ok(Command::Backup { order }) => {
-            match copy(&mut reader.into_inner(), &mut writer, admin, order).await? {
-                Some(reply) => reply,
-                None => return Ok(()),
-            }
+            return back_up(&mut reader.into_inner(), &mut writer, admin, order).await;
         }
         Ok(Command::Accounts(command)) => admin.run(command).await,
         // The text of the error could quote the command, and that a password.
@@ -122,28 +121,58 @@ async fn answer(stream: UnixStream, admin: &Admin) -> Result<()> {
     write(&mut writer, &reply).await
 }
 
-/// Copies the store and tells how far it is; `None` where the caller left, which gives it up.
+/// Copies the store and answers, where the caller is still there.
+async fn back_up(
+    reader: &mut (impl AsyncRead + Unpin),
+    writer: &mut (impl AsyncWrite + Unpin),
+    admin: &Admin,
+    order: Order,
+) -> Result<()> {
+    // What was made to be looked through is of no use to anyone else.
+    let scratch = (!order.verify).then(|| order.file.clone());
+    let (reply, mut heard) = copy(reader, writer, admin, order).await?;
+    if heard.is_ok() {
+        heard = write(writer, &reply).await;
+    }
+    if heard.is_err()
+        && matches!(reply, Reply::BackedUp { .. })
+        && let Some(file) = scratch
+    {
+        std::fs::remove_file(file)?;
+    }
+    heard
+}
+
+/// Copies the store and tells how far it is; a caller who does not hear it gives it up.
+///
+/// Returns when nothing is written any more.
 async fn copy(
     reader: &mut (impl AsyncRead + Unpin),
     writer: &mut (impl AsyncWrite + Unpin),
     admin: &Admin,
     order: Order,
-) -> Result<Option<Reply>> {
-    let mut copying = copying::start(Arc::clone(&admin.store), order);
+) -> Result<(Reply, Result<()>)> {
+    let Started { told, mut ended } = copying::start(Arc::clone(&admin.store), order);
     let mut period = time::interval(FAR_PERIOD);
     let mut nothing = [0];
-    loop {
+    let left = loop {
         tokio::select! {
-            ended = &mut copying.ended => return Ok(Some(ended?)),
+            ended = &mut ended => return Ok((ended?, Ok(()))),
             _ = period.tick() => {
-                let far = *copying.told.borrow();
-                write(writer, &Reply::Far { far }).await?;
+                let far = *told.borrow();
+                if let Err(error) = write(writer, &Reply::Far { far }).await {
+                    break error;
+                }
             }
-            read = reader.read(&mut nothing) => if read? == 0 {
-                return Ok(None);
+            read = reader.read(&mut nothing) => match read {
+                Ok(0) => break anyhow!("the caller of a backup left"),
+                Ok(_) => {}
+                Err(error) => break error.into(),
             },
         }
-    }
+    };
+    drop(told);
+    Ok((ended.await?, Err(left)))
 }
 
 async fn write(writer: &mut (impl AsyncWrite + Unpin), reply: &Reply) -> Result<()> {
@@ -163,10 +192,10 @@ pub(crate) fn send(dir: &Path, command: &impl Serialize) -> Result<Option<Reply>
 pub(crate) fn exchange(
     dir: &Path,
     command: &impl Serialize,
-    mut tell: impl FnMut(Far),
+    tell: impl FnMut(Far),
 ) -> Result<Option<Reply>> {
     let path = dir.join(FILE);
-    let mut stream = match BlockingUnixStream::connect(&path) {
+    let stream = match BlockingUnixStream::connect(&path) {
         Ok(stream) => stream,
         Err(error)
             if matches!(
@@ -181,22 +210,50 @@ pub(crate) fn exchange(
             return Err(error).with_context(|| format!("cannot connect to `{}`", path.display()));
         }
     };
-    stream.set_read_timeout(Some(REPLY_TIMEOUT))?;
+    converse(stream, command, LATE, tell, || {
+        let (late, most) = (LATE.as_secs(), REPLY_TIMEOUT.as_secs());
+        eprintln!("kitbag: the server has not answered for {late} s; waiting up to {most} s more");
+    })
+    .map(Some)
+}
+
+/// Sends a command and waits for its answer; says once where that is late.
+fn converse(
+    mut stream: BlockingUnixStream,
+    command: &impl Serialize,
+    late: Duration,
+    mut tell: impl FnMut(Far),
+    say_late: impl FnOnce(),
+) -> Result<Reply> {
+    stream.set_read_timeout(Some(late))?;
     let mut line = serde_json::to_vec(command)?;
     line.push(b'\n');
     stream.write_all(&line)?;
     let mut stream = BufReader::new(stream);
+    let mut say_late = Some(say_late);
     loop {
-        let mut reply = String::new();
-        let read = stream.read_line(&mut reply);
+        let mut reply = Vec::new();
+        let mut read = stream.read_until(b'\n', &mut reply);
+        if read.as_ref().is_err_and(is_late)
+            && let Some(say_late) = say_late.take()
+        {
+            say_late();
+            // From now on for every line of the answer.
+            stream.get_ref().set_read_timeout(Some(REPLY_TIMEOUT))?;
+            read = stream.read_until(b'\n', &mut reply);
+        }
         if read.context("the server did not answer")? == 0 {
             bail!("the server ended before it answered");
         }
-        match serde_json::from_str(&reply).context("the server's answer is not readable")? {
+        match serde_json::from_slice(&reply).context("the server's answer is not readable")? {
             Reply::Far { far } => tell(far),
-            reply => return Ok(Some(reply)),
+            reply => return Ok(reply),
         }
     }
+}
+
+fn is_late(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
 #[cfg(test)]
@@ -222,8 +279,7 @@ mod tests {
     /// A served socket in a directory, whose store copies slowly and says when it begins.
     async fn slow_admin() -> (TempDir, Receiver<()>) {
         let dir = tempfile::tempdir().unwrap();
-        let server_name = ServerName::parse("localhost").unwrap();
-        let mut options = Options::new(server_name.clone(), 1);
+        let mut options = Options::new(ServerName::parse("localhost").unwrap(), 1);
         let (begins, begun) = channel();
         let (_never, pause) = channel::<()>();
         let pause = Mutex::new((pause, _never));
@@ -233,7 +289,8 @@ mod tests {
                 pause.lock().unwrap().0.recv_timeout(STEP).ok();
             }
         }));
-        let store = SqliteStore::open(&dir.path().join("data"), options).unwrap();
+        let admin = admin(&dir, options);
+        let store = Arc::clone(&admin.store);
         let user = UserId::parse("@alice:localhost").unwrap();
         let account = NewAccount {
             user: user.clone(),
@@ -246,14 +303,19 @@ mod tests {
             .add_filter(&user, Guard::Account, filter)
             .await
             .unwrap();
-        let admin = Admin {
+        tokio::spawn(serve(bind(dir.path()).unwrap().unwrap(), admin));
+        (dir, begun)
+    }
+
+    fn admin(dir: &TempDir, options: Options) -> Admin {
+        let server_name = options.server_name.clone();
+        let store = SqliteStore::open(&dir.path().join("data"), options).unwrap();
+        Admin {
             store: Arc::new(store),
             clock: Arc::new(SystemClock),
             passwords: Passwords::new(1, Arc::new(SystemRandom)).unwrap(),
             server_name,
-        };
-        tokio::spawn(serve(bind(dir.path()).unwrap().unwrap(), admin));
-        (dir, begun)
+        }
     }
 
     fn backup(dir: &TempDir) -> Command {
@@ -289,6 +351,49 @@ mod tests {
             assert!(started.elapsed() < PATIENCE);
             tokio::task::yield_now().await;
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn of_a_copy_whose_caller_was_gone_before_it_began_nothing_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options::new(ServerName::parse("localhost").unwrap(), 1);
+        let admin = admin(&dir, options);
+        let Command::Backup { mut order } = backup(&dir) else {
+            panic!("a backup is ordered");
+        };
+        for verify in [true, false] {
+            order.verify = verify;
+            let command = Command::Backup {
+                order: order.clone(),
+            };
+            let (mut caller, server) = UnixStream::pair().unwrap();
+            let mut line = serde_json::to_vec(&command).unwrap();
+            line.push(b'\n');
+            caller.write_all(&line).await.unwrap();
+            drop(caller);
+            answer(server, &admin).await.unwrap_err();
+            assert!(copies(&dir).is_empty(), "{verify}: {:?}", copies(&dir));
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_late_is_told_of_once_and_waited_for() {
+        let (caller, mut server) = BlockingUnixStream::pair().unwrap();
+        let far = br#"{"reply":"far","far":{"far":"verifying"}}"#;
+        // It stops within a line.
+        server.write_all(&far[..9]).unwrap();
+        let mut told = 0;
+        let say_late = || {
+            server.write_all(&far[9..]).unwrap();
+            server
+                .write_all(b"\n{\"reply\":\"backed_up\",\"bytes\":7}\n")
+                .unwrap();
+        };
+        let command = AccountCommand::ListUsers { after: None };
+        let late = Duration::from_millis(1);
+        let reply = converse(caller, &command, late, |_| told += 1, say_late);
+        assert!(matches!(reply.unwrap(), Reply::BackedUp { bytes: 7 }));
+        assert_eq!(told, 1);
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -65,13 +65,15 @@ fn a_backup_says_what_it_did_beside_a_server_and_without_one() {
         let file = fs::canonicalize(dir.path()).unwrap().join("copy.db");
         let told = file.display();
         assert!(ended.stdout.starts_with("backed up "), "{ended:?}");
-        let restore = format!("  kitbag restore '{told}' --data 'data' --replace\n");
+        let data = file.with_file_name("data");
+        let data = data.display();
+        let restore = format!("  kitbag restore '{told}' --data '{data}' --replace\n");
         assert!(ended.stdout.ends_with(&restore), "{ended:?}");
         let metadata = fs::metadata(&file).unwrap();
         assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
 
         let again = command(dir.path(), "backup", &["copy.db"]);
-        assert_refused(&again, "copy.db` exists already");
+        assert_refused(&again, "copy.db` exists already; --force replaces it");
         let ended = command(dir.path(), "backup", &["copy.db", "--force", "--json"]);
         assert_eq!(ended.code, Some(0), "{ended:?}");
         let json: Value = serde_json::from_str(&ended.stdout).unwrap();
@@ -79,6 +81,8 @@ fn a_backup_says_what_it_did_beside_a_server_and_without_one() {
         assert_eq!(json["bytes"], metadata.len());
         let own = command(dir.path(), "backup", &["data/kitbag.db", "--force"]);
         assert_refused(&own, "the store itself keeps files of such names there");
+        let directory = command(dir.path(), "backup", &["other.db/"]);
+        assert_refused(&directory, "it names a directory");
         let nowhere = command(dir.path(), "backup", &["nowhere/copy.db"]);
         assert_refused(&nowhere, "No such file");
         fs::remove_file(file).unwrap();
@@ -87,6 +91,21 @@ fn a_backup_says_what_it_did_beside_a_server_and_without_one() {
             server.stop();
         }
     }
+}
+
+#[test]
+fn the_line_that_puts_a_backup_back_is_one_that_a_shell_reads() {
+    let dir = directory();
+    Server::start(dir.path(), &[]).stop();
+    let ended = command(dir.path(), "backup", &["it's a.db"]);
+    let line = ended.stdout.lines().last().unwrap().trim();
+    let mut shell = Command::new("sh");
+    let words = line.replacen("kitbag", "printf '%s\n'", 1);
+    let said = shell.args(["-c", &words]).output().unwrap();
+    let dir = fs::canonicalize(dir.path()).unwrap();
+    let dir = dir.display();
+    let expected = format!("restore\n{dir}/it's a.db\n--data\n{dir}/data\n--replace\n");
+    assert_eq!(String::from_utf8(said.stdout).unwrap(), expected);
 }
 
 #[test]
