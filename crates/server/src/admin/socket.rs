@@ -258,8 +258,10 @@ fn is_late(error: &std::io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
     use std::sync::Mutex;
     use std::sync::mpsc::{Receiver, channel};
+    use std::task::{Context, Poll};
     use std::time::Instant;
 
     use kitbag_domain::{AccountStore as _, Guard, NewAccount, ServerName, UserId};
@@ -373,6 +375,47 @@ mod tests {
             drop(caller);
             answer(server, &admin).await.unwrap_err();
             assert!(copies(&dir).is_empty(), "{verify}: {:?}", copies(&dir));
+        }
+    }
+
+    /// Takes all lines but the last one.
+    struct LeavesAtTheEnd;
+
+    impl AsyncWrite for LeavesAtTheEnd {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<std::io::Result<usize>> {
+            let is_end = bytes.windows(9).any(|part| part == b"backed_up");
+            let left = is_end.then(|| Err(ErrorKind::BrokenPipe.into()));
+            Poll::Ready(left.unwrap_or(Ok(bytes.len())))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn of_a_copy_whose_end_is_not_heard_that_of_a_check_alone_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options::new(ServerName::parse("localhost").unwrap(), 1);
+        let admin = admin(&dir, options);
+        let Command::Backup { mut order } = backup(&dir) else {
+            panic!("a backup is ordered");
+        };
+        let (_caller, mut reader) = tokio::io::duplex(1);
+        for (verify, left) in [(false, &[][..]), (true, &["copy.db"])] {
+            order.verify = verify;
+            let mut writer = LeavesAtTheEnd;
+            let answered = back_up(&mut reader, &mut writer, &admin, order.clone());
+            answered.await.unwrap_err();
+            assert_eq!(copies(&dir), left, "{verify}");
         }
     }
 
