@@ -7,7 +7,7 @@ use std::process::{self, ExitCode};
 use anyhow::{Context as _, Result, bail};
 use kitbag_domain::Clock as _;
 use kitbag_store_sqlite::OpenError;
-use kitbag_store_sqlite::check::{self, Finding, Mended, Mending, Report};
+use kitbag_store_sqlite::check::{self, Finding, Mended, Mending, Report, counted};
 use serde::Serialize;
 
 use crate::admin::copying::Order;
@@ -138,7 +138,10 @@ fn write_text(
         let dir = dir.display();
         return writeln!(
             out,
-            "`{dir}` is sound: {users} accounts with {entries} entries of {bytes} bytes"
+            "`{dir}` is sound: {} with {} of {}",
+            counted(*users, "account", "accounts"),
+            counted(*entries, "entry", "entries"),
+            counted(*bytes, "byte", "bytes")
         );
     }
     let count = report.findings.len() as u64 + report.findings_left_out;

@@ -37,8 +37,9 @@ fn text(dir: &Path, restored: &Restored) -> String {
         text += &format!(
             "The store that was there is kept as `{aside}`: remove it when you need it no more.\n"
         );
+        text += "What was written since the backup is not in the new one.\n";
     }
-    text += "What was written since the backup is not in it; each client syncs in full, once.\n";
+    text += "Each client syncs in full, once.\n";
     text
 }
 

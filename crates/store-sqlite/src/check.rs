@@ -88,6 +88,12 @@ pub struct Finding {
     pub text: String,
 }
 
+/// Returns a number with the word for that many.
+#[must_use]
+pub fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 /// What a check saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {

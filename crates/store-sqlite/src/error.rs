@@ -20,7 +20,7 @@ pub(crate) enum Failure {
     #[error("{0}")]
     Row(String),
     /// SQLite refused or failed. Its texts hold no values: all of them are bound to `?`.
-    #[error(transparent)]
+    #[error("{}", text(.0))]
     Sql(#[from] rusqlite::Error),
 }
 
@@ -91,6 +91,18 @@ impl Failure {
     fn is_damage(&self) -> bool {
         let is_damaged_file = matches!(self, Self::Sql(error) if is_damaged_file(error));
         is_damaged_file || self.is_unreadable_row()
+    }
+}
+
+/// Says of a value that is not as it should be what that means, and not of which kind Rust's is.
+fn text(error: &rusqlite::Error) -> String {
+    use rusqlite::Error;
+    match error {
+        Error::FromSqlConversionFailure(..) | Error::InvalidColumnType(..) => {
+            "a value is none that Kitbag writes".to_owned()
+        }
+        Error::IntegralValueOutOfRange(_, number) => format!("the number {number} is out of range"),
+        error => error.to_string(),
     }
 }
 

@@ -244,7 +244,10 @@ fn none_of_which_is_a_backup(above: &Path, copy: &Path) -> Vec<(PathBuf, &'stati
             with("short.db", &bytes[..bytes.len() - 4096]),
             "it is cut short",
         ),
-        (with("head.db", &bytes[..4096]), "it is cut short: 4096 bytes of"),
+        (
+            with("head.db", &bytes[..4096]),
+            "it is cut short: 4096 bytes of",
+        ),
         (
             changed("newer.db", "PRAGMA user_version = 2"),
             "has format 2",

@@ -151,6 +151,8 @@ fn after_a_restore_a_client_gets_everything_once_and_goes_on() {
     let aside = names(&dir.path().join("data"));
     let aside = aside.iter().find(|name| name.contains("before-restore"));
     assert!(ended.stdout.contains(aside.unwrap().as_str()), "{ended:?}");
+    let lost = "What was written since the backup is not in the new one.\n";
+    assert!(ended.stdout.contains(lost), "{ended:?}");
 
     let server = Server::start(dir.path(), &[]);
     let alice = alice.at(server.address);
@@ -176,6 +178,8 @@ fn after_a_restore_a_client_gets_everything_once_and_goes_on() {
     // And again, into another place too.
     let elsewhere = run(dir.path(), &["restore", "copy.db", "--data", "elsewhere"]);
     assert_eq!(elsewhere.code, Some(0), "{elsewhere:?}");
+    let whole = "into `elsewhere`\nEach client syncs in full, once.\n";
+    assert!(elsewhere.stdout.ends_with(whole), "{elsewhere:?}");
     fs::write(dir.path().join("copy.db"), "no backup").unwrap();
     let refused = command(dir.path(), "restore", &["copy.db", "--replace"]);
     assert_refused(&refused, "`copy.db` is not a database of Kitbag");

@@ -24,7 +24,7 @@ fn sound_data_are_told_as_sound() {
     data(dir.path());
     let ended = check(dir.path(), &[]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    let said = "`data` is sound: 1 accounts with 0 entries of 0 bytes\n";
+    let said = "`data` is sound: 1 account with 0 entries of 0 bytes\n";
     assert_eq!((ended.stdout.as_str(), ended.stderr.as_str()), (said, ""));
     let ended = check(dir.path(), &["--json"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");

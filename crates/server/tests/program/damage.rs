@@ -53,7 +53,11 @@ fn what_cannot_be_opened_is_named_and_left_alone() {
     let sound = database(dir.path());
     let file = dir.path().join("data/kitbag.db");
     let damaged = ["`data/kitbag.db` is damaged", "nothing was changed", ADVICE];
-    let short = ["is damaged: it is cut short: ", "nothing was changed", ADVICE];
+    let short = [
+        "is damaged: it is cut short: ",
+        "nothing was changed",
+        ADVICE,
+    ];
     let foreign = [
         "`data/kitbag.db` is not a database of Kitbag",
         "nothing was changed: `kitbag restore FILE --replace` puts a backup in its place",
@@ -65,12 +69,7 @@ fn what_cannot_be_opened_is_named_and_left_alone() {
     // What lies there, what `serve` says, and how `check` ends.
     let rows: [(&str, Vec<u8>, &[&str], i32); 9] = [
         ("empty", Vec::new(), &damaged, 1),
-        (
-            "cut to its first page",
-            sound[..PAGE].to_owned(),
-            &short,
-            1,
-        ),
+        ("cut to its first page", sound[..PAGE].to_owned(), &short, 1),
         (
             "cut by a page",
             sound[..sound.len() - PAGE].to_owned(),
@@ -136,6 +135,22 @@ fn a_database_that_is_gone_is_not_made_anew() {
     assert!(!file.try_exists().unwrap());
 }
 
+#[test]
+fn a_directory_in_the_place_of_the_database_is_named() {
+    let dir = directory();
+    let file = dir.path().join("data/kitbag.db");
+    fs::create_dir_all(&file).unwrap();
+    for (arguments, code) in [(&SERVE[..], 1), (&CHECK, 2)] {
+        let ended = run(dir.path(), arguments);
+        assert_said(
+            &ended,
+            code,
+            &["cannot read `data/kitbag.db`: Is a directory"],
+        );
+    }
+    assert_eq!(names(&file), [""; 0]);
+}
+
 fn names(dir: &Path) -> Vec<String> {
     let names = fs::read_dir(dir).unwrap();
     let mut names: Vec<_> = names
@@ -178,7 +193,7 @@ fn a_check_beside_a_server_leaves_nothing_behind() {
     server.client().register("alice", "wordpass");
     let before = names(&dir.path().join("data"));
     let checked = run(dir.path(), &CHECK);
-    assert_said(&checked, 0, &["`data` is sound: 1 accounts"]);
+    assert_said(&checked, 0, &["`data` is sound: 1 account with"]);
     assert_eq!(names(&dir.path().join("data")), before);
     server.stop();
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kitbag_domain::{Content, DeviceId, Limits, Usage, UserId};
 use rusqlite::{Connection, Row};
 
-use super::{Kind, Report};
+use super::{Kind, Report, counted};
 use crate::error::Failure;
 use crate::rows::{self, unreadable};
 
@@ -265,20 +265,20 @@ fn orphans(
     accounts: &Accounts,
     report: &mut Report,
 ) -> Result<(), Failure> {
-    let mut found = BTreeMap::<(i64, &'static str), u64>::new();
-    for (sql, what) in [
-        (LOST_ENTRIES, "entries of a device that is gone"),
-        (STRAY_SESSIONS, "sessions on another user's device"),
-    ] {
+    const LOST: [&str; 3] = ["entry", "entries", "of a device that is gone"];
+    const STRAY: [&str; 3] = ["session", "sessions", "on another user's device"];
+    let mut found = BTreeMap::<(i64, [&'static str; 3]), u64>::new();
+    for (sql, what) in [(LOST_ENTRIES, LOST), (STRAY_SESSIONS, STRAY)] {
         each(connection, sql, |row, _| {
             *found.entry((row.get(1)?, what)).or_default() += 1;
             Ok(())
         })?;
     }
-    for ((user, what), count) in found {
+    for ((user, [one, many, place]), count) in found {
         // Where the user is gone too, the row was found by its reference.
         if let Some(user) = name(accounts, user) {
-            report.add(Kind::Orphan, Some(user), format!("{count} {what}"));
+            let text = format!("{} {place}", counted(count, one, many));
+            report.add(Kind::Orphan, Some(user), text);
         }
     }
     each(connection, LEFTOVERS, |_, user| {
@@ -297,8 +297,11 @@ fn compare(account: &Account, report: &mut Report) {
     if let Some(due) = account.usage_due() {
         let Usage { entries, bytes } = account.counted;
         let text = format!(
-            "the count says {entries} entries of {bytes} bytes, but there are {} of {} bytes",
-            due.entries, due.bytes
+            "the count says {} of {}, but there are {} of {}",
+            counted(entries, "entry", "entries"),
+            counted(bytes, "byte", "bytes"),
+            due.entries,
+            counted(due.bytes, "byte", "bytes")
         );
         report.add(Kind::Usage, Some(&account.name), text);
     }

@@ -6,7 +6,7 @@ use kitbag_domain::Usage;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::books::{self, LEFTOVERS, LOST_ENTRIES, STRAY_SESSIONS};
-use super::{Kind, Report, examine_file};
+use super::{Kind, Report, counted, examine_file};
 use crate::checkpoint::Checkpoints;
 use crate::copy::Draft;
 use crate::error::Failure;
@@ -149,16 +149,33 @@ impl Work<'_> {
                 OR id IN (SELECT id FROM ({STRAY_SESSIONS}))"
         );
         let gone = "user NOT IN (SELECT id FROM users)";
-        for (what, sql) in [
-            ("sessions", format!("DELETE FROM sessions WHERE {gone}")),
-            ("devices", format!("DELETE FROM devices WHERE {gone}")),
-            ("entries", format!("DELETE FROM entries WHERE {gone}")),
-            ("filters", format!("DELETE FROM filters WHERE {gone}")),
-            ("sessions", stray),
+        for (one, many, sql) in [
+            (
+                "session",
+                "sessions",
+                format!("DELETE FROM sessions WHERE {gone}"),
+            ),
+            (
+                "device",
+                "devices",
+                format!("DELETE FROM devices WHERE {gone}"),
+            ),
+            (
+                "entry",
+                "entries",
+                format!("DELETE FROM entries WHERE {gone}"),
+            ),
+            (
+                "filter",
+                "filters",
+                format!("DELETE FROM filters WHERE {gone}"),
+            ),
+            ("session", "sessions", stray),
         ] {
             let count = self.connection.execute(&sql, [])?;
             if count > 0 {
-                let text = format!("removed {count} {what} whose user or device is gone");
+                let rows = counted(count as u64, one, many);
+                let text = format!("removed {rows} whose user or device is gone");
                 self.note(Kind::Orphan, None, text);
             }
         }
@@ -197,7 +214,8 @@ impl Work<'_> {
         users.dedup();
         for user in users {
             let count = lost.iter().filter(|(_, of)| *of == user).count();
-            let text = format!("deleted {count} entries of a device that is gone");
+            let entries = counted(count as u64, "entry", "entries");
+            let text = format!("deleted {entries} of a device that is gone");
             let name = self.name(user)?;
             self.note(Kind::Orphan, Some(name), text);
         }
@@ -230,7 +248,9 @@ impl Work<'_> {
             if let Some(Usage { entries, bytes }) = account.usage_due() {
                 self.connection
                     .execute(SQL, (id, int(entries), int(bytes)))?;
-                let text = format!("set the count to {entries} entries of {bytes} bytes");
+                let entries = counted(entries, "entry", "entries");
+                let bytes = counted(bytes, "byte", "bytes");
+                let text = format!("set the count to {entries} of {bytes}");
                 self.note(Kind::Usage, Some(account.name), text);
             }
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kitbag_domain::ServerName;
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::{Kind, Report};
+use super::{Kind, Report, counted};
 use crate::error::Failure;
 use crate::format::{self, Migration, SchemaObject};
 
@@ -59,7 +59,7 @@ pub(super) fn identity(connection: &Connection, report: &mut Report) -> Result<(
         return Ok(());
     };
     if ServerName::parse(name.as_str()).is_err() {
-        let text = "the server name of the store is none".to_owned();
+        let text = "the server name of the store is not a server name".to_owned();
         report.add(Kind::Identity, None, text);
     } else {
         report.server_name = Some(name);
@@ -76,7 +76,9 @@ pub(super) fn references(connection: &Connection, report: &mut Report) -> Result
         *broken.entry((row.get(0)?, row.get(2)?)).or_default() += 1;
     }
     for ((table, parent), count) in broken {
-        let text = format!("{count} rows of `{table}` name a row of `{parent}` that is gone");
+        let rows = counted(count, "row", "rows");
+        let verb = if count == 1 { "names" } else { "name" };
+        let text = format!("{rows} of `{table}` {verb} a row of `{parent}` that is gone");
         report.add(Kind::Orphan, None, text);
     }
     Ok(())

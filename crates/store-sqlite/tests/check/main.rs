@@ -226,7 +226,7 @@ const HARMS: &[Harm] = &[
     Harm {
         sql: "DELETE FROM devices WHERE user = 1",
         found: &[
-            "orphan - 1 rows of `sessions` name a row of `devices` that is gone",
+            "orphan - 1 row of `sessions` names a row of `devices` that is gone",
             "orphan @alice:localhost 2 entries of a device that is gone",
         ],
         left: &[],
@@ -234,16 +234,16 @@ const HARMS: &[Harm] = &[
     Harm {
         sql: "DELETE FROM users WHERE id = 1",
         found: &[
-            "orphan - 1 rows of `devices` name a row of `users` that is gone",
+            "orphan - 1 row of `devices` names a row of `users` that is gone",
             "orphan - 5 rows of `entries` name a row of `users` that is gone",
-            "orphan - 1 rows of `filters` name a row of `users` that is gone",
-            "orphan - 1 rows of `sessions` name a row of `users` that is gone",
+            "orphan - 1 row of `filters` names a row of `users` that is gone",
+            "orphan - 1 row of `sessions` names a row of `users` that is gone",
         ],
         left: &[],
     },
     Harm {
         sql: "UPDATE sessions SET user = 2 WHERE user = 1",
-        found: &["orphan @bob:localhost 1 sessions on another user's device"],
+        found: &["orphan @bob:localhost 1 session on another user's device"],
         left: &[],
     },
     Harm {
@@ -301,26 +301,24 @@ const HARMS: &[Harm] = &[
         found: &[
             "unreadable @bob:localhost row 2 of `devices` cannot be read: a device ID must not be \
              empty",
-            "unreadable @alice:localhost row 1 of `sessions` cannot be read: Conversion error \
-             from type Blob at index: 2, Cannot read 32 byte value out of 2 byte blob",
+            "unreadable @alice:localhost row 1 of `sessions` cannot be read: a value is \
+             none that Kitbag writes",
             "unreadable @alice:localhost row 1 of `filters` cannot be read: the filter is not a \
              JSON object",
         ],
         left: &[
             "unreadable @bob:localhost row 2 of `devices` cannot be read: a device ID must not be \
              empty",
-            "unreadable @alice:localhost row 1 of `sessions` cannot be read: Conversion error \
-             from type Blob at index: 2, Cannot read 32 byte value out of 2 byte blob",
+            "unreadable @alice:localhost row 1 of `sessions` cannot be read: a value is \
+             none that Kitbag writes",
             "unreadable @alice:localhost row 1 of `filters` cannot be read: the filter is not a \
              JSON object",
         ],
     },
     Harm {
         sql: "UPDATE users SET position = -1 WHERE id = 2",
-        found: &[
-            "unreadable - row 2 of `users` cannot be read: Integer -1 out of range at index 2",
-        ],
-        left: &["unreadable - row 2 of `users` cannot be read: Integer -1 out of range at index 2"],
+        found: &["unreadable - row 2 of `users` cannot be read: the number -1 is out of range"],
+        left: &["unreadable - row 2 of `users` cannot be read: the number -1 is out of range"],
     },
     Harm {
         sql: "UPDATE store SET server_name = 'example.org'",
@@ -334,10 +332,15 @@ const HARMS: &[Harm] = &[
         ],
     },
     Harm {
+        sql: "UPDATE store SET server_name = ''",
+        found: &["identity - the server name of the store is not a server name"],
+        left: &["identity - the server name of the store is not a server name"],
+    },
+    Harm {
         sql: "DELETE FROM store; UPDATE users SET bytes = 1 WHERE id = 2",
         found: &[
             "identity - the store does not say whose it is",
-            "usage @bob:localhost the count says 0 entries of 1 bytes, but there are 0 of 0 bytes",
+            "usage @bob:localhost the count says 0 entries of 1 byte, but there are 0 of 0 bytes",
         ],
         left: &["identity - the store does not say whose it is"],
     },
@@ -428,7 +431,7 @@ async fn a_mended_store_goes_on() {
     let mended = ground.mend();
     let texts: Vec<_> = mended.mends.iter().map(|mend| mend.text.as_str()).collect();
     let expected = [
-        "removed 1 sessions whose user or device is gone",
+        "removed 1 session whose user or device is gone",
         "raised the position from 2 to 7",
         "deleted 2 entries of a device that is gone",
         "set the count to 2 entries of 17 bytes",
