@@ -296,8 +296,9 @@ fn a_first_restoring_that_is_decided_is_a_store() {
     let ground = Ground::new();
     let dir = ground.above.path().join("new");
     let from = ground.above.path().join("backup.db");
-    let onto = |deed: Deed<'_>| matches!(deed, Deed::Rename(_, to) if to.ends_with(DATABASE_FILE));
-    let refused = record::with_fault(onto, || restore(&from, &dir, &restoring()));
+    // Before the lock says that there is one.
+    let mark = |deed: Deed<'_>| matches!(deed, Deed::Write(to) if to.ends_with(open::LOCK_FILE));
+    let refused = record::with_fault(mark, || restore(&from, &dir, &restoring()));
     assert!(matches!(refused, Err(RestoreError::Decided { .. })));
     assert!(open::has_store(&dir).unwrap());
     assert!(!open::has_store(&ground.above.path().join("nowhere")).unwrap());
