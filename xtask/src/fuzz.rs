@@ -163,7 +163,7 @@ impl Fuzzing {
             .arg("-print_final_stats=1");
         process::remove_own_variables(&mut command);
         let limit = Duration::from_secs(seconds) + SURPLUS;
-        let ended = process::run_within(command, limit, &log)?;
+        let ended = process::run_within(&command, limit, &log)?;
         let text = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
         if !matches!(ended, Ended::By(status) if status.success()) {
             bail!("{}", self.finding(name, program, &text, &log));

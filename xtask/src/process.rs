@@ -78,16 +78,12 @@ pub(crate) enum Ended {
 ///
 /// # Errors
 /// When the program cannot start.
-pub(crate) fn run_within(
-    mut command: Command,
-    limit: Duration,
-    log: &Path,
-) -> anyhow::Result<Ended> {
-    let shown = show(&command);
+pub(crate) fn run_within(command: &Command, limit: Duration, log: &Path) -> anyhow::Result<Ended> {
+    let shown = show(command);
     let stdout = File::create(log).with_context(|| format!("cannot make {}", log.display()))?;
     let stderr = stdout.try_clone().context("a file has two handles")?;
-    let mut child = command
-        .stdin(Stdio::null())
+    let mut child = held(command)
+        .stdin(Stdio::piped())
         .stdout(stdout)
         .stderr(stderr)
         // A group of its own, so that what it starts can be ended with it.
@@ -98,6 +94,10 @@ pub(crate) fn run_within(
         child.kill().ok();
         Err(error).with_context(|| format!("cannot watch over `{shown}`"))
     })?;
+    if let Some(mut start) = child.stdin.take() {
+        // An error means that it has ended, which is told below.
+        writeln!(start, "start").ok();
+    }
     let (sender, ended) = mpsc::channel();
     thread::spawn(move || sender.send(child.wait()));
     match ended.recv_timeout(limit) {
@@ -114,6 +114,24 @@ pub(crate) fn run_within(
             Ok(Ended::TimedOut)
         }
     }
+}
+
+/// Returns a command that becomes the other one when it is told to, and ends where its caller does
+/// before: so it never runs without somebody who watches over it.
+fn held(command: &Command) -> Command {
+    let mut held = Command::new("sh");
+    held.args(["-c", r#"read -r start && exec "$@" </dev/null"#, "sh"]);
+    held.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => held.env(name, value),
+            None => held.env_remove(name),
+        };
+    }
+    if let Some(dir) = command.get_current_dir() {
+        held.current_dir(dir);
+    }
+    held
 }
 
 /// Another process, which kills a group of processes when this one has ended, however it did.
@@ -221,7 +239,7 @@ mod tests {
             let file = format!("xtask-{}-within.{name}", std::process::id());
             std::env::temp_dir().join(file)
         });
-        let ended = run_within(bash("echo out; exit 3"), Duration::from_secs(60), &log);
+        let ended = run_within(&bash("echo out; exit 3"), Duration::from_secs(60), &log);
         assert!(matches!(ended.unwrap(), Ended::By(status) if status.code() == Some(3)));
         assert_eq!(std::fs::read_to_string(&log).unwrap(), "out\n");
 
@@ -235,7 +253,7 @@ mod tests {
         // Comes to its end when nobody holds the other one any more.
         thread::spawn(move || sender.send(std::fs::read(reader)));
         let sleepers = bash(&format!("exec > {path}; sleep 600 & sleep 600"));
-        let ended = run_within(sleepers, Duration::from_millis(500), &log).unwrap();
+        let ended = run_within(&sleepers, Duration::from_millis(500), &log).unwrap();
         assert_eq!(ended, Ended::TimedOut);
         let read = end.recv_timeout(Duration::from_secs(60));
         assert_eq!(read.expect("both are gone").unwrap(), b"");
@@ -252,7 +270,7 @@ mod tests {
         if let Some(pipe) = std::env::var_os(HELD) {
             let script = format!("exec > {}; echo up; sleep 600 & sleep 600", pipe.display());
             let log = Path::new("/dev/null");
-            run_within(bash(&script), Duration::from_secs(60), log).unwrap();
+            run_within(&bash(&script), Duration::from_secs(60), log).unwrap();
             return;
         }
         let pipe = std::env::temp_dir().join(format!("xtask-{}-killed.pipe", std::process::id()));

@@ -40,7 +40,7 @@ pub(crate) fn run(
         // A seed or the long form is for whoever looks at one test.
         process::remove_own_variables(&mut command);
         let log = copy.logs.join("test.log");
-        let colour = match process::run_within(command, TEST_TIMEOUT, &log)? {
+        let colour = match process::run_within(&command, TEST_TIMEOUT, &log)? {
             Ended::TimedOut => Colour::Hung,
             Ended::By(status) if !status.success() => Colour::Red,
             Ended::By(_) => {

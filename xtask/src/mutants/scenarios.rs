@@ -58,7 +58,7 @@ fn run_on<'a>(
     // Not that of the run before, where this one writes none.
     fs::remove_file(&report).ok();
     let command = conformance::command(&program, server.base_url(), setup, &arguments);
-    let ended = process::run_within(command, RUN_TIMEOUT, &printed)?;
+    let ended = process::run_within(&command, RUN_TIMEOUT, &printed)?;
     if ended == Ended::TimedOut {
         colours.extend(names.iter().map(|name| (*name, Colour::Hung)));
         return Ok(());
