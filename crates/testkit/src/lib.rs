@@ -42,6 +42,7 @@ pub mod driver;
 mod fixture;
 pub mod gate;
 pub mod history;
+pub mod hooked;
 pub mod linear;
 mod macros;
 pub mod ops;

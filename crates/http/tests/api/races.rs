@@ -34,7 +34,7 @@ impl Lab {
     }
 
     async fn over(store: Arc<dyn Store>) -> Self {
-        let pausing = Arc::new(PausingStore::new(store));
+        let pausing = Arc::new(PausingStore::over(store));
         let served: Arc<dyn Store> = pausing.clone();
         let server = Server::with(|setup| setup.store = Some(served));
         let alice = server.user("alice").await;

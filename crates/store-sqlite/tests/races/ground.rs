@@ -101,7 +101,7 @@ impl Ground {
         let sqlite = Arc::new(SqliteStore::open(dir.path(), options).unwrap());
         let store: Arc<dyn Store> = sqlite.clone();
         let bystander = Actor::register(&store, "bystander").await;
-        let pausing = Arc::new(PausingStore::new(store));
+        let pausing = Arc::new(PausingStore::over(store));
         let clock = Arc::new(TestClock::default());
         let (rules, limits) = (Arc::new(SpecDefaults), Arc::new(limits));
         let service = AccountData::new(pausing.clone(), rules, clock, limits);

@@ -125,7 +125,7 @@ impl Server {
         log::watch();
         let (stop, stopping) = watch::channel(false);
         let edge = Edge::new(Parts {
-            store: setup.store.clone().unwrap_or_else(|| store.clone()),
+            store: setup.store.clone().unwrap_or_else(|| store.store()),
             rules: setup.rules,
             clock: clock.clone(),
             random: Arc::new(SeededRandom::new(2)),
