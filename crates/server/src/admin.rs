@@ -53,6 +53,8 @@ pub(crate) enum AccountCommand {
 pub(crate) enum Reply {
     /// The store was copied.
     BackedUp { bytes: u64 },
+    /// The store was not copied, since it is damaged; `reason` alone says what was found.
+    Damaged { error: String, reason: String },
     /// It is so far; another reply follows.
     Far { far: Far },
     /// It was done, to this user.

@@ -63,7 +63,7 @@ fn copy(config: &Config, order: Order, display: &mut Display) -> Result<u64> {
     };
     match reply {
         Reply::BackedUp { bytes } => Ok(bytes),
-        Reply::Failed { error } => bail!(error),
+        Reply::Failed { error } | Reply::Damaged { error, .. } => bail!(error),
         _ => bail!("the server gave an unexpected answer"),
     }
 }

@@ -82,6 +82,7 @@ fn check_beside_server(dir: &Path) -> Result<Option<Report>> {
     match socket::send(dir, &Command::Backup { order })? {
         None => Ok(None),
         Some(Reply::BackedUp { .. }) => Ok(Some(check::check_and_remove(&file)?)),
+        Some(Reply::Damaged { reason, .. }) => Ok(Some(Report::damaged(reason))),
         Some(Reply::Failed { error }) => bail!(error),
         Some(_) => bail!("the server gave an unexpected answer"),
     }

@@ -139,9 +139,15 @@ impl Report {
         let OpenError::Corrupt { reason, .. } = error else {
             return Err(error);
         };
+        Ok(Self::damaged(reason))
+    }
+
+    /// Returns the report of a file that cannot be looked through for its damage.
+    #[must_use]
+    pub fn damaged(reason: String) -> Self {
         let mut report = Self::default();
         report.add(Kind::Damage, None, reason);
-        Ok(report)
+        report
     }
 
     fn add(&mut self, kind: Kind, user: Option<&str>, text: String) {

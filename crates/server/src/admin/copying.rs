@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
-use kitbag_store_sqlite::{Copied, Copying, Progress, SqliteStore, limit};
+use kitbag_store_sqlite::{BackupError, Copied, Copying, Progress, SqliteStore, limit};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -85,11 +85,20 @@ pub(crate) fn start_with(
             Ok(copied) => Reply::BackedUp {
                 bytes: copied.bytes,
             },
-            // With the whole chain of causes.
-            Err(error) => Reply::Failed {
-                error: format!("{error:#}"),
-            },
+            Err(error) => failed(&error),
         }
     });
     Started { told, ended }
+}
+
+fn failed(error: &anyhow::Error) -> Reply {
+    // With the whole chain of causes.
+    let text = format!("{error:#}");
+    match error.downcast_ref() {
+        Some(BackupError::Damaged { reason, .. }) => Reply::Damaged {
+            error: text,
+            reason: reason.clone(),
+        },
+        _ => Reply::Failed { error: text },
+    }
 }

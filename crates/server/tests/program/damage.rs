@@ -186,6 +186,20 @@ fn a_server_with_a_damaged_page_says_so_and_a_check_beside_it_finds_it() {
     server.stop();
 }
 
+/// What the check has the server copy is no database any more.
+#[test]
+fn a_file_that_is_destroyed_under_its_server_is_found_by_a_check() {
+    let dir = directory();
+    let sound = database(dir.path());
+    let server = Server::start(dir.path(), &[]);
+    let file = dir.path().join("data/kitbag.db");
+    fs::write(&file, with(&sound, 0, &[0xff; PAGE])).unwrap();
+    let checked = run(dir.path(), &CHECK);
+    assert_said(&checked, 1, &["damage ", ADVICE]);
+    assert_eq!(checked.stderr, "");
+    server.stop();
+}
+
 #[test]
 fn a_check_beside_a_server_leaves_nothing_behind() {
     let dir = directory();
