@@ -5,6 +5,7 @@
 )]
 
 use std::fs;
+use std::path::Path;
 
 use kitbag_domain::{
     AccountStore as _, Allowance, ApplyError, Content, EntryStore as _, EventType, Expectation,
@@ -157,19 +158,22 @@ async fn closing_commits_what_is_queued() {
     assert_eq!(get(&store, "499").await.unwrap(), "{}");
 }
 
-#[tokio::test]
-async fn a_wrong_count_is_told_as_damage_to_its_user_only() {
-    let dir = tempdir().unwrap();
-    let store = SqliteStore::open(dir.path(), options()).unwrap();
+/// Opens a store of one entry of one user, after one row of it was harmed.
+async fn harmed(dir: &Path, harm: &str) -> SqliteStore {
+    let store = SqliteStore::open(dir, options()).unwrap();
     register(&store).await;
     put(&store, "a", "{}").await;
     store.close();
-    let connection = rusqlite::Connection::open(dir.path().join("kitbag.db")).unwrap();
-    connection
-        .execute("UPDATE users SET entries = 0, bytes = 0", [])
-        .unwrap();
+    let connection = rusqlite::Connection::open(dir.join("kitbag.db")).unwrap();
+    assert_eq!(connection.execute(harm, []).unwrap(), 1);
     drop(connection);
-    let store = SqliteStore::open(dir.path(), options()).unwrap();
+    SqliteStore::open(dir, options()).unwrap()
+}
+
+#[tokio::test]
+async fn a_wrong_count_is_told_as_damage_to_its_user_only() {
+    let dir = tempdir().unwrap();
+    let store = harmed(dir.path(), "UPDATE users SET entries = 0, bytes = 0").await;
     let damaged = store.apply(&alice(), write(), vec![Op::Delete(key("a"))]);
     let bob = UserId::parse("@bob:localhost").unwrap();
     let account = NewAccount {
@@ -190,15 +194,8 @@ async fn a_wrong_count_is_told_as_damage_to_its_user_only() {
 #[tokio::test]
 async fn a_content_that_is_no_text_is_told_as_damage_by_every_read() {
     let dir = tempdir().unwrap();
-    let store = SqliteStore::open(dir.path(), options()).unwrap();
-    register(&store).await;
-    put(&store, "a", "{}").await;
-    store.close();
-    let connection = rusqlite::Connection::open(dir.path().join("kitbag.db")).unwrap();
-    let damage = "UPDATE entries SET content = CAST(x'7bff7d' AS TEXT)";
-    assert_eq!(connection.execute(damage, []).unwrap(), 1);
-    drop(connection);
-    let store = SqliteStore::open(dir.path(), options()).unwrap();
+    let harm = "UPDATE entries SET content = CAST(x'7bff7d' AS TEXT)";
+    let store = harmed(dir.path(), harm).await;
     let get = store.get(&alice(), &key("a")).await.map(drop);
     let list = store.list(&alice(), Selector::All).await.map(drop);
     let changes = store.changes(&alice(), None).await.map(drop);
