@@ -30,7 +30,7 @@ pub const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id"
 /// What says what `M_USER_LIMIT_EXCEEDED` is, where the operator names no page of their own.
 const INFO_URI: &str = "https://spec.matrix.org/v1.18/client-server-api/#common-error-codes";
 
-/// The whole API as one function from a request to an answer.
+/// The whole API of one listener as one function from a request to an answer.
 #[derive(Clone)]
 pub struct Edge {
     app: App,
@@ -41,16 +41,25 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// Puts the API together.
+    /// Puts the public API together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let app = App::new(parts);
         let run = app.random.id(6).into();
         Self {
-            router: routes::router(app.clone()),
+            router: routes::public(app.clone()),
             app,
             run,
             requests: Arc::default(),
+        }
+    }
+
+    /// Returns what the private listener serves, over the same parts.
+    #[must_use]
+    pub fn private(&self) -> Self {
+        Self {
+            router: routes::private(self.app.clone()),
+            ..self.clone()
         }
     }
 

@@ -26,7 +26,6 @@ mod tokens;
 mod uia;
 
 pub use edge::{Edge, REQUEST_ID_HEADER};
-pub use endpoints::health::check as check_health;
 pub use passwords::{PasswordError, Passwords};
 pub use random::Random;
 pub use serve::serve;

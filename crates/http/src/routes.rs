@@ -73,8 +73,19 @@ const ROOT: &[Route] = &[
     ("/health",                                           || get(health::get)),
 ];
 
-/// Returns the router of all endpoints that the settings switch on.
-pub(crate) fn router(app: App) -> Router {
+/// The private listener, which operators alone can reach.
+#[rustfmt::skip]
+const PRIVATE: &[Route] = &[
+    ("/health",                                           || get(health::get)),
+];
+
+/// Returns the router of the private listener.
+pub(crate) fn private(app: App) -> Router {
+    finish(add(Router::new(), "", PRIVATE), app)
+}
+
+/// Returns the router of all public endpoints that the settings switch on.
+pub(crate) fn public(app: App) -> Router {
     let Settings { features, .. } = &app.settings;
     let mut router = Router::new();
     for prefix in CLIENT_PREFIXES {
@@ -88,7 +99,11 @@ pub(crate) fn router(app: App) -> Router {
         "/_matrix/client/unstable/org.matrix.msc3391",
         DELETION,
     );
-    router = add(router, "", ROOT);
+    finish(add(router, "", ROOT), app)
+}
+
+/// Adds what is the same behind every table: what is not in it.
+fn finish(router: Router<App>, app: App) -> Router {
     router
         .fallback(|| async { ApiError::Unrecognized })
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })

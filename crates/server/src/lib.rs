@@ -14,7 +14,6 @@ mod data;
 mod descriptors;
 mod logging;
 mod output;
-mod private;
 mod restore;
 mod serve;
 mod system;

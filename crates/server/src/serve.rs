@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use kitbag_domain::{Clock, Limits, ServerName, SpecDefaults, Store};
+use kitbag_domain::{Clock, Limits, ServerName, SpecDefaults};
 use kitbag_http::{Edge, Parts, Passwords, RegistrationMode, Settings};
 use kitbag_store_sqlite::{Durability, Options, SqliteStore};
 use tokio::net::{TcpListener, TcpSocket};
@@ -17,7 +17,7 @@ use crate::admin::{Admin, socket};
 use crate::cli::ServeArguments;
 use crate::config::Config;
 use crate::system::{SystemClock, SystemRandom};
-use crate::{data, descriptors, logging, private};
+use crate::{data, descriptors, logging};
 
 /// Connections that may wait to be accepted: when thousands of syncs come back after a restart, one
 /// beyond it waits a second. The system may allow fewer (`net.core.somaxconn`).
@@ -119,8 +119,9 @@ impl Server<'_> {
         }
         let private = match config.private {
             Some(address) => {
-                let store: Arc<dyn Store> = self.store.clone();
-                Some(private::start(address, store, stopping.clone()).await?)
+                let listener = listen(address)
+                    .with_context(|| format!("cannot listen on the private address {address}"))?;
+                Some((listener.local_addr()?, listener))
             }
             None => None,
         };
@@ -143,12 +144,20 @@ impl Server<'_> {
             settings,
             stopping: stopping.clone(),
         });
+        let private = private.map(|(_, listener)| {
+            // Its own task: whoever asks for the health of a server that stops holds nothing up.
+            tokio::spawn(kitbag_http::serve(
+                listener,
+                edge.private(),
+                stopping.clone(),
+            ))
+        });
         tokio::join!(kitbag_http::serve(self.listener, edge, stopping), signalled);
         if !arguments.ephemeral {
             socket::remove(&config.data);
         }
-        if let Some((_, task)) = private {
-            task.abort(); // whoever asks for the health of a stopped server gets no answer
+        if let Some(task) = private {
+            task.abort(); // whoever asks a stopped server for its health gets no answer
         }
         Ok(())
     }

@@ -33,11 +33,7 @@ const LIBRARIES: [(&str, &[&str], &str); 6] = [
         &["bench", "conformance", "server", "xtask"],
         "a library names its errors",
     ),
-    (
-        "axum",
-        &["gateway", "http", "server"],
-        "HTTP stays at the edge",
-    ),
+    ("axum", &["gateway", "http"], "HTTP stays at the edge"),
     (
         "getrandom",
         &["bench", "conformance", "server"],
