@@ -19,7 +19,8 @@ pub(super) struct SourceFile {
 /// More than this, tests apart, and a reader loses the thread.
 const LINES_MAX: usize = 600;
 
-/// What is made, not written: nobody keeps it in order.
+/// What is made, not written: nobody keeps it in order. Where git has several working trees, `.git` is
+/// a file.
 const SKIPPED: [&str; 5] = [
     ".git",
     "__pycache__",
@@ -58,7 +59,10 @@ fn read_folder(
         let name = entry.file_name();
         let name = name.to_string_lossy();
         let kind = entry.file_type()?;
-        if kind.is_dir() && !SKIPPED.contains(&name.as_ref()) && path != target {
+        if SKIPPED.contains(&name.as_ref()) || path == target {
+            continue;
+        }
+        if kind.is_dir() {
             read_folder(&path, &format!("{prefix}{name}/"), target, files)?;
         } else if kind.is_file() {
             let bytes =

@@ -20,7 +20,6 @@ const BACK_AFTER: Duration = Duration::from_secs(10);
 struct Lab {
     server: Server,
     alice: Session,
-    store: Arc<SqliteStore>,
     disk: Disk,
     _dir: TempDir,
 }
@@ -31,13 +30,11 @@ impl Lab {
         let mut options = Options::new(ServerName::parse("localhost").unwrap(), 1);
         options.vfs = Some(disk.name().to_owned());
         let store = Arc::new(SqliteStore::open(dir.path(), options).unwrap());
-        let served = store.clone();
-        let server = Server::with(|setup| setup.store = Some(served));
+        let server = Server::with(|setup| setup.store = Some(store));
         let alice = server.user("alice").await;
         Self {
             server,
             alice,
-            store,
             disk,
             _dir: dir,
         }
