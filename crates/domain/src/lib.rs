@@ -25,6 +25,7 @@
 mod clock;
 mod content;
 mod entry;
+mod histogram;
 mod id;
 mod ignored_users;
 mod json;
@@ -45,6 +46,7 @@ mod write;
 pub use clock::{Clock, UnixMs};
 pub use content::{Content, ContentError};
 pub use entry::{Entry, Incarnation, Position, Writer};
+pub use histogram::{Histogram, Spread};
 pub use id::{
     DeviceId, EventType, IdError, LocalpartError, RoomId, ServerName, UserId, validate_localpart,
 };

@@ -54,6 +54,9 @@ pub(crate) struct Shard {
     sequence: u64,
     /// Whether a batch may be committed, but has not cleared what it changed.
     is_between: bool,
+    /// How often something was found, and how often it had to be read.
+    hits: u64,
+    misses: u64,
 }
 
 /// The right to keep what is read from now on, unless a batch comes to the shard.
@@ -92,6 +95,8 @@ impl<L: Lock<Shard>> Cache<L> {
                 items: unsync::Cache::with_weighter(items, bytes, Weigher),
                 sequence: 0,
                 is_between: false,
+                hits: 0,
+                misses: 0,
             })
         };
         Self {
@@ -107,14 +112,19 @@ impl<L: Lock<Shard>> Cache<L> {
             if shard.is_between {
                 return None;
             }
-            shard.items.get(&Wanted { user, item }).cloned()
+            let found = shard.items.get(&Wanted { user, item }).cloned();
+            shard.hits += u64::from(found.is_some());
+            found
         })
     }
 
     /// Returns the right to keep what will be read of `user`; `None` where there is no cache.
     pub(crate) fn ticket(&self, user: &UserId) -> Option<Ticket> {
         let shard = self.place(user)?;
-        let sequence = self.shards[shard].with(|shard| shard.sequence);
+        let sequence = self.shards[shard].with(|shard| {
+            shard.misses += 1;
+            shard.sequence
+        });
         Some(Ticket { shard, sequence })
     }
 
@@ -172,6 +182,14 @@ impl<L: Lock<Shard>> Cache<L> {
         weights
             .map(|shard| shard.with(|shard| shard.items.weight()))
             .sum()
+    }
+
+    /// Returns how often something was found, and how often it had to be read.
+    pub(crate) fn hits_and_misses(&self) -> (u64, u64) {
+        let counts = self.shards.iter();
+        counts.fold((0, 0), |(hits, misses), shard| {
+            shard.with(|shard| (hits + shard.hits, misses + shard.misses))
+        })
     }
 
     /// Goes to each shard that may hold what was touched.

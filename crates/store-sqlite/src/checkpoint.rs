@@ -5,6 +5,7 @@
 //! bulk, and then the writer, between two batches, the little that came meanwhile: the log stays at
 //! a few mebibytes and no commit waits for more than that little.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -128,6 +129,8 @@ pub(crate) fn frames(connection: &Connection) -> Result<Frames, Failure> {
 pub(crate) struct Checkpoints {
     /// Whether a sync failed.
     is_barred: Mutex<bool>,
+    ran: AtomicU64,
+    failed: AtomicU64,
 }
 
 impl Checkpoints {
@@ -144,6 +147,12 @@ impl Checkpoints {
             .is_barred
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = false;
+    }
+
+    /// Returns how many ran, and how many failed.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        (count(&self.ran), count(&self.failed))
     }
 
     /// Copies what can be copied without anyone waiting.
@@ -165,6 +174,17 @@ impl Checkpoints {
     }
 
     fn run(&self, connection: &Connection, mode: CheckpointMode) -> Result<(), Failure> {
+        let result = self.run_alone(connection, mode);
+        let counted = if result.is_ok() {
+            &self.ran
+        } else {
+            &self.failed
+        };
+        counted.fetch_add(1, Ordering::Relaxed);
+        result
+    }
+
+    fn run_alone(&self, connection: &Connection, mode: CheckpointMode) -> Result<(), Failure> {
         // Held meanwhile, so that none begins between a failed sync and the note of it.
         let mut is_barred = match self.is_barred.try_lock() {
             Ok(is_barred) => is_barred,

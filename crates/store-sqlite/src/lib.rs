@@ -39,6 +39,7 @@ mod restore;
 mod rewrite;
 mod rows;
 mod seldom;
+mod stats;
 mod store;
 mod writer;
 
@@ -48,4 +49,5 @@ pub use options::{Durability, FileOpener, Observer, Options, Step, limit};
 pub use restore::{RestoreError, Restored, Restoring, restore};
 #[doc(hidden)]
 pub use rewrite::RawFile;
-pub use store::{SqliteStore, Stats};
+pub use stats::{AccountUsage, Stats};
+pub use store::SqliteStore;

@@ -2,6 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use kitbag_domain::{BoxFuture, StoreError};
@@ -10,6 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::connections::Connections;
 use crate::error::Failure;
+use crate::stats::microseconds;
 
 /// A read in the queue: it uses a connection through the loan and answers.
 type Read = Box<dyn FnOnce(&Loan<'_>) + Send>;
@@ -31,12 +34,27 @@ pub(crate) struct Loan<'a> {
 /// The way to the readers.
 pub(crate) struct ReadQueue {
     jobs: Sender<Message>,
+    begun: Arc<Begun>,
 }
 
+/// When each reader began with what it reads: one that stays at it keeps the log from starting anew.
+pub(crate) struct Begun {
+    origin: Instant,
+    /// Microseconds behind `origin`, or [`IDLE`].
+    at_us: Box<[AtomicU64]>,
+}
+
+/// That a reader reads nothing.
+const IDLE: u64 = u64::MAX;
+
 /// Returns the queue to the readers, and what they receive from it.
-pub(crate) fn queue(jobs_max: usize) -> (ReadQueue, Receiver<Message>) {
+pub(crate) fn queue(jobs_max: usize, readers: usize) -> (ReadQueue, Receiver<Message>) {
     let (jobs, receiver) = bounded(jobs_max);
-    (ReadQueue { jobs }, receiver)
+    let begun = Arc::new(Begun {
+        origin: Instant::now(),
+        at_us: (0..readers).map(|_| AtomicU64::new(IDLE)).collect(),
+    });
+    (ReadQueue { jobs, begun }, receiver)
 }
 
 /// Serves reads at `place` until the queue ends.
@@ -44,16 +62,23 @@ pub(crate) fn queue(jobs_max: usize) -> (ReadQueue, Receiver<Message>) {
     clippy::needless_pass_by_value,
     reason = "a thread owns what it works with"
 )]
-pub(crate) fn serve(jobs: Receiver<Message>, connections: Arc<Connections>, place: usize) {
+pub(crate) fn serve(
+    jobs: Receiver<Message>,
+    connections: Arc<Connections>,
+    place: usize,
+    begun: Arc<Begun>,
+) {
     let loan = Loan {
         connections: &connections,
         place,
     };
     while let Ok(Message::Read(read)) = jobs.recv() {
+        begun.begin(place);
         // The one who waits is told by the end of its channel.
         if catch_unwind(AssertUnwindSafe(|| read(&loan))).is_err() {
             tracing::error!("a read panicked");
         }
+        begun.end(place);
     }
 }
 
@@ -81,10 +106,43 @@ impl ReadQueue {
         })
     }
 
+    /// Returns where the readers note when they began.
+    pub(crate) fn begun(&self) -> Arc<Begun> {
+        Arc::clone(&self.begun)
+    }
+
+    /// Returns for how long the oldest read that is under way has been so.
+    pub(crate) fn oldest(&self) -> Duration {
+        let Begun { origin, at_us } = &*self.begun;
+        let begun = at_us.iter().map(|at_us| at_us.load(Ordering::Relaxed));
+        let oldest = begun.min().filter(|at_us| *at_us != IDLE);
+        oldest.map_or(Duration::ZERO, |at_us| {
+            let at = *origin + Duration::from_micros(at_us);
+            at.elapsed()
+        })
+    }
+
+    /// Returns how many reads wait, and how many may.
+    pub(crate) fn jobs(&self) -> (u64, u64) {
+        let max = self.jobs.capacity().unwrap_or(usize::MAX);
+        (self.jobs.len() as u64, max as u64)
+    }
+
     /// Tells one reader to end, once it has served what is queued.
     pub(crate) fn close_one(&self) {
         // An error means that no reader is left.
         drop(self.jobs.send(Message::Close));
+    }
+}
+
+impl Begun {
+    fn begin(&self, place: usize) {
+        let at_us = microseconds(self.origin.elapsed());
+        self.at_us[place].store(at_us, Ordering::Relaxed);
+    }
+
+    fn end(&self, place: usize) {
+        self.at_us[place].store(IDLE, Ordering::Relaxed);
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::iter;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
@@ -22,7 +22,8 @@ use crate::format::Role;
 use crate::open::{self, OpenError, Opened};
 use crate::options::{Durability, Options};
 use crate::readers::{self, ReadQueue};
-use crate::writer::{self, Control, Counters, Setup, WriteQueue};
+use crate::stats::Counters;
+use crate::writer::{self, Control, Setup, WriteQueue};
 
 /// Messages to the writer that may wait: one of a checkpoint, one of closing, one of a backup.
 const CONTROL_MAX: usize = 3;
@@ -36,7 +37,7 @@ pub struct SqliteStore {
     pub(crate) writes: WriteQueue,
     pub(crate) wakeups: Arc<Wakeups>,
     pub(crate) cache: Arc<Cache>,
-    connections: Arc<Connections>,
+    pub(crate) connections: Arc<Connections>,
     pub(crate) control: Sender<Control>,
     /// Where the database lies.
     pub(crate) file: PathBuf,
@@ -54,23 +55,6 @@ struct Running {
     lock: File,
     /// An ephemeral store's directory.
     temporary: Option<TempDir>,
-}
-
-/// Figures of a store since it was opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Transactions that were committed.
-    pub commits: u64,
-    /// Writes that were acknowledged, refused ones too; those of one commit shared an fsync.
-    pub writes: u64,
-    /// Frames in the write-ahead log after the latest commit.
-    pub wal_frames: u64,
-    /// Faults of the files, after each of which all connections were opened anew.
-    pub outages: u64,
-    /// Writes that were answered as unavailable, or as of unknown outcome.
-    pub writes_failed: u64,
-    /// About how many bytes of entries and sessions are kept in memory.
-    pub cache_bytes: u64,
 }
 
 impl SqliteStore {
@@ -120,7 +104,7 @@ impl SqliteStore {
         let cache = Arc::new(Cache::new(options.cache_bytes_max));
         let (control, controlled) = bounded(CONTROL_MAX);
         let (ask, asked) = bounded(1);
-        let (reads, receiver) = readers::queue(options.read_queue_jobs_max);
+        let (reads, receiver) = readers::queue(options.read_queue_jobs_max, reader_threads);
         let setup = Setup {
             connection: Some(connection),
             source: source.clone(),
@@ -135,9 +119,10 @@ impl SqliteStore {
         let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| spawn(&source.file, name, work);
         let readers = (0..reader_threads).map(|place| {
             let (jobs, connections) = (receiver.clone(), Arc::clone(&connections));
+            let begun = reads.begun();
             spawn(
                 "kitbag-reader",
-                Box::new(move || readers::serve(jobs, connections, place)),
+                Box::new(move || readers::serve(jobs, connections, place, begun)),
             )
         });
         let readers = readers.collect::<Result<_, _>>()?;
@@ -199,27 +184,6 @@ impl SqliteStore {
         }
         // Only now, with all connections closed, may another process come in.
         drop((running.lock, running.temporary));
-    }
-
-    /// Returns what the store has done.
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        let Counters {
-            commits,
-            writes,
-            wal_frames,
-            outages,
-            writes_failed,
-            is_mending: _,
-        } = &*self.counters;
-        Stats {
-            commits: commits.load(Ordering::Relaxed),
-            writes: writes.load(Ordering::Relaxed),
-            wal_frames: wal_frames.load(Ordering::Relaxed),
-            outages: outages.load(Ordering::Relaxed),
-            writes_failed: writes_failed.load(Ordering::Relaxed),
-            cache_bytes: self.cache.bytes(),
-        }
     }
 }
 

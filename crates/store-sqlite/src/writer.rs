@@ -29,6 +29,7 @@ use crate::format::Source;
 use crate::options::{Observer, Options, Step, limit};
 use crate::rows::run;
 use crate::seldom::Seldom;
+use crate::stats::Counters;
 pub(crate) use copying::{Order, Stop};
 use job::{Job, Verdict};
 pub(crate) use job::{Tx, Weight};
@@ -42,18 +43,6 @@ pub(crate) enum Control {
     Checkpoint,
     /// Commit what is queued and end.
     Close,
-}
-
-/// What others may see of the writer: for metrics, health and tests.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) commits: AtomicU64,
-    pub(crate) writes: AtomicU64,
-    pub(crate) wal_frames: AtomicU64,
-    pub(crate) outages: AtomicU64,
-    pub(crate) writes_failed: AtomicU64,
-    /// Whether the files failed, and no batch was committed since.
-    pub(crate) is_mending: AtomicBool,
 }
 
 /// The way to the writer.
@@ -110,6 +99,17 @@ impl WriteQueue {
     /// Lets nothing more in, so that what is queued has an end.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns how many writes wait, and how many may.
+    pub(crate) fn jobs(&self) -> (u64, u64) {
+        let max = self.jobs.capacity().unwrap_or(usize::MAX);
+        (self.jobs.len() as u64, max as u64)
+    }
+
+    /// Returns how many bytes of contents wait, and how many may.
+    pub(crate) fn bytes(&self) -> (u64, u64) {
+        (self.bytes.load(Ordering::Relaxed), self.bytes_max)
     }
 
     fn push(&self, job: Box<dyn Job>, bytes: u64) -> Result<(), StoreError> {
@@ -296,7 +296,7 @@ impl Writer {
         let cache = &self.setup.cache;
         cache.begin(&touched);
         self.reach(Step::BeforeCommit);
-        match commit(connection) {
+        match self.setup.counters.time_commit(|| commit(connection)) {
             Ok(()) => {
                 cache.publish(&touched);
                 Ok(changed)
@@ -493,9 +493,7 @@ fn run_job(job: &mut dyn Job, tx: &mut Tx<'_>) -> Result<Verdict, Failure> {
 
 /// Answers each job of a committed batch.
 fn acknowledge(batch: Vec<Box<dyn Job>>, counters: &Counters) {
-    counters
-        .writes
-        .fetch_add(batch.len() as u64, Ordering::Relaxed);
+    counters.batches_writes.observe(batch.len() as u64);
     counters.is_mending.store(false, Ordering::Relaxed);
     for job in batch {
         job.acknowledge();

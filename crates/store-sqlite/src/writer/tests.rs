@@ -13,7 +13,7 @@ use kitbag_testkit::gate::in_time;
 use rusqlite::types::FromSql;
 use tempfile::{TempDir, tempdir};
 
-use super::{Control, Counters, Order, Setup, State, Stop, Tx, Weight, WriteQueue, Writer, writer};
+use super::{Control, Order, Setup, State, Stop, Tx, Weight, WriteQueue, Writer, writer};
 use crate::cache::Cache;
 use crate::checkpoint;
 use crate::connections::Connections;
@@ -23,6 +23,7 @@ use crate::open;
 use crate::options::{FileOpener, Observer, Options, Step, limit};
 use crate::rewrite;
 use crate::rows::{first, run};
+use crate::stats::Counters;
 
 /// A writer without a thread.
 struct Bench {
