@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::process::Process;
+use crate::process::{Load, Process};
 use crate::stats::percentile;
 
 /// Room for the head of an answer and a small body.
@@ -41,6 +41,8 @@ pub(crate) fn prepare(method: &str, path: &str, token: &str, body: &str) -> Prep
 pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
+    /// Bytes of the head of the answer that came last.
+    head_bytes: usize,
 }
 
 impl Connection {
@@ -57,6 +59,7 @@ impl Connection {
         Ok(Self {
             stream,
             buffer: vec![0; buffer_bytes],
+            head_bytes: 0,
         })
     }
 
@@ -86,7 +89,10 @@ impl Connection {
                 answer = Answer::parse(&self.buffer[..filled])?;
             }
             match answer {
-                Some(Answer { body, end }) if filled == end => return Ok(&self.buffer[body..end]),
+                Some(Answer { body, end }) if filled == end => {
+                    self.head_bytes = body;
+                    return Ok(&self.buffer[body..end]);
+                }
                 Some(Answer { end, .. }) if end > self.buffer.len() => self.buffer.resize(end, 0),
                 _ => ensure!(
                     filled < self.buffer.len(),
@@ -94,6 +100,16 @@ impl Connection {
                 ),
             }
         }
+    }
+
+    /// Returns the headers of the answer that came last, sorted, with their names in small letters.
+    pub(crate) fn headers(&self) -> Vec<(String, String)> {
+        let head = String::from_utf8_lossy(&self.buffer[..self.head_bytes]);
+        let lines = head.lines().filter_map(|line| line.split_once(':'));
+        let header = |(name, value): (&str, &str)| (name.to_lowercase(), value.trim().to_owned());
+        let mut headers: Vec<_> = lines.map(header).collect();
+        headers.sort();
+        headers
     }
 }
 
@@ -183,6 +199,8 @@ pub(crate) struct Sample {
     pub(crate) cpu_us: Option<f64>,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
+    /// See [`Load::percent`].
+    pub(crate) load_percent: Option<f64>,
 }
 
 impl<'a> Target<'a> {
@@ -192,7 +210,7 @@ impl<'a> Target<'a> {
 
     /// Lets all clients send for `duration`.
     pub(crate) async fn measure(&mut self, duration: Duration) -> Result<Sample> {
-        let cpu_before = self.process.cpu();
+        let (cpu_before, load) = (self.process.cpu(), Load::watch());
         let started = Instant::now();
         let mut running = JoinSet::new();
         for client in self.clients.drain(..) {
@@ -205,11 +223,9 @@ impl<'a> Target<'a> {
             waits_us.extend(waits);
         }
         let elapsed = started.elapsed();
-        let cpu = self
-            .process
-            .cpu()
-            .zip(cpu_before)
-            .map(|(now, before)| now.since(&before));
+        let load_percent = load.percent();
+        let cpu = self.process.cpu().zip(cpu_before);
+        let cpu = cpu.map(|(now, before)| now.since(&before));
         waits_us.sort_unstable();
         #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
         let requests = waits_us.len() as f64;
@@ -219,6 +235,7 @@ impl<'a> Target<'a> {
             cpu_us: cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / requests),
             p50_us: percentile(&waits_us, 500).context(nothing)?,
             p99_us: percentile(&waits_us, 990).context(nothing)?,
+            load_percent,
         })
     }
 }

@@ -1,21 +1,23 @@
 //! Where and of what a run was made.
 
+use std::env;
+use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
 
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 /// What must be known to compare two runs.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Machine {
     pub(crate) date: String,
     /// With a `+` where the working tree differed.
     pub(crate) commit: String,
-    pub(crate) profile: &'static str,
+    pub(crate) profile: String,
     pub(crate) processor: String,
     pub(crate) processors: usize,
     pub(crate) system: String,
@@ -23,6 +25,8 @@ pub(crate) struct Machine {
     pub(crate) file_system: String,
     /// At the start, over 1, 5 and 15 minutes: above 0 somebody else was at work.
     pub(crate) load: String,
+    /// What was asked of this program.
+    pub(crate) arguments: String,
 }
 
 const UNKNOWN: &str = "unknown";
@@ -44,16 +48,38 @@ impl Machine {
             date: or_unknown(output("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"])),
             commit: or_unknown(commit) + mark,
             profile: if cfg!(debug_assertions) {
-                "debug"
+                "debug".to_owned()
             } else {
-                "release"
+                "release".to_owned()
             },
             processor: or_unknown(processor()),
             processors: thread::available_parallelism()?.into(),
             system: or_unknown(output("uname", &["-sm"])),
             file_system: or_unknown(file_system(dir.path())),
             load: or_unknown(load),
+            arguments: env::args().skip(1).collect::<Vec<_>>().join(" "),
         })
+    }
+}
+
+impl fmt::Display for Machine {
+    /// Writes all but the load and the arguments.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            date,
+            commit,
+            profile,
+            processor,
+            processors,
+            system,
+            file_system,
+            ..
+        } = self;
+        write!(
+            f,
+            "{date}, commit {commit}, {profile} build, {processors} x {processor}, {system}, \
+             data on {file_system}"
+        )
     }
 }
 

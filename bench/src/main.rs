@@ -9,8 +9,10 @@
     reason = "figures are what this program is for, and the reference tells its address"
 )]
 
+mod budgets;
 mod load;
 mod machine;
+mod markdown;
 mod pairs;
 mod plan;
 mod process;
@@ -61,6 +63,12 @@ enum Command {
     /// Runs a reference server; the measuring process starts these itself.
     #[command(hide = true)]
     Reference(Mode),
+    /// Prints the figures of a run, written by --json, as the tables of documents.
+    Table {
+        /// What the run wrote.
+        #[arg(value_name = "FILE")]
+        run: PathBuf,
+    },
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -83,7 +91,7 @@ struct BenchArguments {
     /// How long each measurement takes.
     #[arg(long, default_value_t = plan::MEASURE_MS_DEFAULT, value_name = "MS")]
     measure_ms: u64,
-    /// How many syncs wait at once; as many as the limit of open files allows, if it is less.
+    /// How many syncs wait at once; as many as the limit of open files allows, where that is less.
     #[arg(long, default_value_t = plan::WAITING_DEFAULT, value_name = "N")]
     waiting: usize,
     /// Keep the data below this directory, which must be on a real disk [default: bench, in the
@@ -97,8 +105,13 @@ struct BenchArguments {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    if let Some(Command::Reference(mode)) = arguments.command {
-        return reference::run(mode);
+    match arguments.command {
+        Some(Command::Reference(mode)) => return reference::run(mode),
+        Some(Command::Table { run }) => {
+            print!("{}", markdown::tables(&Report::read_json(&run)?));
+            return Ok(());
+        }
+        None => {}
     }
     if arguments.bench.list {
         for name in workloads::names(&arguments.bench.filter) {
@@ -119,7 +132,7 @@ async fn bench(arguments: &BenchArguments) -> Result<()> {
     println!("{}", report.heading());
     for name in workloads::names(&arguments.filter) {
         let table = workloads::run(name, &plan).await?;
-        println!("{}", table.render());
+        println!("{}", table.render(plan.is_short));
         report.tables.push(table);
     }
     println!("{}", report.ending());

@@ -1,14 +1,15 @@
 //! Measuring two servers by turns, so that what disturbs the machine disturbs both.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
-use crate::load::{Sample, Target};
+use crate::budgets::{CPU, RATIO, REQUESTS};
+use crate::load::{Connection, Sample, Target};
 use crate::plan::Plan;
 use crate::report::Row;
 use crate::stats::Spread;
 
 /// The columns of the rows that [`compare`] makes.
-pub(crate) const COLUMNS: [&str; 4] = ["requests/s", "CPU us", "p50 us", "p99 us"];
+pub(crate) const COLUMNS: [&str; 5] = [REQUESTS, CPU, "p50 us", "p99 us", "load %"];
 
 /// Measures both by turns; returns their rows and that of Kitbag's figures through the reference's.
 pub(crate) async fn compare(
@@ -33,19 +34,41 @@ pub(crate) async fn compare(
     Ok(rows(&pairs))
 }
 
+/// Headers whose values differ from answer to answer.
+const CHANGING_HEADERS: [&str; 2] = ["date", "x-request-id"];
+
+/// Checks that the reference's last answer had the headers of Kitbag's: who sends fewer does less.
+pub(crate) fn ensure_same_headers(kitbag: &Connection, reference: &Connection) -> Result<()> {
+    let [ours, theirs] = [kitbag, reference].map(|connection| {
+        let mut headers = connection.headers();
+        for (name, value) in &mut headers {
+            if CHANGING_HEADERS.contains(&name.as_str()) {
+                value.clear();
+            }
+        }
+        headers
+    });
+    ensure!(
+        ours == theirs,
+        "Kitbag's answer has the headers {ours:?}, the reference's {theirs:?}"
+    );
+    Ok(())
+}
+
 type Figure = fn(&Sample) -> Option<f64>;
 
-const FIGURES: [Figure; 4] = [
+const FIGURES: [Figure; 5] = [
     |sample| Some(sample.requests_per_second),
     |sample| sample.cpu_us,
     |sample| Some(sample.p50_us),
     |sample| Some(sample.p99_us),
+    |sample| sample.load_percent,
 ];
 
 fn rows(pairs: &[(Sample, Sample)]) -> Vec<Row> {
     let row =
         |name, cell: &dyn Fn(Figure) -> Option<Spread>| Row::new(name, FIGURES.map(cell).to_vec());
-    vec![
+    let mut rows = vec![
         row("kitbag", &|figure| {
             Spread::of_all(pairs.iter().map(|(ours, _)| figure(ours)))
         }),
@@ -53,13 +76,16 @@ fn rows(pairs: &[(Sample, Sample)]) -> Vec<Row> {
             Spread::of_all(pairs.iter().map(|(_, theirs)| figure(theirs)))
         }),
         // The ratio of each pair, not of the medians: a slow minute slows both of a pair.
-        row("ratio", &|figure| {
+        row(RATIO, &|figure| {
             let ratios = pairs
                 .iter()
                 .map(|(ours, theirs)| Some(figure(ours)? / figure(theirs)?));
             Spread::of_all(ratios)
         }),
-    ]
+    ];
+    // How busy the load was belongs to no server.
+    rows[2].cells[FIGURES.len() - 1] = None;
+    rows
 }
 
 #[cfg(test)]
@@ -72,6 +98,7 @@ mod tests {
             cpu_us: None,
             p50_us: figure,
             p99_us: figure,
+            load_percent: None,
         }
     }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
 
 use crate::BenchArguments;
@@ -14,13 +15,13 @@ use crate::BenchArguments;
 pub(crate) const PAIRS_DEFAULT: usize = 9;
 /// Some ten thousand requests: enough for a p99, and for the clock of threads.
 pub(crate) const MEASURE_MS_DEFAULT: u64 = 1_000;
-/// What the usual limit of 1,024 open files nearly allows.
-pub(crate) const WAITING_DEFAULT: usize = 1_000;
+/// As many as the budget of their memory speaks of.
+pub(crate) const WAITING_DEFAULT: usize = 9_000;
 
 /// Files that a process has open beside its connections, with much to spare.
 const OTHER_FILES: usize = 100;
 /// Rounds of a workload that starts its servers anew each time.
-const ROUNDS_MAX: usize = 3;
+const ROUNDS_MAX: usize = 5;
 
 /// What every workload is told.
 pub(crate) struct Plan {
@@ -34,6 +35,8 @@ pub(crate) struct Plan {
     pub(crate) warm_up: Duration,
     /// How long memory is given to settle before it is read.
     pub(crate) settle: Duration,
+    /// How long memory may take to come back, with [`Plan::settle`] in it.
+    pub(crate) settle_long: Duration,
     /// Syncs that wait at once.
     pub(crate) waiting: usize,
     /// Most users of one workload: each costs a password hash.
@@ -86,8 +89,9 @@ impl Plan {
             measure: Duration::from_millis(arguments.measure_ms),
             warm_up: Duration::from_millis(arguments.measure_ms),
             settle: Duration::from_secs(2),
-            waiting: arguments.waiting.min(connections_max()?),
-            users_max: 64,
+            settle_long: Duration::from_secs(10),
+            waiting: arguments.waiting.min(connections_max()),
+            users_max: 512,
             start_entries: 1_000_000,
             is_short: false,
             kitbag,
@@ -108,6 +112,7 @@ impl Plan {
             measure: Duration::from_millis(100),
             warm_up: Duration::from_millis(20),
             settle: Duration::from_millis(100),
+            settle_long: Duration::from_millis(200),
             waiting: self.waiting.min(20),
             users_max: 4,
             start_entries: 1_000,
@@ -117,18 +122,20 @@ impl Plan {
     }
 }
 
-/// How many connections this process may open, which its children may accept too.
-fn connections_max() -> Result<usize> {
-    let Ok(limits) = fs::read_to_string("/proc/self/limits") else {
-        return Ok(WAITING_DEFAULT - OTHER_FILES); // no Linux: the usual limit
+/// How many connections this process may open, which its children may accept too: the soft limit of
+/// open files is raised to the hard one.
+fn connections_max() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
     };
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"));
-    let soft = line.and_then(|line| line.split_whitespace().next());
-    let soft: usize = match soft.context("the limit of open files is not told")? {
-        "unlimited" => usize::MAX,
-        number => number.parse()?,
+    let allowed = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
     };
-    Ok(soft.saturating_sub(OTHER_FILES))
+    let allowed = allowed.unwrap_or(u64::MAX);
+    usize::try_from(allowed)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(OTHER_FILES)
 }

@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -71,25 +71,17 @@ impl Process {
 
     /// Returns the CPU time of the process's threads so far; none where the system does not tell.
     pub(crate) fn cpu(&self) -> Option<CpuTimes> {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).ok()?;
-        let times = tasks.map(|task| {
-            let task = task.ok()?;
-            // Nanoseconds, where `stat` only counts ticks.
-            let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
-            let time_ns = text.split_whitespace().next()?.parse().ok()?;
-            Some((task.file_name().to_string_lossy().into_owned(), time_ns))
-        });
-        times.collect::<Option<_>>().map(CpuTimes)
+        CpuTimes::of(&self.child.id().to_string())
     }
 
-    /// Returns the memory that the process holds; none where the system does not tell.
-    pub(crate) fn resident_bytes(&self) -> Option<u64> {
+    /// Returns the memory that the process holds, in MiB; none where the system does not tell.
+    pub(crate) fn resident_mib(&self) -> Option<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
         let line = status
             .lines()
             .find_map(|line| line.strip_prefix("VmRSS:"))?;
-        let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
-        Some(kibibytes * 1_024)
+        let kibibytes: f64 = line.split_whitespace().next()?.parse().ok()?;
+        Some(kibibytes / 1_024.0)
     }
 }
 
@@ -105,6 +97,18 @@ impl Drop for Process {
 pub(crate) struct CpuTimes(HashMap<String, u64>);
 
 impl CpuTimes {
+    fn of(process: &str) -> Option<Self> {
+        let tasks = fs::read_dir(format!("/proc/{process}/task")).ok()?;
+        let times = tasks.map(|task| {
+            let task = task.ok()?;
+            // Nanoseconds, where `stat` only counts ticks.
+            let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+            let time_ns = text.split_whitespace().next()?.parse().ok()?;
+            Some((task.file_name().to_string_lossy().into_owned(), time_ns))
+        });
+        times.collect::<Option<_>>().map(Self)
+    }
+
     /// Returns the time since `earlier`, of the threads that still run.
     pub(crate) fn since(&self, earlier: &Self) -> Duration {
         let times = self.0.iter().map(|(thread, now)| {
@@ -112,5 +116,35 @@ impl CpuTimes {
             now.saturating_sub(before)
         });
         Duration::from_nanos(times.sum())
+    }
+}
+
+/// Watches how busy the load is: it is one thread, which runs on the first one of this program.
+pub(crate) struct Load {
+    started: Instant,
+    busy_before: Option<Duration>,
+}
+
+impl Load {
+    pub(crate) fn watch() -> Self {
+        Self {
+            started: Instant::now(),
+            busy_before: Self::busy(),
+        }
+    }
+
+    /// Returns the part of the time in which the load worked or waited for a processor; none where
+    /// the system does not tell. Near 100 the load was the limit, and not the server.
+    pub(crate) fn percent(&self) -> Option<f64> {
+        let busy = Self::busy()?.saturating_sub(self.busy_before?);
+        Some(100.0 * busy.as_secs_f64() / self.started.elapsed().as_secs_f64())
+    }
+
+    fn busy() -> Option<Duration> {
+        let text = fs::read_to_string("/proc/self/schedstat").ok()?;
+        let mut times_ns = text.split_whitespace().map(str::parse);
+        let working: u64 = times_ns.next()?.ok()?;
+        let queued: u64 = times_ns.next()?.ok()?;
+        Some(Duration::from_nanos(working + queued))
     }
 }

@@ -4,23 +4,24 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use crate::budgets::{BUDGETS, Bound, Verdict};
 use crate::machine::Machine;
 use crate::plan::Plan;
 use crate::reference::FIXED_SOURCE;
 use crate::stats::Spread;
 
 /// Everything that a run found.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Report {
-    machine: Machine,
-    is_short: bool,
-    pairs: usize,
-    measure_ms: u128,
+    pub(crate) machine: Machine,
+    pub(crate) is_short: bool,
+    pub(crate) pairs: usize,
+    pub(crate) measure_ms: u128,
     pub(crate) tables: Vec<Table>,
     /// The handler that the figures of reading are compared with.
-    reference_source: &'static str,
+    reference_source: String,
 }
 
 impl Report {
@@ -31,24 +32,17 @@ impl Report {
             pairs: plan.pairs,
             measure_ms: plan.measure.as_millis(),
             tables: Vec::new(),
-            reference_source: FIXED_SOURCE,
+            reference_source: FIXED_SOURCE.to_owned(),
         }
     }
 
     /// What stands above the tables.
     pub(crate) fn heading(&self) -> String {
-        let Machine {
-            date,
-            commit,
-            profile,
-            processor,
-            processors,
-            system,
-            file_system,
-            load,
-        } = &self.machine;
         let Self {
-            pairs, measure_ms, ..
+            machine,
+            pairs,
+            measure_ms,
+            ..
         } = self;
         let short = if self.is_short {
             "\nA short run: it shows that the workloads run, and its figures mean nothing."
@@ -56,10 +50,10 @@ impl Report {
             ""
         };
         format!(
-            "{date}, commit {commit}, {profile} build, {processors} x {processor}, {system}, \
-             data on {file_system}, load average {load}\n\
-             {pairs} interleaved pairs of {measure_ms} ms; median (min..max); \
-             `ratio` is Kitbag through the reference, pair by pair{short}\n"
+            "{machine}, load average {}\n\
+             {pairs} interleaved pairs of {measure_ms} ms; median (first..third quartile); \
+             `ratio` is Kitbag through the reference, pair by pair{short}\n",
+            machine.load
         )
     }
 
@@ -72,6 +66,12 @@ impl Report {
         )
     }
 
+    pub(crate) fn read_json(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path)
+            .with_context(|| format!("cannot read `{}`", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("`{}` is no report", path.display()))
+    }
+
     pub(crate) fn write_json(&self, path: &Path) -> Result<()> {
         let mut text = serde_json::to_string_pretty(self)?;
         text.push('\n');
@@ -80,111 +80,213 @@ impl Report {
 }
 
 /// What one workload found.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Table {
-    workload: String,
+    pub(crate) workload: String,
     /// What was done, in a sentence.
-    what: String,
-    /// What DESIGN.md allows, where it says something.
-    budget: Option<&'static str>,
-    columns: Vec<&'static str>,
-    rows: Vec<Row>,
+    pub(crate) what: String,
+    pub(crate) columns: Vec<String>,
+    pub(crate) rows: Vec<Row>,
+    /// How the medians stand to their budgets, where there are any.
+    pub(crate) verdicts: Vec<Verdict>,
 }
 
 /// The figures of one side.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Row {
-    name: &'static str,
+    pub(crate) name: String,
     pub(crate) cells: Vec<Option<Spread>>,
 }
 
 impl Row {
-    pub(crate) fn new(name: &'static str, cells: Vec<Option<Spread>>) -> Self {
-        Self { name, cells }
+    pub(crate) fn new(name: &str, cells: Vec<Option<Spread>>) -> Self {
+        Self {
+            name: name.to_owned(),
+            cells,
+        }
     }
 }
 
-const NAME_WIDTH: usize = 16;
-const CELL_WIDTH: usize = 30;
-
 impl Table {
-    pub(crate) fn new(workload: &str, what: impl Into<String>, columns: &[&'static str]) -> Self {
+    /// Makes a table, and judges its medians by the budgets of the workload.
+    pub(crate) fn new(
+        workload: &str,
+        what: impl Into<String>,
+        columns: &[&str],
+        rows: Vec<Row>,
+    ) -> Self {
+        for row in &rows {
+            assert_eq!(row.cells.len(), columns.len(), "a row fits its table");
+        }
+        let cell = |row: &str, column: &str| {
+            let row = rows.iter().find(|other| other.name == row)?;
+            let column = columns.iter().position(|other| *other == column)?;
+            Some(row.cells[column])
+        };
+        let budgets = BUDGETS.iter().filter(|budget| budget.workload == workload);
+        let verdicts = budgets.filter_map(|budget| {
+            let figure =
+                cell(budget.row, budget.column).expect("a budget names a cell of its table");
+            // Where the system does not tell a figure, nothing can be said.
+            Some(budget.judge(figure?))
+        });
         Self {
             workload: workload.to_owned(),
             what: what.into(),
-            budget: None,
-            columns: columns.to_vec(),
-            rows: Vec::new(),
+            verdicts: verdicts.collect(),
+            columns: columns.iter().map(|column| (*column).to_owned()).collect(),
+            rows,
         }
     }
 
-    pub(crate) fn budget(mut self, budget: &'static str) -> Self {
-        self.budget = Some(budget);
-        self
+    /// The figure in a cell, where there is one.
+    pub(crate) fn cell(&self, row: &str, column: &str) -> Option<Spread> {
+        let row = self.rows.iter().find(|other| other.name == row)?;
+        let column = self.columns.iter().position(|other| other == column)?;
+        row.cells[column]
     }
 
-    pub(crate) fn rows(mut self, rows: Vec<Row>) -> Self {
-        for row in &rows {
-            assert_eq!(row.cells.len(), self.columns.len(), "a row fits its table");
-        }
-        self.rows = rows;
-        self
-    }
-
-    /// The table for people.
-    pub(crate) fn render(&self) -> String {
+    /// The table for people; a short run's figures are not judged.
+    pub(crate) fn render(&self, is_short: bool) -> String {
         let mut text = format!("{}: {}\n", self.workload, self.what);
-        if let Some(budget) = self.budget {
-            text += &format!("  budget: {budget}\n");
-        }
-        text += &line("", self.columns.iter().map(|column| (*column).to_owned()));
+        let heads = self.columns.iter().map(String::clone);
+        let mut lines = vec![[String::new()].into_iter().chain(heads).collect::<Vec<_>>()];
         for row in &self.rows {
-            text += &line(row.name, row.cells.iter().map(|cell| render(*cell)));
+            let cells = row.cells.iter().map(|cell| shown(*cell));
+            lines.push([row.name.clone()].into_iter().chain(cells).collect());
+        }
+        text += &aligned(&lines);
+        for verdict in self.verdicts.iter().filter(|_| !is_short) {
+            text += &format!("  {verdict}\n");
+            if let Some(doubt) = &verdict.doubt {
+                text += &format!("  warning: {doubt}\n");
+            }
         }
         text
     }
 }
 
-fn line(name: &str, cells: impl Iterator<Item = String>) -> String {
-    let mut line = format!("  {name:NAME_WIDTH$}");
-    for cell in cells {
-        line += &format!("{cell:CELL_WIDTH$}");
+/// Lines of as many cells each, in columns as wide as they need.
+fn aligned(lines: &[Vec<String>]) -> String {
+    let columns = lines.first().map_or(0, Vec::len);
+    let width = |column: usize| lines.iter().map(|line| line[column].len()).max();
+    let widths: Vec<_> = (0..columns).filter_map(width).collect();
+    let mut text = String::new();
+    for line in lines {
+        let mut cells = String::new();
+        for (cell, width) in line.iter().zip(&widths) {
+            cells += &format!("  {cell:width$}");
+        }
+        text += cells.trim_end();
+        text.push('\n');
     }
-    line.truncate(line.trim_end().len());
-    line + "\n"
+    text
 }
 
-fn render(cell: Option<Spread>) -> String {
-    let Some(Spread { median, min, max }) = cell else {
+/// A median with its quartiles, where there are more figures than one; `-` where there is none.
+pub(crate) fn shown(cell: Option<Spread>) -> String {
+    let Some(spread) = cell else {
         return "-".to_owned();
     };
-    let figure = |figure: f64| match figure.abs() {
+    let [median, first, third] =
+        [spread.median, spread.first_quartile, spread.third_quartile].map(figure);
+    if spread.count == 1 {
+        return median;
+    }
+    format!("{median} ({first}..{third})")
+}
+
+/// A figure with three digits.
+pub(crate) fn figure(figure: f64) -> String {
+    match figure.abs() {
         large if large >= 100.0 => format!("{figure:.0}"),
         middle if middle >= 10.0 => format!("{figure:.1}"),
         _ => format!("{figure:.2}"),
-    };
-    format!("{} ({}..{})", figure(median), figure(min), figure(max))
+    }
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            row,
+            column,
+            gate,
+            goal,
+            ..
+        } = self;
+        let bound = match self.bound {
+            Bound::AtMost => "at most",
+            Bound::AtLeast => "at least",
+        };
+        let kept = |is_kept| if is_kept { "kept" } else { "missed" };
+        let (gate_kept, goal_kept) = (kept(self.is_gate_kept), kept(self.is_goal_kept));
+        let median = figure(self.figure.median);
+        write!(
+            f,
+            "budget: {column} of `{row}` {bound} {gate}: {median}, {gate_kept}; \
+             goal {goal}: {goal_kept}"
+        )
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budgets::{CPU, RATIO};
+
+    fn spread(median: f64) -> Option<Spread> {
+        Some(Spread {
+            median,
+            first_quartile: 1.0,
+            third_quartile: 1234.5,
+            min: 0.5,
+            max: 2000.0,
+            count: 9,
+        })
+    }
 
     #[test]
-    fn table_shows_medians_with_their_spread() {
-        let spread = |median| {
-            Some(Spread {
-                median,
-                min: 1.0,
-                max: 1234.5,
-            })
-        };
-        let table = Table::new("get", "reads", &["us", "MiB"])
-            .budget("little")
-            .rows(vec![Row::new("kitbag", vec![spread(12.34), None])]);
-        let lines: Vec<_> = table.render().lines().map(str::to_owned).collect();
-        assert_eq!(lines[..2], ["get: reads", "  budget: little"]);
-        let cell = format!("{:CELL_WIDTH$}-", "12.3 (1.00..1234)");
-        assert_eq!(lines[3], format!("  {:NAME_WIDTH$}{cell}", "kitbag"));
+    fn table_shows_medians_with_their_quartiles() {
+        let rows = vec![Row::new("kitbag", vec![spread(12.34), None])];
+        let table = Table::new("other", "reads", &["us", "MiB"], rows);
+        let lines: Vec<_> = table.render(false).lines().map(str::to_owned).collect();
+        assert_eq!(lines[0], "other: reads");
+        assert_eq!(lines[1], "          us                 MiB");
+        assert_eq!(lines[2], "  kitbag  12.3 (1.00..1234)  -");
+        assert_eq!(lines.len(), 3);
+    }
+
+    #[test]
+    fn table_judges_the_medians_that_have_a_budget() {
+        let rows = vec![Row::new(RATIO, vec![spread(1.2)])];
+        let table = Table::new("get/1", "reads", &[CPU], rows);
+        let text = table.render(false);
+        let budget = "budget: CPU us of `ratio` at most 1.3: 1.20, kept; goal 1.15: missed\n";
+        assert!(text.contains(budget), "{text}");
+        assert!(text.contains("warning: the gate lies between"), "{text}");
+        assert!(
+            !table.render(true).contains("budget"),
+            "a short run is not judged"
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "a budget names a cell")]
+    fn table_without_the_cell_of_its_budget_is_a_mistake() {
+        Table::new(
+            "get/1",
+            "reads",
+            &["other"],
+            vec![Row::new(RATIO, vec![None])],
+        );
+    }
+
+    #[test]
+    fn report_is_read_as_it_was_written() {
+        let rows = vec![Row::new(RATIO, vec![spread(1.2)])];
+        let table = Table::new("get/1", "reads", &[CPU], rows);
+        let text = serde_json::to_string(&table).unwrap();
+        let read: Table = serde_json::from_str(&text).unwrap();
+        assert_eq!(read.render(false), table.render(false));
     }
 }

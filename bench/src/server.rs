@@ -16,12 +16,19 @@ use crate::process::Process;
 /// Bytes of a content in every workload.
 pub(crate) const CONTENT_BYTES: usize = 1_024;
 
-/// Starts Kitbag on `data`, as it is set up by default but without rate limits.
-pub(crate) fn start_kitbag(plan: &Plan, data: &Path) -> Result<Process> {
+/// Users who register at once: their passwords are hashed one after the other, and a server refuses
+/// a long queue.
+const REGISTERING: usize = 16;
+
+/// Starts Kitbag on `data`, as it is set up by default but without rate limits, and with `settings`
+/// of the form `cache.bytes_max=0`.
+fn start_kitbag(plan: &Plan, data: &Path, settings: &[&str]) -> Result<Process> {
     let mut command = Command::new(&plan.kitbag);
     command
         .args(["serve", "--listen", "127.0.0.1:0"])
-        .args(["--set", "rate_limits.enabled=false", "--data"])
+        .args(["--set", "rate_limits.enabled=false"])
+        .args(settings.iter().flat_map(|setting| ["--set", setting]))
+        .arg("--data")
         .arg(data);
     Process::start(command, &data.with_extension("log"))
 }
@@ -34,30 +41,33 @@ pub(crate) async fn make_users(plan: &Plan, name: &str, count: usize) -> Result<
     if data.try_exists()? {
         fs::remove_dir_all(&data)?;
     }
-    let process = start_kitbag(plan, &data)?;
+    let process = start_kitbag(plan, &data, &[])?;
     let client = Client::new(&process.base_url())?;
-    let mut registering = JoinSet::new();
-    for number in 0..count {
-        let client = client.clone();
-        registering.spawn(async move {
-            let name = format!("user{number}");
-            let register = Register {
-                username: Some(&name),
-                password: Some("a password of the bench"),
-                ..Register::default()
-            };
-            client
-                .register(&register)
-                .await
-                .map(|account| account.session().clone())
-        });
-    }
+    let mut registering: JoinSet<Result<Session>> = JoinSet::new();
     let mut sessions = Vec::with_capacity(count);
+    for number in 0..count {
+        if number >= REGISTERING
+            && let Some(session) = registering.join_next().await
+        {
+            sessions.push(session??);
+        }
+        registering.spawn(register(client.clone(), format!("user{number}")));
+    }
     while let Some(session) = registering.join_next().await {
-        sessions.push(session?.context("cannot register a user")?);
+        sessions.push(session??);
     }
     sessions.sort_by(|a, b| a.user_id.cmp(&b.user_id));
     Ok(Accounts { data, sessions })
+}
+
+async fn register(client: Client, name: String) -> Result<Session> {
+    let register = Register {
+        username: Some(&name),
+        password: Some("a password of the bench"),
+        ..Register::default()
+    };
+    let account = client.register(&register).await;
+    Ok(account.context("cannot register a user")?.session().clone())
 }
 
 /// Users in a data directory on which no server runs.
@@ -69,7 +79,12 @@ pub(crate) struct Accounts {
 impl Accounts {
     /// Starts a server for them.
     pub(crate) fn serve(&self, plan: &Plan) -> Result<Process> {
-        start_kitbag(plan, &self.data)
+        self.serve_with(plan, &[])
+    }
+
+    /// As [`Accounts::serve`], with settings that are not the default.
+    pub(crate) fn serve_with(&self, plan: &Plan, settings: &[&str]) -> Result<Process> {
+        start_kitbag(plan, &self.data, settings)
     }
 
     /// The session of a user, round and round.
@@ -125,21 +140,14 @@ pub(crate) fn get(session: &Session, path: &str) -> Prepared {
     prepare("GET", path, &session.access_token, "")
 }
 
-pub(crate) fn get_entry(session: &Session, kind: &str) -> Prepared {
-    get(session, &entry_path(session, kind))
+pub(crate) fn get_entry(session: &Session, scope: Scope<'_>, kind: &str) -> Prepared {
+    let path = path::account_data(&session.user_id, scope, Naming::Stable, kind);
+    get(session, &path)
 }
 
-pub(crate) fn put_entry(session: &Session, kind: &str, letter: char) -> Prepared {
-    prepare(
-        "PUT",
-        &entry_path(session, kind),
-        &session.access_token,
-        &content(letter),
-    )
-}
-
-fn entry_path(session: &Session, kind: &str) -> String {
-    path::account_data(&session.user_id, Scope::Global, Naming::Stable, kind)
+pub(crate) fn put_entry(session: &Session, scope: Scope<'_>, kind: &str, letter: char) -> Prepared {
+    let path = path::account_data(&session.user_id, scope, Naming::Stable, kind);
+    prepare("PUT", &path, &session.access_token, &content(letter))
 }
 
 /// The path of a sync; without `since` an initial one.

@@ -1,13 +1,17 @@
 //! Medians and their spread.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The median of some figures, and how far they lie apart.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
+    pub(crate) first_quartile: f64,
+    pub(crate) third_quartile: f64,
     pub(crate) min: f64,
     pub(crate) max: f64,
+    /// How many figures there were.
+    pub(crate) count: usize,
 }
 
 impl Spread {
@@ -16,13 +20,14 @@ impl Spread {
         let mut figures: Vec<f64> = figures.into_iter().collect();
         figures.sort_by(f64::total_cmp);
         let (&min, &max) = (figures.first()?, figures.last()?);
-        let middle = figures.len() / 2;
-        let median = if figures.len() % 2 == 1 {
-            figures[middle]
-        } else {
-            f64::midpoint(figures[middle - 1], figures[middle])
-        };
-        Some(Self { median, min, max })
+        Some(Self {
+            median: quantile(&figures, 2),
+            first_quartile: quantile(&figures, 1),
+            third_quartile: quantile(&figures, 3),
+            min,
+            max,
+            count: figures.len(),
+        })
     }
 
     /// As [`Spread::of`], where one missing figure makes the whole meaningless.
@@ -30,6 +35,19 @@ impl Spread {
         let figures: Option<Vec<f64>> = figures.into_iter().collect();
         Self::of(figures?)
     }
+}
+
+/// The figure below which so many quarters of the sorted ones lie, between two where none is there.
+fn quantile(sorted: &[f64], quarters: usize) -> f64 {
+    let (steps, rest) = (
+        (sorted.len() - 1) * quarters / 4,
+        (sorted.len() - 1) * quarters % 4,
+    );
+    let below = sorted[steps];
+    let above = sorted.get(steps + 1).copied().unwrap_or(below);
+    #[expect(clippy::cast_precision_loss, reason = "a rest is below 4")]
+    let part = rest as f64 / 4.0;
+    below + (above - below) * part
 }
 
 /// Returns the smallest figure that `part` of a thousand figures do not exceed.
@@ -49,6 +67,17 @@ mod tests {
         assert_eq!(Spread::of([4.0, 1.0, 2.0, 3.0]).unwrap().median, 2.5);
         assert_eq!(Spread::of([]), None);
         assert_eq!(Spread::of_all([Some(1.0), None]), None);
+    }
+
+    #[test]
+    fn quartiles_hold_the_middle_half_of_the_figures() {
+        let nine = Spread::of((1..=9).map(f64::from)).unwrap();
+        assert_eq!((nine.first_quartile, nine.third_quartile), (3.0, 7.0));
+        assert_eq!(nine.count, 9);
+        let two = Spread::of([1.0, 2.0]).unwrap();
+        assert_eq!((two.first_quartile, two.third_quartile), (1.25, 1.75));
+        let one = Spread::of([5.0]).unwrap();
+        assert_eq!((one.first_quartile, one.third_quartile), (5.0, 5.0));
     }
 
     #[test]

@@ -26,7 +26,7 @@ const HEADERS: [(HeaderName, HeaderValue); 6] = [
     ),
     (
         ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("X-Request-Id"),
+        HeaderValue::from_static("Retry-After, X-Request-Id"),
     ),
     (
         HeaderName::from_static("x-request-id"),

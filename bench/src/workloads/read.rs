@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
+use kitbag_client::Scope;
 
 use crate::load::{Client, Connection, Prepared, Target};
-use crate::pairs::{COLUMNS, compare};
+use crate::pairs::{COLUMNS, compare, ensure_same_headers};
 use crate::plan::Plan;
 use crate::process::Process;
 use crate::report::Table;
@@ -19,115 +20,141 @@ const CONNECTIONS: usize = 16;
 const CONNECTIONS_LARGE: usize = 4;
 const INITIAL_SYNC_ENTRIES: usize = 200;
 
-const BUDGET_CHEAP: &str = "CPU at most 1.6 x the reference's, goal 1.3 x";
+/// Keeps nothing of what was read, so that each request asks the database.
+const UNCACHED: &str = "cache.bytes_max=0";
 
 /// A request that asks for nothing: the edge and the route table.
 pub(super) async fn edge(name: &str, plan: &Plan) -> Result<Table> {
-    let (accounts, process) = start(name, plan).await?;
-    let request = get(accounts.session(0), "/_matrix/client/versions");
-    let what = format!("GET /versions: no identity, no store, by {CONNECTIONS} connections");
-    let table = Table::new(name, what, &COLUMNS);
-    beside_fixed(plan, table, &process, request, CONNECTIONS).await
+    let bench = Bench::start(name, plan, &[]).await?;
+    let request = get(bench.accounts.session(0), "/_matrix/client/versions");
+    let what = "GET /versions: no identity, no store";
+    bench.beside_fixed(plan, what, request, CONNECTIONS).await
 }
 
 /// A request that asks only who it is.
 pub(super) async fn identity(name: &str, plan: &Plan) -> Result<Table> {
-    let (accounts, process) = start(name, plan).await?;
-    let request = get(accounts.session(0), "/_matrix/client/v3/account/whoami");
-    let what = format!("GET /account/whoami: one look-up, by {CONNECTIONS} connections");
-    let table = Table::new(name, what, &COLUMNS);
-    beside_fixed(plan, table, &process, request, CONNECTIONS).await
+    let bench = Bench::start(name, plan, &[]).await?;
+    let path = "/_matrix/client/v3/account/whoami";
+    let request = get(bench.accounts.session(0), path);
+    let what = "GET /account/whoami: one look-up";
+    bench.beside_fixed(plan, what, request, CONNECTIONS).await
 }
 
 /// `GET` of an entry of 1 KiB.
 pub(super) async fn entry(name: &str, plan: &Plan, connections: usize) -> Result<Table> {
-    let (accounts, process) = start(name, plan).await?;
-    let session = accounts.session(0);
-    put_entries(&process, &accounts, 1).await?;
-    let request = get_entry(session, &kind(0));
-    let what = format!("GET of an entry of {CONTENT_BYTES} B, by {connections} connections");
-    let table = Table::new(name, what, &COLUMNS)
-        .budget("CPU at most 1.3 x the reference's, goal 1.15 x: the entry is in memory");
-    beside_fixed(plan, table, &process, request, connections).await
+    let bench = Bench::start(name, plan, &[]).await?;
+    bench.put_entries(Scope::Global, 1).await?;
+    let request = get_entry(bench.accounts.session(0), Scope::Global, &kind(0));
+    let what = format!("GET of an entry of {CONTENT_BYTES} B");
+    bench.beside_fixed(plan, &what, request, connections).await
+}
+
+/// The same with nothing kept in memory.
+pub(super) async fn uncached(name: &str, plan: &Plan) -> Result<Table> {
+    let bench = Bench::start(name, plan, &[UNCACHED]).await?;
+    bench.put_entries(Scope::Global, 1).await?;
+    let request = get_entry(bench.accounts.session(0), Scope::Global, &kind(0));
+    let what = format!("GET of an entry of {CONTENT_BYTES} B, with `{UNCACHED}`");
+    bench.beside_fixed(plan, &what, request, CONNECTIONS).await
+}
+
+/// `GET` of an entry of the own device.
+pub(super) async fn device_entry(name: &str, plan: &Plan) -> Result<Table> {
+    let bench = Bench::start(name, plan, &[]).await?;
+    let session = bench.accounts.session(0);
+    let scope = Scope::Device(&session.device_id);
+    bench.put_entries(scope, 1).await?;
+    let request = get_entry(session, scope, &kind(0));
+    let what = format!("GET of an entry of {CONTENT_BYTES} B of the own device");
+    bench.beside_fixed(plan, &what, request, CONNECTIONS).await
 }
 
 /// `GET /pushrules/`.
 pub(super) async fn push_rules(name: &str, plan: &Plan) -> Result<Table> {
-    let (accounts, process) = start(name, plan).await?;
-    let request = get(accounts.session(0), "/_matrix/client/v3/pushrules/");
-    let what = format!("GET /pushrules/, by {CONNECTIONS} connections");
-    let table = Table::new(name, what, &COLUMNS).budget(BUDGET_CHEAP);
-    beside_fixed(plan, table, &process, request, CONNECTIONS).await
+    let bench = Bench::start(name, plan, &[]).await?;
+    let request = get(bench.accounts.session(0), "/_matrix/client/v3/pushrules/");
+    let what = "GET /pushrules/";
+    bench.beside_fixed(plan, what, request, CONNECTIONS).await
 }
 
 /// An incremental sync that finds nothing and does not wait.
 pub(super) async fn nothing_new(name: &str, plan: &Plan) -> Result<Table> {
-    let (accounts, process) = start(name, plan).await?;
-    put_entries(&process, &accounts, 1).await?;
-    let mut connection = Connection::open(process.address()).await?;
-    let session = accounts.session(0);
+    let bench = Bench::start(name, plan, &[]).await?;
+    bench.put_entries(Scope::Global, 1).await?;
+    let mut connection = Connection::open(bench.process.address()).await?;
+    let session = bench.accounts.session(0);
     let since = first_token(&mut connection, session).await?;
     let request = get(session, &sync_path(Some(&since), 0));
-    let what = format!("incremental sync, nothing new, by {CONNECTIONS} connections");
-    let table = Table::new(name, what, &COLUMNS).budget(BUDGET_CHEAP);
-    beside_fixed(plan, table, &process, request, CONNECTIONS).await
+    let what = "incremental sync, nothing new";
+    bench.beside_fixed(plan, what, request, CONNECTIONS).await
 }
 
 /// An initial sync of 200 entries of 1 KiB.
 pub(super) async fn initial_sync(name: &str, plan: &Plan) -> Result<Table> {
-    let (accounts, process) = start(name, plan).await?;
-    put_entries(&process, &accounts, INITIAL_SYNC_ENTRIES).await?;
-    let request = get(accounts.session(0), &sync_path(None, 0));
-    let what = format!(
-        "initial sync of {INITIAL_SYNC_ENTRIES} entries of {CONTENT_BYTES} B, \
-         by {CONNECTIONS_LARGE} connections"
-    );
-    let table =
-        Table::new(name, what, &COLUMNS).budget("CPU at most 1.6 x the reference's, goal 1.2 x");
-    beside_fixed(plan, table, &process, request, CONNECTIONS_LARGE).await
+    let bench = Bench::start(name, plan, &[]).await?;
+    bench
+        .put_entries(Scope::Global, INITIAL_SYNC_ENTRIES)
+        .await?;
+    let request = get(bench.accounts.session(0), &sync_path(None, 0));
+    let what = format!("initial sync of {INITIAL_SYNC_ENTRIES} entries of {CONTENT_BYTES} B");
+    let connections = CONNECTIONS_LARGE;
+    bench.beside_fixed(plan, &what, request, connections).await
 }
 
-async fn start(name: &str, plan: &Plan) -> Result<(Accounts, Process)> {
-    let accounts = server::make_users(plan, name, 1).await?;
-    let process = accounts.serve(plan)?;
-    Ok((accounts, process))
+/// A server with one user.
+struct Bench<'a> {
+    name: &'a str,
+    accounts: Accounts,
+    process: Process,
 }
 
-async fn put_entries(process: &Process, accounts: &Accounts, count: usize) -> Result<()> {
-    let mut connection = Connection::open(process.address()).await?;
-    for number in 0..count {
-        let request = put_entry(accounts.session(0), &kind(number), 'x');
-        connection.exchange(&request).await?;
+impl<'a> Bench<'a> {
+    async fn start(name: &'a str, plan: &Plan, settings: &[&str]) -> Result<Self> {
+        let accounts = server::make_users(plan, name, 1).await?;
+        let process = accounts.serve_with(plan, settings)?;
+        Ok(Self {
+            name,
+            accounts,
+            process,
+        })
     }
-    Ok(())
-}
 
-/// Measures `request` beside a reference that answers with what Kitbag answers.
-async fn beside_fixed(
-    plan: &Plan,
-    table: Table,
-    process: &Process,
-    request: Prepared,
-    connections: usize,
-) -> Result<Table> {
-    let mut connection = Connection::open(process.address()).await?;
-    let body = connection.exchange(&request).await?;
-    let reference = server::start_fixed(plan, body)?;
-    let mut other = Connection::open(reference.address()).await?;
-    ensure!(
-        other.exchange(&request).await? == body,
-        "the reference answers other bytes"
-    );
-    drop(other);
-    let mut kitbag = Target::new(
-        process,
-        clients(process.address(), &request, connections).await?,
-    );
-    let mut fixed = Target::new(
-        &reference,
-        clients(reference.address(), &request, connections).await?,
-    );
-    Ok(table.rows(compare(plan, &mut kitbag, &mut fixed).await?))
+    async fn put_entries(&self, scope: Scope<'_>, count: usize) -> Result<()> {
+        let mut connection = Connection::open(self.process.address()).await?;
+        for number in 0..count {
+            let request = put_entry(self.accounts.session(0), scope, &kind(number), 'x');
+            connection.exchange(&request).await?;
+        }
+        Ok(())
+    }
+
+    /// Measures `request` beside a reference that answers with what Kitbag answers.
+    async fn beside_fixed(
+        &self,
+        plan: &Plan,
+        what: &str,
+        request: Prepared,
+        connections: usize,
+    ) -> Result<Table> {
+        let mut connection = Connection::open(self.process.address()).await?;
+        let body = connection.exchange(&request).await?.to_vec();
+        let reference = server::start_fixed(plan, &body)?;
+        let mut other = Connection::open(reference.address()).await?;
+        let same = other.exchange(&request).await? == body;
+        ensure!(same, "the reference answers other bytes");
+        ensure_same_headers(&connection, &other)?;
+        drop((connection, other));
+        let address = self.process.address();
+        let mut kitbag = Target::new(
+            &self.process,
+            clients(address, &request, connections).await?,
+        );
+        let address = reference.address();
+        let mut fixed = Target::new(&reference, clients(address, &request, connections).await?);
+        let rows = compare(plan, &mut kitbag, &mut fixed).await?;
+        let what = format!("{what}, connections: {connections}");
+        Ok(Table::new(self.name, what, &COLUMNS, rows))
+    }
 }
 
 async fn clients(address: SocketAddr, request: &Prepared, count: usize) -> Result<Vec<Client>> {

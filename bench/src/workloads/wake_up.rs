@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use kitbag_client::Session;
+use kitbag_client::{Scope, Session};
 use tokio::time;
 
 use crate::load::{Connection, Prepared, micros};
@@ -57,14 +57,13 @@ pub(super) async fn run(name: &str, plan: &Plan) -> Result<Table> {
             ],
         ),
     ];
-    let budget = "p50 at most that of the PUT + 500 us, goal + 200 us";
-    Ok(Table::new(name, what, &COLUMNS).budget(budget).rows(rows))
+    Ok(Table::new(name, what, &COLUMNS, rows))
 }
 
 /// The figures of one measurement.
-struct Waits {
-    p50: f64,
-    p99: f64,
+pub(super) struct Waits {
+    pub(super) p50: f64,
+    pub(super) p99: f64,
     samples: f64,
 }
 
@@ -87,13 +86,13 @@ impl Waits {
 }
 
 /// How long both took, counted from the sending of the put.
-struct Woken {
-    sync: Waits,
+pub(super) struct Woken {
+    pub(super) sync: Waits,
     put: Waits,
 }
 
 /// One user's two connections.
-struct Lab<'a> {
+pub(super) struct Lab<'a> {
     session: &'a Session,
     writer: Connection,
     reader: Connection,
@@ -102,18 +101,18 @@ struct Lab<'a> {
 }
 
 impl<'a> Lab<'a> {
-    async fn new(process: &Process, session: &'a Session) -> Result<Self> {
+    pub(super) async fn new(process: &Process, session: &'a Session) -> Result<Self> {
         let mut reader = Connection::open(process.address()).await?;
         Ok(Self {
             session,
             writer: Connection::open(process.address()).await?,
             since: first_token(&mut reader, session).await?,
             reader,
-            request: put_entry(session, &kind(0), 'x'),
+            request: put_entry(session, Scope::Global, &kind(0), 'x'),
         })
     }
 
-    async fn wake(&mut self, duration: Duration) -> Result<Woken> {
+    pub(super) async fn wake(&mut self, duration: Duration) -> Result<Woken> {
         let (mut syncs_us, mut puts_us) = (Vec::new(), Vec::new());
         let end = Instant::now() + duration;
         // What was put meanwhile is not to be measured.
