@@ -3,7 +3,7 @@
 //! Everything that a Matrix account carries with it is an [`Entry`]: `(user, scope, type) ->
 //! content`, the scope being the account itself, a room, or (MSC4331) a device. The service
 //! [`AccountData`] is the door to them, [`WritePolicy`] the one place that says who may write, and
-//! the traits [`EntryStore`] and [`AccountStore`] what lies below. [`MemoryStore`] implements them
+//! the traits [`EntryStore`], [`AccountStore`] and [`DeviceDataStore`] what lies below. [`MemoryStore`] implements them
 //! for tests.
 //!
 //! The crate reads no clock, no environment and no randomness, and knows neither HTTP nor a
@@ -58,15 +58,17 @@ pub use push_rules::{PushRules, SpecDefaults};
 pub use revision::{Expectation, RevisionNames, conflicts};
 pub use scope::{Key, Scope, Selector};
 pub use service::{
-    AccountData, GetError, PermitError, Requester, Snapshot, WriteError, WritePermit,
+    AccountData, GetError, Operator, OperatorWriteError, PermitError, Reader, Requester, Snapshot,
+    WriteError, WritePermit,
 };
 pub use store::{
-    Account, AccountStore, Applied, ApplyError, BoxFuture, Change, Changes, Device,
-    DeviceSelection, EntryStore, FilterError, Guard, Login, LoginError, NewAccount, Op, Profile,
-    ProfileField, RefreshError, Refusal, RegisterError, Seen, Session, SessionTokens, Store,
-    StoreError, StoreInfo, UpdateFn, Write,
+    Account, AccountStore, Applied, ApplyError, BoxFuture, Change, Changes, Device, DeviceChange,
+    DeviceChanges, DeviceDataStore, DeviceEntry, DevicePlace, DeviceSelection, EntryStore,
+    FeedPosition, FilterError, Guard, Login, LoginError, NewAccount, Op, Profile, ProfileField,
+    RefreshError, Refusal, RegisterError, Seen, Session, SessionTokens, Store, StoreError,
+    StoreInfo, UpdateFn, Write,
 };
 pub use sync_token::{SyncToken, SyncTokenError};
 pub use token::{Token, TokenError, TokenHash, TokenKind};
-pub use wakeups::{Subscription, Wakeups};
+pub use wakeups::{DeviceSubscription, DeviceWakeups, Subscription, Wakeups};
 pub use write::{Allowance, Before, Decision, decide};

@@ -1,20 +1,24 @@
 //! A store in memory, for tests: simple enough to be seen right.
 
 mod accounts;
+mod device_data;
 mod entries;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::{
-    ApplyError, Device, DeviceId, Entry, Guard, Incarnation, Key, Limits, NewAccount, Position,
-    Profile, Refusal, SessionTokens, UnixMs, Usage, UserId, Wakeups,
+    ApplyError, Device, DeviceId, DeviceWakeups, Entry, Guard, Incarnation, Key, Limits,
+    NewAccount, Position, Profile, Refusal, SessionTokens, UnixMs, Usage, UserId, Wakeups,
 };
+use device_data::Feed;
 
 /// Keeps everything in one map under one lock; nothing survives the process.
 pub struct MemoryStore {
     users: Mutex<BTreeMap<UserId, UserState>>,
+    feed: Mutex<Feed>,
     wakeups: Arc<Wakeups>,
+    device_wakeups: DeviceWakeups,
     limits: Limits,
     epoch: u64,
 }
@@ -45,7 +49,9 @@ impl MemoryStore {
     pub fn new(limits: Limits, epoch: u64) -> Self {
         Self {
             users: Mutex::default(),
+            feed: Mutex::default(),
             wakeups: Arc::default(),
+            device_wakeups: DeviceWakeups::default(),
             limits,
             epoch,
         }
@@ -69,6 +75,7 @@ impl MemoryStore {
         let state = state.ok_or(Refusal::SessionGone)?;
         let before = state.position;
         let result = write(state)?;
+        self.note_device_data(user, state);
         if state.position > before {
             self.wakeups.publish(user, state.position);
         }

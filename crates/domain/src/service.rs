@@ -1,6 +1,8 @@
 //! The service that every door to account data uses.
 
+mod operator;
 mod read;
+mod reader;
 mod write;
 
 use std::sync::Arc;
@@ -10,13 +12,16 @@ use crate::{
     Write, Writer,
 };
 
+pub use operator::{Operator, OperatorWriteError};
 pub use read::{GetError, Snapshot};
+pub use reader::Reader;
 pub use write::{PermitError, WriteError, WritePermit};
 
 /// On whose behalf a request is made.
 ///
 /// Every operation of [`AccountData`] works on the account of its requester: there is no way to name
-/// another user's (law 5).
+/// another user's (law 5). What the server itself reads and its operator writes goes through
+/// [`AccountData::reader`] and [`AccountData::operator`], which no request of a user may reach.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requester {
     /// The user.

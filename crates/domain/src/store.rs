@@ -1,11 +1,13 @@
-//! What lies below the service: two traits of whole operations over plain data.
+//! What lies below the service: three traits of whole operations over plain data.
 //!
-//! A call is atomic and touches the rows of one user. No transaction object leaks out, absence is
+//! A call is atomic and touches the rows of one user; [`DeviceDataStore`] alone reads across users. No
+//! transaction object leaks out, absence is
 //! `Option`, order is a [`Position`](crate::Position). What an implementation must promise, and the suite
 //! `testkit::store_suite!` checks, are the laws of ARCHITECTURE.md; each method's documentation
 //! says its part.
 
 mod accounts;
+mod device_data;
 mod entries;
 
 use std::future::Future;
@@ -17,6 +19,9 @@ pub use accounts::{
     Account, AccountStore, Device, DeviceSelection, FilterError, Login, LoginError, NewAccount,
     Profile, ProfileField, RefreshError, RegisterError, Seen, Session, SessionTokens,
 };
+pub use device_data::{
+    DeviceChange, DeviceChanges, DeviceDataStore, DeviceEntry, DevicePlace, FeedPosition,
+};
 pub use entries::{
     Applied, ApplyError, Change, Changes, EntryStore, Guard, Op, Refusal, UpdateFn, Write,
 };
@@ -25,9 +30,9 @@ pub use entries::{
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Everything that the standalone server keeps.
-pub trait Store: EntryStore + AccountStore {}
+pub trait Store: EntryStore + AccountStore + DeviceDataStore {}
 
-impl<S: EntryStore + AccountStore> Store for S {}
+impl<S: EntryStore + AccountStore + DeviceDataStore> Store for S {}
 
 /// Why a store could not answer. Never "not found": absence is not an error.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]

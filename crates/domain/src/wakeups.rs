@@ -113,6 +113,43 @@ impl Drop for Subscription {
     }
 }
 
+/// The one channel for changes of device account data, whoever's they are.
+pub struct DeviceWakeups(watch::Sender<u64>);
+
+impl Default for DeviceWakeups {
+    fn default() -> Self {
+        Self(watch::Sender::new(0))
+    }
+}
+
+impl DeviceWakeups {
+    /// Starts to listen.
+    #[must_use]
+    pub fn subscribe(&self) -> DeviceSubscription {
+        DeviceSubscription(self.0.subscribe())
+    }
+
+    /// Tells everyone who listens that the stream has come to `number`.
+    pub fn publish(&self, number: u64) {
+        self.0.send_replace(number);
+    }
+}
+
+/// Hears of changes of device account data; see [`DeviceWakeups`].
+pub struct DeviceSubscription(watch::Receiver<u64>);
+
+impl DeviceSubscription {
+    /// Waits for a change that was published after the subscription or the last wait.
+    ///
+    /// May be cancelled: a change is then reported by the next call. Never returns once the store is
+    /// gone.
+    pub async fn changed(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::future::Future as _;

@@ -27,6 +27,7 @@ pub mod check;
 mod checkpoint;
 mod connections;
 mod copy;
+mod device_data;
 mod entries;
 mod error;
 mod files;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
 use crossbeam_channel::{Sender, bounded};
-use kitbag_domain::Wakeups;
+use kitbag_domain::{DeviceWakeups, Wakeups};
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use tempfile::TempDir;
@@ -36,6 +36,7 @@ pub struct SqliteStore {
     pub(crate) reads: ReadQueue,
     pub(crate) writes: WriteQueue,
     pub(crate) wakeups: Arc<Wakeups>,
+    pub(crate) device_wakeups: DeviceWakeups,
     pub(crate) cache: Arc<Cache>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) control: Sender<Control>,
@@ -144,6 +145,7 @@ impl SqliteStore {
             reads,
             writes,
             wakeups,
+            device_wakeups: DeviceWakeups::default(),
             cache,
             connections,
             control,

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use kitbag_domain::{
-    Account, AccountStore, Applied, ApplyError, BoxFuture, Changes, Device, DeviceId,
-    DeviceSelection, Entry, EntryStore, FilterError, Guard, Key, Login, LoginError, NewAccount, Op,
-    Position, Profile, ProfileField, RefreshError, RegisterError, Seen, Selector, Session,
-    SessionTokens, Store, StoreError, StoreInfo, Subscription, TokenHash, UpdateFn, UserId, Write,
+    Account, AccountStore, Applied, ApplyError, BoxFuture, Changes, Device, DeviceChanges,
+    DeviceDataStore, DeviceEntry, DeviceId, DevicePlace, DeviceSelection, DeviceSubscription,
+    Entry, EntryStore, EventType, FeedPosition, FilterError, Guard, Key, Login, LoginError,
+    NewAccount, Op, Position, Profile, ProfileField, RefreshError, RegisterError, Seen, Selector,
+    Session, SessionTokens, Store, StoreError, StoreInfo, Subscription, TokenHash, UpdateFn,
+    UserId, Write,
 };
 
 /// What is done around the calls of a store, by the names of their methods.
@@ -108,6 +110,34 @@ impl<H: Hook> EntryStore for HookedStore<H> {
 
     fn subscribe(&self, user: &UserId) -> Subscription {
         self.store.subscribe(user)
+    }
+}
+
+impl<H: Hook> DeviceDataStore for HookedStore<H> {
+    fn device_entries(
+        &self,
+        event_type: &EventType,
+        after: Option<DevicePlace>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<DeviceEntry>, StoreError>> {
+        let event_type = event_type.clone();
+        self.call("device_entries", move |store| {
+            store.device_entries(&event_type, after, limit)
+        })
+    }
+
+    fn device_changes(
+        &self,
+        after: Option<FeedPosition>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<DeviceChanges, StoreError>> {
+        self.call("device_changes", move |store| {
+            store.device_changes(after, limit)
+        })
+    }
+
+    fn subscribe_to_devices(&self) -> DeviceSubscription {
+        self.store.subscribe_to_devices()
     }
 }
 

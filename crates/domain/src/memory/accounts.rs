@@ -45,6 +45,7 @@ impl AccountStore for MemoryStore {
             if let Some(login) = login {
                 state.log_in(login);
             }
+            self.note_account(&user);
             users.insert(user, state);
             Ok(())
         };
@@ -288,6 +289,7 @@ impl UserState {
             created_at: self.account.at,
             deactivated_at: self.deactivated_at,
             devices: self.devices.len() as u64,
+            usage: self.usage,
         }
     }
 

@@ -6,7 +6,7 @@ use thiserror::Error;
 use super::{AccountData, Requester};
 use crate::{
     Content, Entry, EventType, Key, PUSH_RULES, Scope, Selector, StoreError, Subscription,
-    SyncToken,
+    SyncToken, UserId,
 };
 
 static PUSH_RULES_KEY: LazyLock<Key> = LazyLock::new(|| {
@@ -46,12 +46,17 @@ impl AccountData {
     /// # Errors
     /// [`GetError::NotFound`] where there is none.
     pub async fn get(&self, requester: &Requester, key: &Key) -> Result<Content, GetError> {
+        self.content(&requester.user, key).await
+    }
+
+    /// Does as [`AccountData::get`], for any user.
+    pub(super) async fn content(&self, user: &UserId, key: &Key) -> Result<Content, GetError> {
         if *key == *PUSH_RULES_KEY {
-            return Ok(self.push_rules(requester).await?);
+            return Ok(self.push_rules_of(user).await?);
         }
-        let entry = match self.store.peek(&requester.user, key) {
+        let entry = match self.store.peek(user, key) {
             Some(known) => known,
-            None => self.store.get(&requester.user, key).await?,
+            None => self.store.get(user, key).await?,
         };
         entry
             .and_then(|entry| entry.content)
@@ -62,8 +67,12 @@ impl AccountData {
     /// # Errors
     /// [`StoreError`] where the store failed.
     pub async fn push_rules(&self, requester: &Requester) -> Result<Content, StoreError> {
-        let stored = self.store.get(&requester.user, &PUSH_RULES_KEY).await?;
-        Ok(self.rules.served(&requester.user, stored.as_ref()))
+        self.push_rules_of(&requester.user).await
+    }
+
+    async fn push_rules_of(&self, user: &UserId) -> Result<Content, StoreError> {
+        let stored = self.store.get(user, &PUSH_RULES_KEY).await?;
+        Ok(self.rules.served(user, stored.as_ref()))
     }
 
     /// Returns live entries of all the requester's devices, or of one of them.

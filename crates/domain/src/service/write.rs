@@ -3,7 +3,7 @@ use thiserror::Error;
 use super::{AccountData, Requester};
 use crate::{
     Allowance, ApplyError, Content, ContentError, EventType, Expectation, Key, Op, Position,
-    QuotaExceeded, Refusal, RevisionNames, StoreError, Write, WritePolicy, ignored_users,
+    QuotaExceeded, Refusal, RevisionNames, StoreError, UserId, Write, WritePolicy, ignored_users,
 };
 
 /// Why a requester may not write an entry at all; checked before a body is read.
@@ -90,6 +90,22 @@ impl AccountData {
     }
 }
 
+impl AccountData {
+    /// Checks what may be known of a content before the store is asked.
+    pub(super) fn check_content(
+        &self,
+        user: &UserId,
+        key: &Key,
+        content: &Content,
+    ) -> Result<(), WriteError> {
+        content.check_scope(&key.scope, &self.limits)?;
+        if ignored_users::ignores_self(user, key, content) {
+            return Err(WriteError::IgnoresSelf);
+        }
+        Ok(())
+    }
+}
+
 impl WritePermit<'_> {
     /// Replaces the content and returns the position at which readers see it.
     ///
@@ -106,10 +122,7 @@ impl WritePermit<'_> {
             requester,
             key,
         } = &self;
-        content.check_scope(&key.scope, &service.limits)?;
-        if ignored_users::ignores_self(&requester.user, key, &content) {
-            return Err(WriteError::IgnoresSelf);
-        }
+        service.check_content(&requester.user, key, &content)?;
         let names = expectation.names();
         let position = self
             .apply(

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::{ApplyError, BoxFuture, Guard, StoreError, Write};
-use crate::{DeviceId, Incarnation, TokenHash, UnixMs, UserId};
+use crate::{DeviceId, Incarnation, TokenHash, UnixMs, Usage, UserId};
 
 /// Accounts, their devices and sessions, profiles and filters.
 pub trait AccountStore: Send + Sync + 'static {
@@ -152,6 +152,8 @@ pub struct Account {
     pub deactivated_at: Option<UnixMs>,
     /// How many devices it has.
     pub devices: u64,
+    /// What its live entries count.
+    pub usage: Usage,
 }
 
 /// An account to be made.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kitbag_domain::{
-    Account, Device, DeviceId, Incarnation, Profile, Seen, Session, TokenHash, UserId,
+    Account, Device, DeviceId, Incarnation, Profile, Seen, Session, TokenHash, Usage, UserId,
 };
 use rusqlite::{Connection, Row};
 
@@ -13,7 +13,7 @@ use crate::rows::{all, first, int, unreadable};
 pub(super) fn account(connection: &Connection, user: &UserId) -> Result<Option<Account>, Failure> {
     const SQL: &str = "
         SELECT u.name, u.password_hash, u.created_at, u.deactivated_at,
-            (SELECT count(*) FROM devices d WHERE d.user = u.id)
+            (SELECT count(*) FROM devices d WHERE d.user = u.id), u.entries, u.bytes
         FROM users u WHERE u.name = ?1";
     first(connection, SQL, [user.as_str()], account_row)
 }
@@ -26,7 +26,7 @@ pub(super) fn accounts(
     // No name is empty, so that everything stands behind the empty one.
     const SQL: &str = "
         SELECT u.name, u.password_hash, u.created_at, u.deactivated_at,
-            (SELECT count(*) FROM devices d WHERE d.user = u.id)
+            (SELECT count(*) FROM devices d WHERE d.user = u.id), u.entries, u.bytes
         FROM users u WHERE u.name > ?1 ORDER BY u.name LIMIT ?2";
     let after = after.map_or("", UserId::as_str);
     all(connection, SQL, (after, int(limit as u64)), account_row)
@@ -40,6 +40,10 @@ fn account_row(row: &Row<'_>) -> Result<Account, Failure> {
         created_at: row.get(2)?,
         deactivated_at: row.get(3)?,
         devices: row.get(4)?,
+        usage: Usage {
+            entries: row.get(5)?,
+            bytes: row.get(6)?,
+        },
     })
 }
 

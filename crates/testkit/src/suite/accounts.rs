@@ -1,6 +1,6 @@
 use kitbag_domain::{
     Account, Guard, LoginError, NewAccount, Position, RefreshError, Refusal, RegisterError, Seen,
-    Selector, UserId,
+    Selector, Usage, UserId,
 };
 
 use crate::clock::TestClock;
@@ -28,13 +28,16 @@ pub async fn an_account_is_made_with_or_without_a_session(open: Opener) {
         created_at: 42,
         deactivated_at: None,
         devices: 0,
+        usage: Usage::default(),
     };
     assert_eq!(store.account(&alice).await.unwrap(), Some(account));
     assert_eq!(store.devices(&alice).await.unwrap(), []);
     let bob = Actor::register(&store, "bob").await;
+    bob.put(&global("a"), "{}").await;
     let account = store.account(&bob.user).await.unwrap().unwrap();
     assert_eq!(account.devices, 1);
-    bob.put(&global("a"), "{}").await;
+    let (entries, bytes) = (1, 3);
+    assert_eq!(account.usage, Usage { entries, bytes });
 }
 
 pub async fn a_taken_id_is_refused_and_nothing_changes(open: Opener) {

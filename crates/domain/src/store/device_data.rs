@@ -1,0 +1,88 @@
+use super::{BoxFuture, StoreError};
+use crate::{DeviceId, DeviceSubscription, Entry, EventType, UserId};
+
+/// Device account data of all users at once: what the server itself reads (MSC4331's motive).
+///
+/// These are the only calls that look at more than one user.
+pub trait DeviceDataStore: Send + Sync + 'static {
+    /// Returns up to `limit` live entries of one type at device scope, those behind `after`.
+    ///
+    /// In the order in which the accounts were made, and of an account in that of its device IDs. An
+    /// `after` need not have the entry any more; behind a user that never was there is nothing.
+    fn device_entries(
+        &self,
+        event_type: &EventType,
+        after: Option<DevicePlace>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<DeviceEntry>, StoreError>>;
+
+    /// Returns up to `limit` changes of entries at device scope behind `after`: one snapshot.
+    ///
+    /// Each entry stands once, at its latest change, in the order of the changes. Everything from the
+    /// beginning (`starts_anew`) where `after` is `None`, lies behind the head, or before a deletion
+    /// that was collected since; deletions that the caller never needs may be among it.
+    fn device_changes(
+        &self,
+        after: Option<FeedPosition>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<DeviceChanges, StoreError>>;
+
+    /// Starts to listen for changes of entries at device scope, of any user.
+    fn subscribe_to_devices(&self) -> DeviceSubscription;
+}
+
+/// One device of one user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DevicePlace {
+    /// The user.
+    pub user: UserId,
+    /// The device.
+    pub device: DeviceId,
+}
+
+/// An entry at device scope, and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceEntry {
+    /// The user.
+    pub user: UserId,
+    /// The device's name for people.
+    pub display_name: Option<String>,
+    /// The entry; its scope names the device.
+    pub entry: Entry,
+}
+
+/// A place in the stream of changes of all users' device account data.
+///
+/// Numbers belong to one store and one epoch; they have nothing to do with the
+/// [`Position`](crate::Position)s of users.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FeedPosition {
+    /// The number of the last change that was told. Strictly increasing, gaps allowed, at most
+    /// `i64::MAX`.
+    pub number: u64,
+    /// Up to where collected deletions do not matter to the caller, who began later.
+    pub floor: u64,
+}
+
+/// A part of the stream of changes of all users' device account data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceChanges {
+    /// Where the next call goes on.
+    pub next: FeedPosition,
+    /// Whether this is the beginning of everything instead of what followed: what the caller
+    /// knows from before is to be forgotten.
+    pub starts_anew: bool,
+    /// Whether more is there already.
+    pub has_more: bool,
+    /// The changes.
+    pub changes: Vec<DeviceChange>,
+}
+
+/// One change of device account data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceChange {
+    /// The account was deactivated: none of its devices has an entry any more.
+    AccountEnded(UserId),
+    /// An entry has a new content, or none any more.
+    Entry(UserId, Entry),
+}
