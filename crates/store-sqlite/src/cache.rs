@@ -1,8 +1,8 @@
 //! What was read lately, absent things too, kept coherent with the file.
 //!
-//! The keys are spread over shards by user. A batch makes the shards of its users *between* before
-//! its COMMIT and clears what it changed behind it; meanwhile they answer nothing and take nothing,
-//! so whoever reads asks the file. A reader that missed takes a [`Ticket`] *before* it reads, and
+//! The keys are spread over shards by user. A batch silences the shards of its users before its
+//! COMMIT and clears what it changed behind it; meanwhile they answer nothing and take nothing of
+//! the kind that it changes, so whoever reads that asks the file. A reader that missed takes a [`Ticket`] *before* it reads, and
 //! what it read is kept only if no batch came to the shard since. So:
 //!
 //! - what is here was read in a snapshot that no later commit of its shard outdates;
@@ -52,11 +52,30 @@ pub(crate) struct Shard {
     items: unsync::Cache<Owned, Value, Weigher>,
     /// Counts the batches that came to this shard.
     sequence: u64,
-    /// Whether a batch may be committed, but has not cleared what it changed.
-    is_between: bool,
+    /// What a batch may have changed that it has not cleared yet.
+    silence: Silence,
     /// How often something was found, and how often it had to be read.
     hits: u64,
     misses: u64,
+}
+
+/// Of what a shard answers nothing and takes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Silence {
+    Nothing,
+    /// A batch of entries leaves sessions as they are: so the puts that come while it is committed
+    /// need not ask the file who sent them.
+    ExceptSessions,
+    Everything,
+}
+
+impl Silence {
+    fn covers(self, item: &Item<'_>) -> bool {
+        match item {
+            Item::Entry(_) | Item::Head => self > Self::Nothing,
+            Item::Session(_) => self == Self::Everything,
+        }
+    }
 }
 
 /// The right to keep what is read from now on, unless a batch comes to the shard.
@@ -78,6 +97,15 @@ pub(crate) enum Touched {
     User(UserId),
 }
 
+impl Touched {
+    fn silence(&self) -> Silence {
+        match self {
+            Self::Entries(..) => Silence::ExceptSessions,
+            Self::Everything | Self::User(_) => Silence::Everything,
+        }
+    }
+}
+
 impl<L: Lock<Shard>> Cache<L> {
     /// Makes a cache of at most about `bytes_max`; of none where that is 0.
     pub(crate) fn new(bytes_max: u64) -> Self {
@@ -94,7 +122,7 @@ impl<L: Lock<Shard>> Cache<L> {
             L::new(Shard {
                 items: unsync::Cache::with_weighter(items, bytes, Weigher),
                 sequence: 0,
-                is_between: false,
+                silence: Silence::Nothing,
                 hits: 0,
                 misses: 0,
             })
@@ -109,7 +137,7 @@ impl<L: Lock<Shard>> Cache<L> {
     pub(crate) fn get(&self, user: &UserId, item: &Item<'_>) -> Option<Value> {
         let shard = self.shards.get(self.place(user)?)?;
         shard.with(|shard| {
-            if shard.is_between {
+            if shard.silence.covers(item) {
                 return None;
             }
             let found = shard.items.get(&Wanted { user, item }).cloned();
@@ -131,7 +159,7 @@ impl<L: Lock<Shard>> Cache<L> {
     /// Keeps what was read of `user` after the ticket was taken, if it cannot be outdated.
     pub(crate) fn fill(&self, ticket: Ticket, user: &UserId, item: &Item<'_>, value: Value) {
         self.shards[ticket.shard].with(|shard| {
-            if !shard.is_between && shard.sequence == ticket.sequence {
+            if !shard.silence.covers(item) && shard.sequence == ticket.sequence {
                 shard.items.insert(Wanted { user, item }.to_owned(), value);
             }
         });
@@ -156,7 +184,9 @@ impl<L: Lock<Shard>> Cache<L> {
     /// Notes that a batch is about to be committed: until [`Cache::publish`] its shards are silent.
     pub(crate) fn begin(&self, touched: &[Touched]) {
         for one in touched {
-            self.each(one, |shard| shard.is_between = true);
+            self.each(one, |shard| {
+                shard.silence = shard.silence.max(one.silence())
+            });
         }
     }
 
@@ -167,7 +197,7 @@ impl<L: Lock<Shard>> Cache<L> {
             self.each(one, |shard| shard.forget(one));
         }
         for one in touched {
-            self.each(one, |shard| shard.is_between = false);
+            self.each(one, |shard| shard.silence = Silence::Nothing);
         }
     }
 

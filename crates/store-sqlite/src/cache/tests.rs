@@ -1,8 +1,9 @@
 //! The cache between one writer and several readers, each order of their steps by a model checker.
 
 use std::panic::catch_unwind;
+use std::slice::from_ref;
 
-use kitbag_domain::{Entry, EventType, Position, Scope, Writer};
+use kitbag_domain::{Entry, EventType, Position, Scope, TokenHash, Writer};
 use kitbag_testkit::settings;
 use shuttle::scheduler::RandomScheduler;
 use shuttle::sync::atomic::{AtomicU64, Ordering};
@@ -233,6 +234,28 @@ fn a_change_of_an_entry_drops_it_and_the_head() {
     assert!(cache.get(&user, &Item::Entry(&key)).is_none());
     assert!(cache.get(&user, &Item::Head).is_none());
     assert!(cache.get(&user, &Item::Entry(&other)).is_some());
+}
+
+#[test]
+fn sessions_are_told_while_entries_are_committed_and_not_while_devices_are() {
+    let (cache, user, key) = filled(limit::CACHE_BYTES_MAX);
+    let (token, session) = (TokenHash([7; 32]), Value::Session(None));
+    let of_token = Item::Session(&token);
+    let is_told = || cache.get(&user, &of_token).is_some();
+    let entries = Touched::Entries(user.clone(), vec![key]);
+    let before = cache.ticket(&user).unwrap();
+    cache.begin(from_ref(&entries));
+    cache.fill(before, &user, &of_token, session.clone());
+    assert!(is_told(), "entries say nothing of sessions");
+    cache.publish(from_ref(&entries));
+    assert!(is_told());
+    let before = cache.ticket(&user).unwrap();
+    let device = [Touched::User(user.clone()), entries];
+    cache.begin(&device);
+    assert!(!is_told(), "whatever else is in the batch");
+    cache.fill(before, &user, &of_token, session);
+    cache.publish(&device);
+    assert!(!is_told());
 }
 
 #[test]
