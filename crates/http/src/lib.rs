@@ -5,6 +5,7 @@
 //! [`serve()`] runs the whole on a listener. The crate knows the traits of `kitbag-domain` and no
 //! store; it holds no account data.
 
+mod dispatch;
 mod edge;
 mod endpoints;
 mod error;
@@ -17,6 +18,7 @@ mod passwords;
 mod patience;
 mod random;
 mod rate_limit;
+mod request_id;
 mod routes;
 mod serve;
 mod settings;
@@ -25,9 +27,10 @@ mod sync;
 mod tokens;
 mod uia;
 
-pub use edge::{Edge, REQUEST_ID_HEADER};
+pub use edge::Edge;
 pub use passwords::{PasswordError, Passwords};
 pub use random::Random;
+pub use request_id::REQUEST_ID_HEADER;
 pub use serve::serve;
 pub use settings::{
     CompatSettings, Features, ListenerSettings, Msc3391Settings, Msc4331Settings,

@@ -1,17 +1,13 @@
 //! The route table: one line an endpoint.
 
-use axum::Router;
-use axum::routing::{MethodRouter, delete, get, post};
-
+use crate::dispatch::{Methods, Router, delete, get, post};
 use crate::endpoints::{
     account, account_data, capabilities, devices, filters, health, login, logout, profile,
     push_rules, register, sync, unsupported, versions, well_known,
 };
-use crate::error::ApiError;
 use crate::settings::Settings;
-use crate::state::App;
 
-type Route = (&'static str, fn() -> MethodRouter<App>);
+type Route = (&'static str, fn() -> Methods);
 
 /// Where the endpoints of [`CLIENT`] are served: r0 answers as v3.
 const CLIENT_PREFIXES: [&str; 2] = ["/_matrix/client/v3", "/_matrix/client/r0"];
@@ -80,14 +76,14 @@ const PRIVATE: &[Route] = &[
 ];
 
 /// Returns the router of the private listener.
-pub(crate) fn private(app: App) -> Router {
-    finish(add(Router::new(), "", PRIVATE), app)
+pub(crate) fn private() -> Router {
+    add(Router::default(), "", PRIVATE)
 }
 
 /// Returns the router of all public endpoints that the settings switch on.
-pub(crate) fn public(app: App) -> Router {
-    let Settings { features, .. } = &app.settings;
-    let mut router = Router::new();
+pub(crate) fn public(settings: &Settings) -> Router {
+    let Settings { features, .. } = settings;
+    let mut router = Router::default();
     for prefix in CLIENT_PREFIXES {
         router = add(router, prefix, CLIENT);
         if features.msc4331.stable_path {
@@ -99,19 +95,11 @@ pub(crate) fn public(app: App) -> Router {
         "/_matrix/client/unstable/org.matrix.msc3391",
         DELETION,
     );
-    finish(add(router, "", ROOT), app)
+    add(router, "", ROOT)
 }
 
-/// Adds what is the same behind every table: what is not in it.
-fn finish(router: Router<App>, app: App) -> Router {
-    router
-        .fallback(|| async { ApiError::Unrecognized })
-        .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
-        .with_state(app)
-}
-
-fn add(router: Router<App>, prefix: &str, routes: &[Route]) -> Router<App> {
+fn add(router: Router, prefix: &'static str, routes: &[Route]) -> Router {
     routes.iter().fold(router, |router, (path, methods)| {
-        router.route(&format!("{prefix}{path}"), methods())
+        router.route(prefix, path, methods())
     })
 }

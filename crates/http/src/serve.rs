@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use futures_util::FutureExt as _;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -102,7 +102,12 @@ impl Connection {
         let write_timeout_ms = edge.app().settings.listener.write_timeout_ms;
         let write_timeout = Duration::from_millis(write_timeout_ms);
         let service = service_fn(move |request: hyper::Request<Incoming>| {
-            let answer = edge.clone().answer(peer.ip(), request.map(Body::new));
+            // An empty body needs no memory, and most requests have one.
+            let request = request.map(|body| match body.is_end_stream() {
+                true => Body::empty(),
+                false => Body::new(body),
+            });
+            let answer = edge.clone().answer(peer.ip(), request);
             // Not awaited in a future around it, which would hold it twice: thousands wait here.
             answer.map(Ok::<_, Infallible>)
         });

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::{
     failures::Failures, passwords::Passwords, random::Random, rate_limit::RateLimits,
-    settings::Settings, sync::SyncTurns, uia::UiaSessions,
+    request_id::RequestIds, settings::Settings, sync::SyncTurns, uia::UiaSessions,
 };
 
 /// What the application is made of; everything comes in from outside.
@@ -46,6 +46,7 @@ pub(crate) struct Inner {
     pub(crate) server_name: ServerName,
     pub(crate) passwords: Passwords,
     pub(crate) rate_limits: RateLimits,
+    pub(crate) request_ids: RequestIds,
     pub(crate) sync_turns: SyncTurns,
     pub(crate) uia: UiaSessions,
     pub(crate) failures: Failures,
@@ -82,6 +83,7 @@ impl App {
             store,
             rate_limits: RateLimits::new(settings.rate_limits, Arc::clone(&clock)),
             clock,
+            request_ids: RequestIds::new(&*random),
             random,
             server_name,
             passwords,

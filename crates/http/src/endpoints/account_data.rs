@@ -8,17 +8,17 @@
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::Uri;
-use axum::routing::{MethodRouter, get as get_method};
 use kitbag_domain::{Content, Expectation, Key, PermitError, Scope, WritePolicy};
 use serde::Deserialize;
 
+use crate::dispatch::{Methods, get as get_method};
 use crate::error::ApiError;
 use crate::extract::{MatrixQuery, Target, read_body};
 use crate::json::{EmptyObject, Verbatim};
 use crate::state::App;
 
 /// Returns the methods of a stable path.
-pub(crate) fn entry() -> MethodRouter<App> {
+pub(crate) fn entry() -> Methods {
     get_method(get).put(put).delete(delete_on_stable_path)
 }
 

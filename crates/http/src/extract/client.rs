@@ -20,9 +20,14 @@ const PROXY_HEADERS: [&str; 4] = [
     "x-real-ip",
 ];
 
-/// The address at the other end of the connection.
+/// What the edge knows of a request beside the request itself.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer(pub(crate) IpAddr);
+pub(crate) struct Arrival {
+    /// The address at the other end of the connection.
+    pub(crate) peer: IpAddr,
+    /// The path as the route table has it.
+    pub(crate) template: Option<&'static str>,
+}
 
 /// Who sent the request, as far as the network tells.
 #[derive(Clone, Debug)]
@@ -39,8 +44,8 @@ impl FromRequestParts<App> for Client {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Infallible> {
-        let unknown = Peer(Ipv4Addr::UNSPECIFIED.into());
-        let Peer(peer) = parts.extensions.get().copied().unwrap_or(unknown);
+        let arrival = parts.extensions.get::<Arrival>();
+        let peer = arrival.map_or(Ipv4Addr::UNSPECIFIED.into(), |arrival| arrival.peer);
         let proxies = &app.settings.trusted_proxies;
         let is_trusted = |address: &IpAddr| proxies.iter().any(|net| net.contains(address));
         let came_by_proxy = parts.headers.contains_key(FORWARDED)

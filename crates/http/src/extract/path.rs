@@ -1,20 +1,47 @@
-use axum::extract::{FromRequestParts, RawPathParams};
+use std::str::Utf8Error;
+
+use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use kitbag_domain::{DeviceId, EventType, Key, RoomId, Scope};
+use percent_encoding::percent_decode_str;
 
-use super::Authenticated;
+use super::{Arrival, Authenticated};
 use crate::error::ApiError;
 use crate::state::App;
 
+/// Most variable segments that a path has.
+const VARIABLES_MAX: usize = 4;
+
 /// The variable segments of the path, decoded once.
-pub(crate) struct PathParams(RawPathParams);
+pub(crate) struct PathParams {
+    /// All values, one behind the other.
+    text: String,
+    /// The name of each value and where it ends, in the order of the text.
+    ends: [(&'static str, usize); VARIABLES_MAX],
+}
 
 impl PathParams {
+    /// Decodes what stands in `path` where `template`, which may lack a prefix, has names in braces.
+    fn decode(path: &str, template: &'static str) -> Result<Self, Utf8Error> {
+        let mut params = Self {
+            text: String::with_capacity(path.len()),
+            ends: [("", 0); VARIABLES_MAX],
+        };
+        let mut ends = params.ends.iter_mut();
+        for (segment, wanted) in path.rsplit('/').zip(template.rsplit('/')) {
+            if let Some(name) = variable(wanted) {
+                params.text += &percent_decode_str(segment).decode_utf8()?;
+                let end = ends.next().expect("no route has more variable segments");
+                *end = (name, params.text.len());
+            }
+        }
+        Ok(params)
+    }
+
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, value)| value)
+        let at = self.ends.iter().position(|(known, _)| *known == name)?;
+        let start = at.checked_sub(1).map_or(0, |before| self.ends[before].1);
+        Some(&self.text[start..self.ends[at].1])
     }
 
     /// Returns the device that the path names; one that cannot exist is one that does not.
@@ -24,13 +51,19 @@ impl PathParams {
     }
 }
 
+/// Returns the name of a segment in braces.
+fn variable(segment: &'static str) -> Option<&'static str> {
+    segment.strip_prefix('{')?.strip_suffix('}')
+}
+
 impl FromRequestParts<App> for PathParams {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let params = RawPathParams::from_request_parts(parts, app).await;
+    async fn from_request_parts(parts: &mut Parts, _app: &App) -> Result<Self, ApiError> {
+        let arrival = parts.extensions.get::<Arrival>();
+        let template = arrival.and_then(|arrival| arrival.template);
         let invalid = |_| ApiError::InvalidParam("the path is not UTF-8".to_owned());
-        params.map(Self).map_err(invalid)
+        Self::decode(parts.uri.path(), template.unwrap_or_default()).map_err(invalid)
     }
 }
 
