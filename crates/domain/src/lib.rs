@@ -32,6 +32,7 @@ mod json;
 mod limits;
 mod local_notifications;
 mod memory;
+mod pointer;
 mod policy;
 mod push_rules;
 mod revision;
@@ -53,13 +54,14 @@ pub use id::{
 pub use limits::{Limits, Quota, QuotaExceeded, Usage, limit};
 pub use local_notifications::local_notification_keys;
 pub use memory::MemoryStore;
+pub use pointer::{Pointer, PointerError};
 pub use policy::{PUSH_RULES, WritePolicy};
 pub use push_rules::{PushRules, SpecDefaults};
 pub use revision::{Expectation, RevisionNames, conflicts};
 pub use scope::{Key, Scope, Selector};
 pub use service::{
-    AccountData, GetError, Operator, OperatorWriteError, PermitError, Reader, Requester, Snapshot,
-    WriteError, WritePermit,
+    AccountData, DeviceValue, GetError, Operator, OperatorWriteError, PermitError, ReadError,
+    Reader, Requester, Snapshot, Tally, Unreadable, WriteError, WritePermit,
 };
 pub use store::{
     Account, AccountStore, Applied, ApplyError, BoxFuture, Change, Changes, Device, DeviceChange,

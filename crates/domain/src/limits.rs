@@ -48,6 +48,14 @@ pub mod limit {
     pub const DEVICE_NAME_CHARS_MAX: usize = 100;
     /// Bytes of a display name or avatar URL of a profile.
     pub const PROFILE_FIELD_BYTES_MAX: usize = 1_000;
+    /// Bytes of a JSON pointer: those of people have a few names.
+    pub const POINTER_BYTES_MAX: usize = 1_024;
+    /// Names in a JSON pointer: no content nests deeper by default.
+    pub const POINTER_NAMES_MAX: usize = JSON_DEPTH_MAX;
+    /// Values that a tally tells apart: more than that nobody reads.
+    pub const TALLY_VALUES_MAX: usize = 1_000;
+    /// Bytes of a value that a tally tells apart: with the number above, 1 MiB in all.
+    pub const TALLY_VALUE_BYTES_MAX: usize = 1_024;
 }
 
 /// The limits in force: the [`limit`] defaults, unless the configuration says otherwise.

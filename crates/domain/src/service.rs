@@ -3,6 +3,7 @@
 mod operator;
 mod read;
 mod reader;
+mod report;
 mod write;
 
 use std::sync::Arc;
@@ -14,7 +15,8 @@ use crate::{
 
 pub use operator::{Operator, OperatorWriteError};
 pub use read::{GetError, Snapshot};
-pub use reader::Reader;
+pub use reader::{DeviceValue, ReadError, Reader, Unreadable};
+pub use report::Tally;
 pub use write::{PermitError, WriteError, WritePermit};
 
 /// On whose behalf a request is made.

@@ -51,6 +51,18 @@ pub struct DeviceEntry {
     pub entry: Entry,
 }
 
+impl DeviceEntry {
+    /// Returns the device, which is where the next page begins.
+    #[must_use]
+    pub fn place(&self) -> DevicePlace {
+        let device = self.entry.key.scope.device();
+        DevicePlace {
+            user: self.user.clone(),
+            device: device.expect("the entry is at device scope").clone(),
+        }
+    }
+}
+
 /// A place in the stream of changes of all users' device account data.
 ///
 /// Numbers belong to one store and one epoch; they have nothing to do with the

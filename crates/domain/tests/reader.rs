@@ -1,0 +1,305 @@
+//! What the server itself reads: typed, counted, followed.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy does not know the helpers of a test as tests"
+)]
+
+use std::future::Future as _;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use kitbag_domain::{
+    AccountData, DeviceChange, DeviceEntry, DevicePlace, DeviceSelection, EventType, Limits,
+    MemoryStore, Pointer, ReadError, Reader, SpecDefaults, Store, Tally,
+};
+use kitbag_testkit::clock::TestClock;
+use kitbag_testkit::{Actor, device_id, event_type, global, room_key, user_id};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+const CLIENT: &str = "org.example.client";
+
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+struct Client {
+    version: String,
+}
+
+struct Ground {
+    store: Arc<dyn Store>,
+    reader: Reader,
+}
+
+impl Ground {
+    fn new() -> Self {
+        let limits = Limits::default();
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(limits.clone(), 7));
+        let clock = Arc::new(TestClock::default());
+        let (kept, rules) = (Arc::clone(&store), Arc::new(SpecDefaults));
+        let service = AccountData::new(kept, rules, clock, Arc::new(limits));
+        Self {
+            store,
+            reader: service.reader(),
+        }
+    }
+
+    /// Makes a user with the device `PHONE`, which keeps this.
+    async fn device(&self, localpart: &str, text: &str) -> Actor {
+        let phone = Actor::register(&self.store, localpart).await;
+        phone.put(&phone.own_key(CLIENT), text).await;
+        phone
+    }
+
+    async fn tally(&self, pointer: &str) -> Tally {
+        let pointer = Pointer::parse(pointer).unwrap();
+        self.reader.tally(&client(), &pointer).await.unwrap()
+    }
+
+    /// Returns the users of the devices that lack `value`.
+    async fn lacking(
+        &self,
+        pointer: &str,
+        value: &Value,
+        after: Option<DevicePlace>,
+        limit: usize,
+    ) -> Vec<DevicePlace> {
+        let (wanted, pointer) = (client(), Pointer::parse(pointer).unwrap());
+        let found = self.reader.lacking(&wanted, &pointer, value, after, limit);
+        let found = found.await.unwrap();
+        found.iter().map(DeviceEntry::place).collect()
+    }
+}
+
+fn client() -> EventType {
+    event_type(CLIENT)
+}
+
+fn names(places: &[DevicePlace]) -> Vec<&str> {
+    places.iter().map(|place| place.user.localpart()).collect()
+}
+
+#[tokio::test]
+async fn entries_are_read_as_a_type_of_the_caller() {
+    let ground = Ground::new();
+    let alice = ground.device("alice", r#"{"version":"1.2"}"#).await;
+    let (user, phone) = (alice.user.clone(), alice.device.clone());
+    let wanted = client();
+    let read = ground.reader.device::<Client>(&user, &phone, &wanted);
+    let version = "1.2".to_owned();
+    assert_eq!(read.await, Ok(Some(Client { version })));
+
+    alice.put(&global("m.direct"), r#"{"a":["b"]}"#).await;
+    let read = ground.reader.get::<Value>(&user, &global("m.direct")).await;
+    assert_eq!(read, Ok(Some(json!({"a": ["b"]}))));
+    let rules = global("m.push_rules");
+    let read = ground.reader.get::<Value>(&user, &rules).await;
+    assert!(read.unwrap().unwrap()["global"].is_object());
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_none() {
+    let ground = Ground::new();
+    let alice = ground.device("alice", r#"{"version":"1.2"}"#).await;
+    let reader = &ground.reader;
+    let nobody = user_id("nobody");
+    assert_eq!(
+        reader.get::<Value>(&alice.user, &global("x")).await,
+        Ok(None)
+    );
+    assert_eq!(reader.get::<Value>(&nobody, &global("x")).await, Ok(None));
+    let (other, wanted) = (device_id("OTHER"), client());
+    let read = reader.device::<Client>(&alice.user, &other, &wanted);
+    assert_eq!(read.await, Ok(None));
+    alice.delete(&alice.own_key(CLIENT)).await;
+    let read = reader.device::<Client>(&alice.user, &alice.device, &wanted);
+    assert_eq!(read.await, Ok(None));
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_named_and_not_told() {
+    let ground = Ground::new();
+    let text = "{\"version\":\"1\",\n \"secret_name\":\"secret\"}";
+    let alice = ground.device("alice", text).await;
+    alice
+        .put(&room_key("!r", CLIENT), r#"{"version":4711}"#)
+        .await;
+    let (user, phone, wanted) = (&alice.user, &alice.device, client());
+    let read = ground.reader.device::<Client>(user, phone, &wanted).await;
+    let Err(ReadError::Unreadable(error)) = read else {
+        panic!("{read:?}");
+    };
+    assert_eq!((error.line, &error.event_type), (2, &wanted));
+    let told = format!("{error} {error:?}");
+    assert!(!told.contains("secret"), "{told}");
+    assert!(
+        told.contains("Client") && told.contains(phone.as_str()),
+        "{told}"
+    );
+
+    let key = room_key("!r", CLIENT);
+    let read = ground.reader.get::<Client>(user, &key).await;
+    let told = read.unwrap_err().to_string();
+    assert!(!told.contains("4711") && told.contains("!r"), "{told}");
+}
+
+#[tokio::test]
+async fn pages_of_devices_are_read_and_one_that_is_wrong_hides_no_other() {
+    let ground = Ground::new();
+    ground.device("alice", r#"{"version":"1"}"#).await;
+    let bob = ground.device("bob", r#"{"version":2}"#).await;
+    let laptop = bob.login("A-LAPTOP").await;
+    laptop
+        .put(&laptop.own_key(CLIENT), r#"{"version":"3"}"#)
+        .await;
+    ground.device("carol", r#"{"version":"4"}"#).await;
+
+    let mut after = None;
+    let mut versions = Vec::new();
+    loop {
+        let wanted = client();
+        let page = ground.reader.devices::<Client>(&wanted, after, 2);
+        let page = page.await.unwrap();
+        let Some(last) = page.last() else { break };
+        assert!(page.len() <= 2);
+        after = Some(last.place());
+        versions.extend(page.into_iter().map(|found| match found.value {
+            Ok(client) => client.version,
+            Err(unreadable) => unreadable.scope.place().to_owned(),
+        }));
+    }
+    assert_eq!(versions, ["1", "3", bob.device.as_str(), "4"]);
+}
+
+#[tokio::test]
+async fn a_tally_counts_the_values_at_a_place() {
+    let ground = Ground::new();
+    let texts = [
+        r#"{"v":"1.2"}"#,
+        r#"{"v":"1.10"}"#,
+        r#"{"v":{"a":1,"b":2}}"#,
+        r#"{"v":"\u0031.2"}"#,
+        r#"{"w":1}"#,
+        r#"{"v": {"b":2, "a":1} }"#,
+        r#"{"v":null}"#,
+        r#"{"v":"1.2","w":"1.10"}"#,
+    ];
+    for (number, text) in texts.iter().enumerate() {
+        ground.device(&format!("u{number}"), text).await;
+    }
+    let tally = ground.tally("/v").await;
+    let values = [
+        (r#""1.2""#, 3),
+        (r#"{"a":1,"b":2}"#, 2),
+        (r#""1.10""#, 1),
+        ("null", 1),
+    ];
+    let values: Vec<_> = values.map(|(text, count)| (text.to_owned(), count)).into();
+    assert_eq!(tally.values, values);
+    assert_eq!((tally.devices, tally.others, tally.absent), (8, 0, 1));
+
+    let nobody = Pointer::parse("/v").unwrap();
+    let nothing = ground.reader.tally(&event_type("other"), &nobody).await;
+    assert_eq!(nothing, Ok(Tally::default()));
+}
+
+#[tokio::test]
+async fn a_tally_goes_through_many_pages_and_leaves_out_what_was_deleted() {
+    let ground = Ground::new();
+    let mut first = None;
+    for number in 0..600 {
+        let text = format!(r#"{{"v":{}}}"#, number % 3);
+        let actor = ground.device(&format!("u{number}"), &text).await;
+        first.get_or_insert(actor);
+    }
+    let first = first.unwrap();
+    first.delete(&first.own_key(CLIENT)).await;
+    let tally = ground.tally("/v").await;
+    assert_eq!((tally.devices, tally.others, tally.absent), (599, 0, 0));
+    let counts: Vec<u64> = tally.values.iter().map(|(_, count)| *count).collect();
+    assert_eq!(counts, [200, 200, 199]);
+    assert_eq!(
+        ground.lacking("/v", &json!(1), None, 1_000).await.len(),
+        399
+    );
+}
+
+#[tokio::test]
+async fn a_device_has_a_value_that_is_it_an_element_of_it_or_the_name_of_a_member() {
+    let ground = Ground::new();
+    let devices = [
+        ("is", r#"{"v":"12"}"#),
+        ("array", r#"{"v":["11","\u0031\u0032"]}"#),
+        ("object", r#"{"v":{"11":false,"12":false}}"#),
+        ("number", r#"{"v":12}"#),
+        ("nested", r#"{"v":[["12"]]}"#),
+        ("value", r#"{"v":{"11":"12"}}"#),
+        ("absent", r#"{"w":"12"}"#),
+        ("beside", r#"{"v":[1e999,"\ud800","12"]}"#),
+        ("part", r#"{"v":"12.1"}"#),
+    ];
+    for (name, text) in devices {
+        ground.device(name, text).await;
+    }
+    let lacking = ground.lacking("/v", &json!("12"), None, 100).await;
+    assert_eq!(
+        names(&lacking),
+        ["number", "nested", "value", "absent", "part"]
+    );
+    let lacking = ground.lacking("/v", &json!(12), None, 100).await;
+    assert_eq!(lacking.len(), devices.len() - 1, "no name is a number");
+    let object = json!({"12": false, "11": false});
+    assert_eq!(ground.lacking("/v", &object, None, 100).await.len(), 8);
+    let array = json!(["12"]);
+    let lacking = ground.lacking("/v", &array, None, 100).await;
+    assert!(
+        !names(&lacking).contains(&"nested"),
+        "an element may be an array"
+    );
+}
+
+#[tokio::test]
+async fn who_lacks_a_value_is_told_page_by_page() {
+    let ground = Ground::new();
+    for number in 0..600 {
+        let text = if number % 200 == 0 {
+            "{}"
+        } else {
+            r#"{"v":1}"#
+        };
+        ground.device(&format!("u{number}"), text).await;
+    }
+    let first = ground.lacking("/v", &json!(1), None, 2).await;
+    assert_eq!(names(&first), ["u0", "u200"]);
+    let rest = ground
+        .lacking("/v", &json!(1), first.last().cloned(), 2)
+        .await;
+    assert_eq!(names(&rest), ["u400"]);
+    assert!(ground.lacking("/v", &json!(1), None, 0).await.is_empty());
+}
+
+#[tokio::test]
+async fn who_follows_waits_until_there_is_something() {
+    let ground = Ground::new();
+    let alice = ground.device("alice", "{}").await;
+    let reader = &ground.reader;
+    let first = reader.next_device_changes(None, 10).await.unwrap();
+    assert!(first.starts_anew);
+    assert_eq!(first.changes.len(), 1);
+
+    let mut next = pin!(reader.next_device_changes(Some(first.next), 10));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(next.as_mut().poll(&mut context).is_pending());
+    alice.put(&global("m.direct"), "{}").await;
+    assert!(next.as_mut().poll(&mut context).is_pending(), "global data");
+    alice.remove(DeviceSelection::All).await;
+    let Poll::Ready(Ok(second)) = next.as_mut().poll(&mut context) else {
+        panic!("a change ends the wait");
+    };
+    assert!(!second.starts_anew);
+    let [DeviceChange::Entry(user, entry)] = &second.changes[..] else {
+        panic!("{second:?}");
+    };
+    assert_eq!((user, &entry.content), (&alice.user, &None));
+}
