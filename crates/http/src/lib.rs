@@ -5,6 +5,8 @@
 //! [`serve()`] runs the whole on a listener. The crate knows the traits of `kitbag-domain` and no
 //! store; it holds no account data.
 
+pub mod admin;
+
 mod dispatch;
 mod edge;
 mod endpoints;
