@@ -1,13 +1,11 @@
 //! `cargo xtask ci`: everything that decides whether a change is good.
 
-use std::process::Command;
-
 use anyhow::{Context as _, bail};
 use clap::Args;
 
 use crate::parts::{Outcome, PartResult, Parts};
 use crate::workspace::Workspace;
-use crate::{conformance, e2e, fuzz, mutants, process, readme, test, tidy};
+use crate::{bench, conformance, e2e, fuzz, mutants, process, readme, test, tidy};
 
 /// How to run the parts.
 #[derive(Clone, Debug, Args)]
@@ -52,7 +50,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &CiArguments) -> anyhow::Res
     parts.part("conformance", || conformance::part(workspace));
     parts.part("e2e python", || e2e::part(workspace, e2e::Sdk::Python));
     parts.part("e2e js", || e2e::part(workspace, e2e::Sdk::Js));
-    parts.part("bench", || bench(workspace, arguments.long));
+    parts.part("bench", || bench::part(workspace, arguments.long));
     if arguments.long {
         parts.part("fuzz", || fuzz::part(workspace));
         parts.part("mutants", || mutants::part(workspace));
@@ -77,18 +75,4 @@ fn rustdoc(workspace: &Workspace, members: u64) -> PartResult {
     let mut command = process::cargo(&workspace.root, arguments);
     command.env("RUSTDOCFLAGS", "-D warnings");
     process::run(command).map(|_| Outcome::Passed(Some(members)))
-}
-
-/// A short run of the benches: that they work, not how fast anything is.
-fn bench(workspace: &Workspace, long: bool) -> PartResult {
-    if !workspace.has("kitbag-bench") {
-        return Ok(Outcome::NotRun(
-            "the workspace has no kitbag-bench".to_owned(),
-        ));
-    }
-    let mut command = Command::new(workspace.program("kitbag-bench"));
-    if !long {
-        command.arg("--short");
-    }
-    process::run(command).map(|_| Outcome::Passed(None))
 }

@@ -9,27 +9,11 @@ use clap::{Args, ValueEnum};
 
 use crate::parts::{Outcome, PartResult};
 use crate::process;
+use crate::python::{self, Python, install};
 use crate::server::{CANARY, CANARY_VARIABLE, Server};
 use crate::workspace::Workspace;
 
 const URL_VARIABLE: &str = "KITBAG_TEST_URL";
-
-/// The versions in `e2e/python/requirements.txt` are for this one; the later ones work too.
-const PYTHONS: [&str; 5] = [
-    "python3.11",
-    "python3",
-    "python3.12",
-    "python3.13",
-    "python3.14",
-];
-
-/// Says the version if it is one that the locked packages have wheels for.
-const PYTHON_QUESTION: &str = "import sys, venv, ensurepip
-assert (3, 11) <= sys.version_info < (3, 15)
-print(sys.version)";
-
-const PYTHON_MISSING: &str = "needs Python 3.11 to 3.14 with venv: on Debian `apt-get install python3-venv`, \
-     else https://www.python.org/downloads/";
 
 const NODE_MISSING: &str = "needs Node 20.14 or newer with npm: https://nodejs.org/en/download";
 
@@ -99,10 +83,7 @@ pub(crate) fn part(workspace: &Workspace, sdk: Sdk) -> PartResult {
 #[derive(Debug)]
 enum Tool {
     Node,
-    Python {
-        program: &'static str,
-        version: String,
-    },
+    Python(Python),
 }
 
 impl Tool {
@@ -118,28 +99,21 @@ impl Tool {
                     Err(NODE_MISSING)
                 }
             }
-            Sdk::Python => PYTHONS
-                .into_iter()
-                .find_map(|program| {
-                    let version =
-                        process::ask(Command::new(program).args(["-c", PYTHON_QUESTION]))?;
-                    Some(Self::Python { program, version })
-                })
-                .ok_or(PYTHON_MISSING),
+            Sdk::Python => Python::find().map(Self::Python).ok_or(python::MISSING),
         }
     }
 
     fn log_name(&self) -> &'static str {
         match self {
             Self::Node => "e2e-js",
-            Self::Python { .. } => "e2e-python",
+            Self::Python(_) => "e2e-python",
         }
     }
 
     fn run(&self, workspace: &Workspace, base_url: &str) -> PartResult {
         let mut command = match self {
             Self::Node => node_tests(workspace)?,
-            Self::Python { program, version } => python_tests(workspace, program, version)?,
+            Self::Python(python) => python_tests(workspace, python)?,
         };
         command
             .env(URL_VARIABLE, base_url)
@@ -154,36 +128,10 @@ impl Tool {
 }
 
 /// Makes the environment unless one of the same packages is there, and returns the test command.
-fn python_tests(workspace: &Workspace, program: &str, version: &str) -> anyhow::Result<Command> {
+fn python_tests(workspace: &Workspace, python: &Python) -> anyhow::Result<Command> {
     let source = workspace.path("e2e/python");
-    let requirements = source.join("requirements.txt");
     let folder = workspace.target.join("e2e/python");
-    let python = folder.join("bin/python");
-    let wanted = format!("{version}\n{}", read(&requirements)?);
-    install(&folder, &wanted, || {
-        let mut venv = Command::new(program);
-        venv.args(["-m", "venv", "--clear"]).arg(&folder);
-        process::run(venv)?;
-        let mut pip = Command::new(&python);
-        // Wheels only and no resolving: what is installed is what the file says, or nothing.
-        pip.args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-        ])
-        .args([
-            "--no-input",
-            "--no-deps",
-            "--only-binary",
-            ":all:",
-            "--requirement",
-        ])
-        .arg(&requirements);
-        process::run(pip).map(drop)
-    })?;
-    let mut pytest = Command::new(&python);
+    let mut pytest = Command::new(python.environment(&folder, &source.join("requirements.txt"))?);
     pytest
         .args(["-m", "pytest", "--verbose"])
         .current_dir(source)
@@ -218,25 +166,6 @@ fn node_tests(workspace: &Workspace) -> anyhow::Result<Command> {
         .arg(format!("--test-timeout={JS_TEST_MS_MAX}"))
         .current_dir(&folder);
     Ok(node)
-}
-
-/// Installs unless `folder` holds an installation of just what is `wanted`.
-///
-/// The stamp is written last, so that a broken installation is done again.
-fn install(
-    folder: &Path,
-    wanted: &str,
-    work: impl FnOnce() -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let stamp = folder.join("installed.txt");
-    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
-        return Ok(());
-    }
-    if stamp.try_exists()? {
-        fs::remove_file(&stamp).with_context(|| format!("cannot remove {}", stamp.display()))?;
-    }
-    work().context("cannot install the SDKs (the registries of Python or npm are needed once)")?;
-    fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {
@@ -308,21 +237,5 @@ mod tests {
         assert!(!is_new_enough("v18.20.0") && !is_new_enough("v20.13.1"));
         assert!(is_new_enough("v20.14.0") && is_new_enough("v22.1.0"));
         assert!(!is_new_enough("nonsense"));
-    }
-
-    #[test]
-    fn install_is_done_once_for_the_same_packages() {
-        let folder = std::env::temp_dir().join(format!("xtask-install-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        let mut runs = 0;
-        for wanted in ["a", "a", "b"] {
-            install(&folder, wanted, || {
-                runs += 1;
-                Ok(())
-            })
-            .unwrap();
-        }
-        assert_eq!(runs, 2);
-        fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -6,6 +6,7 @@
     reason = "telling people what happens is what this program is for"
 )]
 
+mod bench;
 mod ci;
 mod conformance;
 mod e2e;
@@ -13,6 +14,7 @@ mod fuzz;
 mod mutants;
 mod parts;
 mod process;
+mod python;
 mod readme;
 mod server;
 mod test;
@@ -23,6 +25,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::bench::BenchArguments;
 use crate::ci::CiArguments;
 use crate::conformance::ConformanceArguments;
 use crate::e2e::E2eArguments;
@@ -42,6 +45,10 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Measures the server beside reference handlers, in the release profile; some twenty minutes.
+    ///
+    /// docs/performance.md tells what is measured, and how the figures are to be read.
+    Bench(BenchArguments),
     /// Runs every part, from the fastest failure to the slowest, and prints a table of them.
     ///
     /// A part that cannot run here (no Python, no Node) says what it lacks and fails the run.
@@ -82,6 +89,7 @@ fn main() -> ExitCode {
 fn run(task: Task) -> anyhow::Result<()> {
     let workspace = Workspace::load()?;
     match task {
+        Task::Bench(arguments) => bench::task(&workspace, &arguments),
         Task::Ci(arguments) => ci::run(&workspace, &arguments),
         Task::Conformance(arguments) => conformance::task(&workspace, &arguments),
         Task::E2e(arguments) => e2e::task(&workspace, &arguments),

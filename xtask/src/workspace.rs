@@ -75,15 +75,19 @@ impl Workspace {
         })
     }
 
-    /// Whether the workspace has a member of this name.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.crates.iter().any(|member| member.name == name)
-    }
-
     /// The path of a program that cargo has built in the development profile.
     pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.built("debug", name)
+    }
+
+    /// The path of a program that cargo has built in the release profile.
+    pub(crate) fn release_program(&self, name: &str) -> PathBuf {
+        self.built("release", name)
+    }
+
+    fn built(&self, folder: &str, name: &str) -> PathBuf {
         let file = format!("{name}{}", std::env::consts::EXE_SUFFIX);
-        self.target.join("debug").join(file)
+        self.target.join(folder).join(file)
     }
 
     /// A path below the root.

@@ -1,0 +1,70 @@
+//! `cargo xtask bench`: the workloads beside their references, in one run.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Context as _;
+use clap::Args;
+
+use crate::parts::{Outcome, PartResult};
+use crate::process;
+use crate::python::{self, Python};
+use crate::workspace::Workspace;
+
+/// What to measure.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct BenchArguments {
+    /// Only check that every workload runs, in the profile that `ci` builds.
+    #[arg(long)]
+    short: bool,
+    /// Measure beside a Synapse, which is installed below the target directory, instead of the
+    /// references.
+    #[arg(long)]
+    synapse: bool,
+    /// Passed on to kitbag-bench, such as `--json FILE` or `--filter put/64`; `--help` after a
+    /// `--` lists what there is.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<String>,
+}
+
+/// `cargo xtask bench`.
+pub(crate) fn task(workspace: &Workspace, arguments: &BenchArguments) -> anyhow::Result<()> {
+    let mut command = built(workspace, arguments.short)?;
+    if arguments.synapse {
+        command.arg("--synapse").arg(synapse(workspace)?);
+    }
+    command.args(&arguments.rest);
+    process::run(command).map(drop)
+}
+
+/// Each workload, once and short, or in full.
+pub(crate) fn part(workspace: &Workspace, long: bool) -> PartResult {
+    process::run(built(workspace, !long)?).map(|_| Outcome::Passed(None))
+}
+
+/// Builds the programs, and returns how the measuring one is called.
+fn built(workspace: &Workspace, is_short: bool) -> anyhow::Result<Command> {
+    if is_short {
+        process::build(&workspace.root)?;
+        let mut command = Command::new(workspace.program("kitbag-bench"));
+        command.arg("--short");
+        return Ok(command);
+    }
+    let arguments = [
+        "build",
+        "--release",
+        "-p",
+        "kitbag-server",
+        "-p",
+        "kitbag-bench",
+    ];
+    process::run(process::cargo(&workspace.root, arguments))?;
+    Ok(Command::new(workspace.release_program("kitbag-bench")))
+}
+
+/// Installs Synapse, and returns the Python that has it.
+fn synapse(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+    let python = Python::find().context(python::MISSING)?;
+    let requirements = workspace.path("bench/synapse/requirements.txt");
+    python.environment(&workspace.target.join("bench/synapse"), &requirements)
+}
