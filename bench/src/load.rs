@@ -6,11 +6,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+use crate::answer::{Head, Length, joined_chunks};
 use crate::process::{Load, Process};
 use crate::stats::percentile;
 
@@ -43,6 +44,8 @@ pub(crate) struct Connection {
     buffer: Vec<u8>,
     /// Bytes of the head of the answer that came last.
     head_bytes: usize,
+    /// The body of the answer that came last, where it came in chunks.
+    joined: Vec<u8>,
 }
 
 impl Connection {
@@ -60,6 +63,7 @@ impl Connection {
             stream,
             buffer: vec![0; buffer_bytes],
             head_bytes: 0,
+            joined: Vec::new(),
         })
     }
 
@@ -80,24 +84,42 @@ impl Connection {
     }
 
     pub(crate) async fn receive(&mut self) -> Result<&[u8]> {
-        let (mut filled, mut answer) = (0, None);
+        let (mut filled, mut head) = (0, None);
         loop {
             let read = self.stream.read(&mut self.buffer[filled..]).await?;
             ensure!(read > 0, "the server closed a connection");
             filled += read;
-            if answer.is_none() {
-                answer = Answer::parse(&self.buffer[..filled])?;
+            if head.is_none() {
+                head = Head::parse(&self.buffer[..filled])?;
             }
-            match answer {
-                Some(Answer { body, end }) if filled == end => {
-                    self.head_bytes = body;
-                    return Ok(&self.buffer[body..end]);
-                }
-                Some(Answer { end, .. }) if end > self.buffer.len() => self.buffer.resize(end, 0),
-                _ => ensure!(
+            let Some(Head { body_at, length }) = head else {
+                ensure!(
                     filled < self.buffer.len(),
-                    "an answer is longer than it says"
-                ),
+                    "the head of an answer is too long"
+                );
+                continue;
+            };
+            self.head_bytes = body_at;
+            match length {
+                Length::Known(length) => {
+                    let end = body_at + length;
+                    ensure!(filled <= end, "an answer is longer than it says");
+                    if filled == end {
+                        return Ok(&self.buffer[body_at..end]);
+                    }
+                    if end > self.buffer.len() {
+                        self.buffer.resize(end, 0);
+                    }
+                }
+                Length::Chunked => {
+                    if let Some(body) = joined_chunks(&self.buffer[body_at..filled])? {
+                        self.joined = body;
+                        return Ok(&self.joined);
+                    }
+                    if filled == self.buffer.len() {
+                        self.buffer.resize(2 * filled, 0);
+                    }
+                }
             }
         }
     }
@@ -110,39 +132,6 @@ impl Connection {
         let mut headers: Vec<_> = lines.map(header).collect();
         headers.sort();
         headers
-    }
-}
-
-/// Where in the bytes that come in an answer has its body.
-#[derive(Clone, Copy)]
-struct Answer {
-    body: usize,
-    end: usize,
-}
-
-impl Answer {
-    /// Reads a head; `None` where it is not complete.
-    fn parse(bytes: &[u8]) -> Result<Option<Self>> {
-        const STOP: &[u8] = b"\r\n\r\n";
-        let Some(head) = bytes.windows(STOP.len()).position(|window| window == STOP) else {
-            return Ok(None);
-        };
-        let body = head + STOP.len();
-        let head = &bytes[..head];
-        if !head.starts_with(b"HTTP/1.1 200 ") {
-            bail!("an answer is not a 200: {}", String::from_utf8_lossy(bytes));
-        }
-        let length = head.split(|byte| *byte == b'\n').find_map(|line| {
-            let (name, value) = line.split_at_checked("content-length:".len())?;
-            name.eq_ignore_ascii_case(b"content-length:")
-                .then_some(value)
-        });
-        let length = length.context("an answer does not tell its length")?;
-        let length: usize = std::str::from_utf8(length)?.trim().parse()?;
-        Ok(Some(Self {
-            body,
-            end: body + length,
-        }))
     }
 }
 
@@ -243,20 +232,6 @@ impl<'a> Target<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn answer_is_found_once_its_head_is_complete() {
-        let bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\na: b\r\n\r\n{}";
-        let answer = Answer::parse(bytes).unwrap().unwrap();
-        assert_eq!(&bytes[answer.body..answer.end], b"{}");
-        assert!(Answer::parse(&bytes[..20]).unwrap().is_none());
-    }
-
-    #[test]
-    fn other_status_is_an_error() {
-        assert!(Answer::parse(b"HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n").is_err());
-        assert!(Answer::parse(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
-    }
 
     #[test]
     fn request_tells_the_length_of_its_body() {

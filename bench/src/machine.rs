@@ -1,6 +1,5 @@
 //! Where and of what a run was made.
 
-use std::env;
 use std::fmt;
 use std::fs;
 use std::path::Path;
@@ -25,14 +24,16 @@ pub(crate) struct Machine {
     pub(crate) file_system: String,
     /// At the start, over 1, 5 and 15 minutes: above 0 somebody else was at work.
     pub(crate) load: String,
-    /// What was asked of this program.
-    pub(crate) arguments: String,
+    /// The version of the Synapse that was measured beside, and of its Python.
+    pub(crate) synapse: Option<String>,
+    /// How such a run is made.
+    pub(crate) command: String,
 }
 
 const UNKNOWN: &str = "unknown";
 
 impl Machine {
-    pub(crate) fn look(dir: &TempDir) -> Result<Self> {
+    pub(crate) fn look(dir: &TempDir, synapse: Option<&Path>, command: String) -> Result<Self> {
         let commit = output("git", &["rev-parse", "--short=10", "HEAD"]);
         let changes = output("git", &["status", "--porcelain", "--untracked-files=no"]);
         let mark = if changes.is_none_or(|changes| changes.is_empty()) {
@@ -57,13 +58,14 @@ impl Machine {
             system: or_unknown(output("uname", &["-sm"])),
             file_system: or_unknown(file_system(dir.path())),
             load: or_unknown(load),
-            arguments: env::args().skip(1).collect::<Vec<_>>().join(" "),
+            synapse: synapse.map(|python| or_unknown(synapse_version(python))),
+            command,
         })
     }
 }
 
 impl fmt::Display for Machine {
-    /// Writes all but the load and the arguments.
+    /// Writes all but the load, Synapse and the command.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             date,
@@ -95,6 +97,12 @@ fn output(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     output.status.success().then(|| text.trim().to_owned())
+}
+
+fn synapse_version(python: &Path) -> Option<String> {
+    let question = "import platform, importlib.metadata as packages
+print(packages.version('matrix-synapse'), 'on Python', platform.python_version())";
+    output(python.to_str()?, &["-c", question])
 }
 
 fn processor() -> Option<String> {

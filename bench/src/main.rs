@@ -9,6 +9,7 @@
     reason = "figures are what this program is for, and the reference tells its address"
 )]
 
+mod answer;
 mod budgets;
 mod load;
 mod machine;
@@ -20,6 +21,7 @@ mod reference;
 mod report;
 mod server;
 mod stats;
+mod synapse;
 mod workloads;
 
 use std::path::PathBuf;
@@ -50,13 +52,14 @@ struct Arguments {
 }
 
 const EXAMPLES: &str = "\
-Examples:
-  cargo run --release -p kitbag-bench
-      Everything; some ten minutes.
-  cargo run --release -p kitbag-bench -- --filter put/64 --pairs 3
+Examples (`cargo xtask bench` builds this program and `kitbag`, and runs it):
+  cargo xtask bench
+      Everything; some twenty minutes.
+  cargo xtask bench --filter put/64 --pairs 3
       Only the puts of 64 clients, in a hurry.
-  cargo run --release -p kitbag-bench -- --json run.json
-      Also write every figure to a file.";
+  cargo xtask bench --json run.json
+      Also write every figure to a file, which `kitbag-bench table run.json` prints as tables of
+      documents.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -98,9 +101,40 @@ struct BenchArguments {
     /// target directory].
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// Measure beside a Synapse instead of the references: the Python that has it installed. `cargo
+    /// xtask bench --synapse` installs one.
+    #[arg(long, value_name = "PYTHON")]
+    synapse: Option<PathBuf>,
     /// The program to measure [default: kitbag, next to this program].
     #[arg(long, value_name = "FILE")]
     kitbag: Option<PathBuf>,
+}
+
+impl BenchArguments {
+    /// The command that makes such a run, without paths, which are those of a machine.
+    fn command(&self) -> String {
+        let mut command = "cargo xtask bench".to_owned();
+        for (is_given, flag) in [
+            (self.short, " --short"),
+            (self.synapse.is_some(), " --synapse"),
+        ] {
+            command += if is_given { flag } else { "" };
+        }
+        if !self.filter.is_empty() {
+            command += &format!(" --filter {}", self.filter);
+        }
+        let numbers = [
+            ("pairs", self.pairs as u64, plan::PAIRS_DEFAULT as u64),
+            ("measure-ms", self.measure_ms, plan::MEASURE_MS_DEFAULT),
+            ("waiting", self.waiting as u64, plan::WAITING_DEFAULT as u64),
+        ];
+        for (name, number, default) in numbers {
+            if number != default {
+                command += &format!(" --{name} {number}");
+            }
+        }
+        command
+    }
 }
 
 fn main() -> Result<()> {
@@ -114,7 +148,7 @@ fn main() -> Result<()> {
         None => {}
     }
     if arguments.bench.list {
-        for name in workloads::names(&arguments.bench.filter) {
+        for name in workloads::names(&arguments.bench) {
             println!("{name}");
         }
         return Ok(());
@@ -128,9 +162,12 @@ fn main() -> Result<()> {
 
 async fn bench(arguments: &BenchArguments) -> Result<()> {
     let plan = Plan::new(arguments)?;
-    let mut report = Report::new(Machine::look(&plan.dir)?, &plan);
+    let mut report = Report::new(
+        Machine::look(&plan.dir, plan.synapse.as_deref(), arguments.command())?,
+        &plan,
+    );
     println!("{}", report.heading());
-    for name in workloads::names(&arguments.filter) {
+    for name in workloads::names(arguments) {
         let table = workloads::run(name, &plan).await?;
         println!("{}", table.render(plan.is_short));
         report.tables.push(table);
@@ -140,4 +177,31 @@ async fn bench(arguments: &BenchArguments) -> Result<()> {
         report.write_json(path)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(words: &[&str]) -> String {
+        let words = ["kitbag-bench"].iter().chain(words);
+        Arguments::parse_from(words).bench.command()
+    }
+
+    #[test]
+    fn command_of_a_report_makes_such_a_run_anywhere() {
+        assert_eq!(command(&[]), "cargo xtask bench");
+        let words = [
+            "--synapse",
+            "/a/python",
+            "--json",
+            "/b",
+            "--pairs",
+            "3",
+            "--filter",
+            "get",
+        ];
+        let expected = "cargo xtask bench --synapse --filter get --pairs 3";
+        assert_eq!(command(&words), expected);
+    }
 }

@@ -1,7 +1,10 @@
 //! The tables of documents, made from the JSON of a run: so that figures are pasted and not typed.
 
 use crate::budgets::{Bound, CPU, RATIO, REQUESTS, Verdict};
-use crate::report::{Report, Table, figure, shown};
+use crate::pairs::SYNAPSE_RATIO;
+use crate::report::{Report, SYNAPSE_NOTE, Table, figure, shown};
+
+const P50: &str = "p50 us";
 
 /// Returns all tables of a run.
 pub(crate) fn tables(report: &Report) -> String {
@@ -24,6 +27,9 @@ pub(crate) fn tables(report: &Report) -> String {
         .tables
         .iter()
         .partition(|table| table.cell(RATIO, CPU).is_some());
+    let (beside_synapse, others): (Vec<&Table>, Vec<&Table>) = others
+        .into_iter()
+        .partition(|table| table.cell("synapse", P50).is_some());
     let heads = [
         "Workload",
         "CPU µs",
@@ -36,6 +42,18 @@ pub(crate) fn tables(report: &Report) -> String {
         "p99 µs",
     ];
     push_table(&mut text, &heads, compared.into_iter().map(compared_cells));
+    let heads = [
+        "Work",
+        "CPU µs: Kitbag",
+        "Synapse",
+        "Synapse / Kitbag",
+        "requests/s: Kitbag",
+        "Synapse",
+        "p50 µs: Kitbag",
+        "Synapse",
+    ];
+    let rows = beside_synapse.into_iter().map(synapse_cells);
+    push_table(&mut text, &heads, rows);
     for table in others {
         text += &format!("\n`{}`: {}.\n", table.workload, table.what);
         let heads = [""]
@@ -57,15 +75,19 @@ fn measured(report: &Report) -> String {
         measure_ms,
         ..
     } = report;
-    let arguments = &machine.arguments;
+    let command = &machine.command;
     let short = if report.is_short {
         " A short run: its figures mean nothing."
     } else {
         ""
     };
+    let synapse = match &machine.synapse {
+        Some(version) => format!(" Synapse {version}. {SYNAPSE_NOTE}"),
+        None => String::new(),
+    };
     format!(
         "{machine}; {pairs} interleaved pairs of {measure_ms} ms; \
-         `kitbag-bench {arguments}`.{short}\n"
+         `{command}`.{synapse}{short}\n"
     )
 }
 
@@ -92,10 +114,7 @@ fn verdict_cells(table: &Table, verdict: &Verdict) -> Vec<String> {
 }
 
 fn compared_cells(table: &Table) -> Vec<String> {
-    let median = |row, column| {
-        let cell = table.cell(row, column);
-        cell.map_or_else(|| "-".to_owned(), |spread| figure(spread.median))
-    };
+    let median = |row, column| median(table, row, column);
     vec![
         format!("`{}`", table.workload),
         median("kitbag", CPU),
@@ -104,9 +123,28 @@ fn compared_cells(table: &Table) -> Vec<String> {
         median("kitbag", REQUESTS),
         median("reference", REQUESTS),
         shown(table.cell(RATIO, REQUESTS)),
-        median("kitbag", "p50 us"),
+        median("kitbag", P50),
         median("kitbag", "p99 us"),
     ]
+}
+
+fn synapse_cells(table: &Table) -> Vec<String> {
+    let median = |row, column| median(table, row, column);
+    vec![
+        table.what.clone(),
+        median("kitbag", CPU),
+        median("synapse", CPU),
+        shown(table.cell(SYNAPSE_RATIO, CPU)),
+        median("kitbag", REQUESTS),
+        median("synapse", REQUESTS),
+        median("kitbag", P50),
+        median("synapse", P50),
+    ]
+}
+
+fn median(table: &Table, row: &str, column: &str) -> String {
+    let cell = table.cell(row, column);
+    cell.map_or_else(|| "-".to_owned(), |spread| figure(spread.median))
 }
 
 fn push_table(text: &mut String, heads: &[&str], rows: impl Iterator<Item = Vec<String>>) {
@@ -146,6 +184,18 @@ mod tests {
             compared_cells(&table)[..4],
             ["`get/1`", "5.00", "4.00", "1.25 (1.25..1.25)"]
         );
+    }
+
+    #[test]
+    fn figures_of_both_servers_stand_in_one_row() {
+        let rows = vec![
+            Row::new("kitbag", vec![Spread::of([5.0]), Spread::of([10.0])]),
+            Row::new("synapse", vec![Spread::of([250.0]), Spread::of([500.0])]),
+            Row::new(SYNAPSE_RATIO, vec![Spread::of([50.0]), None]),
+        ];
+        let table = Table::new("synapse/get", "reads", &[CPU, P50], rows);
+        let expected = "reads|5.00|250|50.0|-|-|10.0|500";
+        assert_eq!(synapse_cells(&table).join("|"), expected);
     }
 
     #[test]

@@ -11,27 +11,54 @@ use crate::stats::Spread;
 /// The columns of the rows that [`compare`] makes.
 pub(crate) const COLUMNS: [&str; 5] = [REQUESTS, CPU, "p50 us", "p99 us", "load %"];
 
-/// Measures both by turns; returns their rows and that of Kitbag's figures through the reference's.
+/// How the rows of a comparison are named and which way its ratio goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Beside {
+    other: &'static str,
+    ratio: &'static str,
+    /// Whether the ratio is the other's figure through Kitbag's.
+    is_inverse: bool,
+}
+
+/// How much more than the least Kitbag takes.
+pub(crate) const BESIDE_REFERENCE: Beside = Beside {
+    other: "reference",
+    ratio: RATIO,
+    is_inverse: false,
+};
+
+/// How much more than Kitbag Synapse takes.
+pub(crate) const BESIDE_SYNAPSE: Beside = Beside {
+    other: "synapse",
+    ratio: SYNAPSE_RATIO,
+    is_inverse: true,
+};
+
+/// The row of Synapse's figures through Kitbag's.
+pub(crate) const SYNAPSE_RATIO: &str = "synapse / kitbag";
+
+/// Measures both by turns; returns their rows and that of the ratios.
 pub(crate) async fn compare(
     plan: &Plan,
     kitbag: &mut Target<'_>,
-    reference: &mut Target<'_>,
+    other: &mut Target<'_>,
+    beside: Beside,
 ) -> Result<Vec<Row>> {
     kitbag.measure(plan.warm_up).await?;
-    reference.measure(plan.warm_up).await?;
+    other.measure(plan.warm_up).await?;
     let mut pairs = Vec::with_capacity(plan.pairs);
     for number in 0..plan.pairs {
         // Whoever comes second may find the machine warmer: each is second half of the times.
         let pair = if number % 2 == 0 {
             let ours = kitbag.measure(plan.measure).await?;
-            (ours, reference.measure(plan.measure).await?)
+            (ours, other.measure(plan.measure).await?)
         } else {
-            let theirs = reference.measure(plan.measure).await?;
+            let theirs = other.measure(plan.measure).await?;
             (kitbag.measure(plan.measure).await?, theirs)
         };
         pairs.push(pair);
     }
-    Ok(rows(&pairs))
+    Ok(rows(&pairs, beside))
 }
 
 /// Headers whose values differ from answer to answer.
@@ -65,21 +92,26 @@ const FIGURES: [Figure; 5] = [
     |sample| sample.load_percent,
 ];
 
-fn rows(pairs: &[(Sample, Sample)]) -> Vec<Row> {
+fn rows(pairs: &[(Sample, Sample)], beside: Beside) -> Vec<Row> {
     let row =
         |name, cell: &dyn Fn(Figure) -> Option<Spread>| Row::new(name, FIGURES.map(cell).to_vec());
     let mut rows = vec![
         row("kitbag", &|figure| {
             Spread::of_all(pairs.iter().map(|(ours, _)| figure(ours)))
         }),
-        row("reference", &|figure| {
+        row(beside.other, &|figure| {
             Spread::of_all(pairs.iter().map(|(_, theirs)| figure(theirs)))
         }),
         // The ratio of each pair, not of the medians: a slow minute slows both of a pair.
-        row(RATIO, &|figure| {
-            let ratios = pairs
-                .iter()
-                .map(|(ours, theirs)| Some(figure(ours)? / figure(theirs)?));
+        row(beside.ratio, &|figure| {
+            let ratios = pairs.iter().map(|(ours, theirs)| {
+                let ratio = figure(ours)? / figure(theirs)?;
+                Some(if beside.is_inverse {
+                    1.0 / ratio
+                } else {
+                    ratio
+                })
+            });
             Spread::of_all(ratios)
         }),
     ];
@@ -107,7 +139,9 @@ mod tests {
         // Both sides of the second pair were slowed down alike.
         let pairs = [(2.0, 1.0), (20.0, 10.0), (3.0, 1.0)];
         let pairs = pairs.map(|(ours, theirs)| (sample(ours), sample(theirs)));
-        let rows = rows(&pairs);
+        let inverse = rows(&pairs, BESIDE_SYNAPSE);
+        assert_eq!(inverse[2].cells[0].unwrap().median, 0.5);
+        let rows = rows(&pairs, BESIDE_REFERENCE);
         let cell = |row: usize, column: usize| rows[row].cells[column];
         assert_eq!(cell(2, 0).unwrap().median, 2.0);
         assert_eq!(cell(0, 0).unwrap().median, 3.0);

@@ -47,6 +47,8 @@ pub(crate) struct Plan {
     pub(crate) is_short: bool,
     /// The program that is measured.
     pub(crate) kitbag: PathBuf,
+    /// The Python that has Synapse, where that is measured beside it.
+    pub(crate) synapse: Option<PathBuf>,
     /// The program of the references: this one.
     pub(crate) reference: PathBuf,
     /// Where servers keep their data; goes with the plan.
@@ -95,6 +97,7 @@ impl Plan {
             start_entries: 1_000_000,
             is_short: false,
             kitbag,
+            synapse: arguments.synapse.clone(),
             reference,
             dir,
         };

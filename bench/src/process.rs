@@ -3,26 +3,67 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use tokio::net::TcpStream;
+use tokio::time;
+
+/// A server that takes longer does not start at all.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+const START_LOOK: Duration = Duration::from_millis(50);
 
 /// A running server; killed when dropped.
 pub(crate) struct Process {
     child: Child,
     address: SocketAddr,
     /// Open as long as the process lives, which may print more.
-    _stdout: BufReader<ChildStdout>,
+    stdout: BufReader<ChildStdout>,
 }
 
 impl Process {
     /// Starts `command`, whose first line must end with `http://ADDR:PORT`; its log goes to `log`.
     ///
     /// It gets no environment, so that nobody's settings are measured unawares.
-    pub(crate) fn start(mut command: Command, log: &Path) -> Result<Self> {
+    pub(crate) fn start(command: Command, log: &Path) -> Result<Self> {
+        let mut starting = Self::spawn(command, log)?;
+        let mut line = String::new();
+        starting.stdout.read_line(&mut line)?;
+        let address = line
+            .rsplit_once("http://")
+            .map(|(_, address)| address.trim().parse());
+        let Some(Ok(address)) = address else {
+            let log = fs::read_to_string(log)?;
+            bail!("a server did not tell its address but `{line}`\n{log}");
+        };
+        starting.address = address;
+        Ok(starting)
+    }
+
+    /// As [`Process::start`], for a program that does not tell when it serves at `address`.
+    pub(crate) async fn start_at(
+        command: Command,
+        log: &Path,
+        address: SocketAddr,
+    ) -> Result<Self> {
+        let mut starting = Self::spawn(command, log)?;
+        starting.address = address;
+        let deadline = Instant::now() + START_DEADLINE;
+        while TcpStream::connect(address).await.is_err() {
+            let has_ended = starting.child.try_wait()?.is_some();
+            if has_ended || Instant::now() > deadline {
+                let log = fs::read_to_string(log)?;
+                bail!("a server does not listen at {address}\n{log}");
+            }
+            time::sleep(START_LOOK).await;
+        }
+        Ok(starting)
+    }
+
+    fn spawn(mut command: Command, log: &Path) -> Result<Self> {
         let file = File::create(log).with_context(|| format!("cannot make `{}`", log.display()))?;
         let mut child = command
             .env_clear()
@@ -32,22 +73,10 @@ impl Process {
             .spawn()
             .with_context(|| format!("cannot start {command:?}"))?;
         let stdout = child.stdout.take().context("standard output is piped")?;
-        let mut stdout = BufReader::new(stdout);
-        let mut line = String::new();
-        stdout.read_line(&mut line)?;
-        let address = line
-            .rsplit_once("http://")
-            .map(|(_, address)| address.trim().parse());
-        let Some(Ok(address)) = address else {
-            child.kill().ok();
-            child.wait()?;
-            let log = fs::read_to_string(log)?;
-            bail!("{command:?} did not tell its address but `{line}`\n{log}");
-        };
         Ok(Self {
             child,
-            address,
-            _stdout: stdout,
+            address: (Ipv4Addr::UNSPECIFIED, 0).into(),
+            stdout: BufReader::new(stdout),
         })
     }
 

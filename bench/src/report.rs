@@ -12,6 +12,11 @@ use crate::plan::Plan;
 use crate::reference::FIXED_SOURCE;
 use crate::stats::Spread;
 
+/// How the Synapse was set up that was measured beside.
+pub(crate) const SYNAPSE_NOTE: &str = "\
+Synapse runs as one process on SQLite, on the same disk, with rate limits, presence and federation \
+off; large sites run it on PostgreSQL and with workers, which take more memory and processors.";
+
 /// Everything that a run found.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Report {
@@ -49,16 +54,23 @@ impl Report {
         } else {
             ""
         };
+        let ratio = match &machine.synapse {
+            None => "`ratio` is Kitbag through the reference".to_owned(),
+            Some(version) => format!("Synapse {version}, through Kitbag"),
+        };
         format!(
             "{machine}, load average {}\n\
              {pairs} interleaved pairs of {measure_ms} ms; median (first..third quartile); \
-             `ratio` is Kitbag through the reference, pair by pair{short}\n",
+             {ratio}, pair by pair{short}\n",
             machine.load
         )
     }
 
     /// What stands below the tables.
     pub(crate) fn ending(&self) -> String {
+        if self.machine.synapse.is_some() {
+            return SYNAPSE_NOTE.to_owned();
+        }
         format!(
             "The reference of edge, identity, get, push_rules and sync is this handler, behind a \
              listener with Kitbag's settings:\n\n{}",

@@ -42,7 +42,13 @@ pub(crate) async fn make_users(plan: &Plan, name: &str, count: usize) -> Result<
         fs::remove_dir_all(&data)?;
     }
     let process = start_kitbag(plan, &data, &[])?;
-    let client = Client::new(&process.base_url())?;
+    let sessions = register_users(&process.base_url(), count).await?;
+    Ok(Accounts { data, sessions })
+}
+
+/// Registers `count` users with one device each, at any homeserver.
+pub(crate) async fn register_users(base_url: &str, count: usize) -> Result<Vec<Session>> {
+    let client = Client::new(base_url)?;
     let mut registering: JoinSet<Result<Session>> = JoinSet::new();
     let mut sessions = Vec::with_capacity(count);
     for number in 0..count {
@@ -57,7 +63,7 @@ pub(crate) async fn make_users(plan: &Plan, name: &str, count: usize) -> Result<
         sessions.push(session??);
     }
     sessions.sort_by(|a, b| a.user_id.cmp(&b.user_id));
-    Ok(Accounts { data, sessions })
+    Ok(sessions)
 }
 
 async fn register(client: Client, name: String) -> Result<Session> {

@@ -1,5 +1,6 @@
 //! The workloads, one kind a file.
 
+mod beside_synapse;
 mod put;
 mod read;
 mod start;
@@ -10,6 +11,7 @@ mod wake_up;
 use anyhow::{Context as _, Result, bail};
 
 use self::put::Owner;
+use crate::BenchArguments;
 use crate::plan::Plan;
 use crate::report::Table;
 
@@ -38,9 +40,27 @@ const NAMES: [&str; 21] = [
     "start",
 ];
 
-/// Returns the workloads whose name contains `filter`.
-pub(crate) fn names(filter: &str) -> impl Iterator<Item = &'static str> {
-    NAMES.into_iter().filter(move |name| name.contains(filter))
+/// Those that are run beside a Synapse: what both can do.
+const BESIDE_SYNAPSE: [&str; 9] = [
+    "synapse/idle",
+    "synapse/get",
+    "synapse/push_rules",
+    "synapse/sync/nothing_new",
+    "synapse/sync/initial",
+    "synapse/put/1",
+    "synapse/put/32",
+    "synapse/put/64",
+    "synapse/wake_up",
+];
+
+/// Returns the workloads that are asked for.
+pub(crate) fn names(arguments: &BenchArguments) -> impl Iterator<Item = &'static str> {
+    let names = match arguments.synapse {
+        None => &NAMES[..],
+        Some(_) => &BESIDE_SYNAPSE[..],
+    };
+    let names = names.iter().copied();
+    names.filter(|name| name.contains(&arguments.filter))
 }
 
 /// Runs one of [`names`].
@@ -67,6 +87,15 @@ pub(crate) async fn run(name: &str, plan: &Plan) -> Result<Table> {
         "waiting" => waiting::run(name, plan).await,
         "storm" => storm::run(name, plan).await,
         "start" => start::run(name, plan).await,
+        "synapse/idle" => beside_synapse::idle(name, plan).await,
+        "synapse/get" => beside_synapse::entry(name, plan).await,
+        "synapse/push_rules" => beside_synapse::push_rules(name, plan).await,
+        "synapse/sync/nothing_new" => beside_synapse::nothing_new(name, plan).await,
+        "synapse/sync/initial" => beside_synapse::initial_sync(name, plan).await,
+        "synapse/put/1" => beside_synapse::puts(name, plan, 1).await,
+        "synapse/put/32" => beside_synapse::puts(name, plan, 32).await,
+        "synapse/put/64" => beside_synapse::puts(name, plan, 64).await,
+        "synapse/wake_up" => beside_synapse::wake_up(name, plan).await,
         _ => bail!("there is no workload `{name}`"),
     };
     table.with_context(|| format!("workload `{name}`"))

@@ -1,13 +1,13 @@
 //! Writing: durable puts beside the group commit of the bare engine.
 
 use anyhow::Result;
-use kitbag_client::Scope;
+use kitbag_client::{Scope, Session};
 
 use crate::load::{Client, Connection, Prepared, Target};
-use crate::pairs::{COLUMNS, compare, ensure_same_headers};
+use crate::pairs::{BESIDE_REFERENCE, COLUMNS, compare, ensure_same_headers};
 use crate::plan::Plan;
 use crate::report::Table;
-use crate::server::{self, Accounts, CONTENT_BYTES, kind, put_entry};
+use crate::server::{self, CONTENT_BYTES, kind, put_entry};
 
 /// Entries that each client writes by turns: after the first round each put replaces one.
 const ENTRIES: usize = 16;
@@ -42,7 +42,7 @@ pub(super) async fn entries(
     );
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for client in 0..clients {
-        let requests = requests(&accounts, client, owner);
+        let requests = requests(accounts.session(client), client, owner);
         connections.0.exchange(&requests[0]).await?;
         connections.1.exchange(&requests[0]).await?;
         ensure_same_headers(&connections.0, &connections.1)?;
@@ -51,7 +51,7 @@ pub(super) async fn entries(
     }
     let mut kitbag = Target::new(&process, ours);
     let mut engine = Target::new(&reference, theirs);
-    let rows = compare(plan, &mut kitbag, &mut engine).await?;
+    let rows = compare(plan, &mut kitbag, &mut engine, BESIDE_REFERENCE).await?;
     let entry = match owner {
         Owner::Account => "an entry",
         Owner::Device => "an entry of the own device",
@@ -63,8 +63,8 @@ pub(super) async fn entries(
     Ok(Table::new(name, what, &COLUMNS, rows))
 }
 
-fn requests(accounts: &Accounts, client: usize, owner: Owner) -> Vec<Prepared> {
-    let session = accounts.session(client);
+/// What a client sends, round and round.
+pub(super) fn requests(session: &Session, client: usize, owner: Owner) -> Vec<Prepared> {
     let scope = match owner {
         Owner::Account => Scope::Global,
         Owner::Device => Scope::Device(&session.device_id),

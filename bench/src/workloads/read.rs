@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use kitbag_client::Scope;
 
 use crate::load::{Client, Connection, Prepared, Target};
-use crate::pairs::{COLUMNS, compare, ensure_same_headers};
+use crate::pairs::{BESIDE_REFERENCE, COLUMNS, compare, ensure_same_headers};
 use crate::plan::Plan;
 use crate::process::Process;
 use crate::report::Table;
@@ -151,7 +151,7 @@ impl<'a> Bench<'a> {
         );
         let address = reference.address();
         let mut fixed = Target::new(&reference, clients(address, &request, connections).await?);
-        let rows = compare(plan, &mut kitbag, &mut fixed).await?;
+        let rows = compare(plan, &mut kitbag, &mut fixed, BESIDE_REFERENCE).await?;
         let what = format!("{what}, connections: {connections}");
         Ok(Table::new(self.name, what, &COLUMNS, rows))
     }

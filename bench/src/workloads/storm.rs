@@ -10,7 +10,7 @@ use kitbag_client::{Scope, Session};
 use tokio::task::JoinSet;
 use tokio::time;
 
-use super::wake_up::Lab;
+use super::wake_up::{Lab, PAUSE};
 use crate::load::{Connection, micros, prepare};
 use crate::plan::Plan;
 use crate::process::{Load, Process};
@@ -99,7 +99,7 @@ async fn round(plan: &Plan, accounts: &Accounts, writers: usize) -> Result<[Figu
     time::sleep(plan.settle).await;
     let held = resident();
 
-    let mut lab = Lab::new(&process, prober).await?;
+    let mut lab = Lab::new(&process, prober, PAUSE).await?;
     let others = Writers::open(&process, writing, clock).await?;
     let (others, probed) = tokio::join!(storm(&process, others, phase), lab.wake(phase));
     let (mut others, probed) = (others?, probed?);

@@ -15,7 +15,7 @@ use crate::stats::{Spread, percentile};
 
 const COLUMNS: [&str; 3] = ["p50 us", "p99 us", "samples"];
 /// Long enough for a sync to be read and to wait, before the put is sent.
-const PAUSE: Duration = Duration::from_millis(2);
+pub(super) const PAUSE: Duration = Duration::from_millis(2);
 /// A sync that takes this long was not woken.
 const SYNC_TIMEOUT_MS: u64 = 10_000;
 
@@ -23,7 +23,7 @@ const SYNC_TIMEOUT_MS: u64 = 10_000;
 pub(super) async fn run(name: &str, plan: &Plan) -> Result<Table> {
     let accounts = server::make_users(plan, name, 1).await?;
     let process = accounts.serve(plan)?;
-    let mut lab = Lab::new(&process, accounts.session(0)).await?;
+    let mut lab = Lab::new(&process, accounts.session(0), PAUSE).await?;
     lab.wake(plan.warm_up).await?;
     lab.put(plan.warm_up).await?;
     let mut rounds = Vec::with_capacity(plan.pairs);
@@ -98,10 +98,15 @@ pub(super) struct Lab<'a> {
     reader: Connection,
     since: String,
     request: Prepared,
+    pause: Duration,
 }
 
 impl<'a> Lab<'a> {
-    pub(super) async fn new(process: &Process, session: &'a Session) -> Result<Self> {
+    pub(super) async fn new(
+        process: &Process,
+        session: &'a Session,
+        pause: Duration,
+    ) -> Result<Self> {
         let mut reader = Connection::open(process.address()).await?;
         Ok(Self {
             session,
@@ -109,6 +114,7 @@ impl<'a> Lab<'a> {
             since: first_token(&mut reader, session).await?,
             reader,
             request: put_entry(session, Scope::Global, &kind(0), 'x'),
+            pause,
         })
     }
 
@@ -116,11 +122,12 @@ impl<'a> Lab<'a> {
         let (mut syncs_us, mut puts_us) = (Vec::new(), Vec::new());
         let end = Instant::now() + duration;
         // What was put meanwhile is not to be measured.
-        self.since = first_token(&mut self.reader, self.session).await?;
+        let passed = get(self.session, &sync_path(Some(&self.since), 0));
+        self.since = next_batch(self.reader.exchange(&passed).await?)?;
         while Instant::now() < end || syncs_us.is_empty() {
             let sync = get(self.session, &sync_path(Some(&self.since), SYNC_TIMEOUT_MS));
             self.reader.send(&sync).await?;
-            time::sleep(PAUSE).await;
+            time::sleep(self.pause).await;
             let started = Instant::now();
             let (put, sync) = tokio::try_join!(
                 async {
@@ -153,7 +160,7 @@ impl<'a> Lab<'a> {
         let mut puts_us = Vec::new();
         let end = Instant::now() + duration;
         while Instant::now() < end || puts_us.is_empty() {
-            time::sleep(PAUSE).await;
+            time::sleep(self.pause).await;
             let started = Instant::now();
             self.writer.exchange(&self.request).await?;
             puts_us.push(micros(started.elapsed()));
