@@ -25,6 +25,7 @@
 mod clock;
 mod content;
 mod entry;
+mod feed_token;
 mod histogram;
 mod id;
 mod ignored_users;
@@ -41,12 +42,14 @@ mod service;
 mod store;
 mod sync_token;
 mod token;
+mod token_text;
 mod wakeups;
 mod write;
 
 pub use clock::{Clock, UnixMs};
 pub use content::{Content, ContentError};
 pub use entry::{Entry, Incarnation, Position, Writer};
+pub use feed_token::{FeedToken, FeedTokenError};
 pub use histogram::{Histogram, Spread};
 pub use id::{
     DeviceId, EventType, IdError, LocalpartError, RoomId, ServerName, UserId, validate_localpart,

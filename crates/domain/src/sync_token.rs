@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use crate::{Position, UserId};
+use crate::{Position, UserId, token_text};
 
 /// How far a client has come in one user's stream, in one store.
 ///
@@ -30,8 +30,6 @@ pub struct SyncToken {
 pub struct SyncTokenError;
 
 const VERSION: &str = "k1";
-/// Longest token that is looked at.
-const TEXT_BYTES_MAX: usize = 128;
 
 impl SyncToken {
     /// Returns the user's mark in tokens.
@@ -54,9 +52,9 @@ impl fmt::Display for SyncToken {
             user,
             position: Position(position),
             rules,
-        } = self;
-        let body = format!("{VERSION}_{epoch:x}_{user:x}_{position:x}_{rules:x}");
-        write!(f, "{body}_{:08x}", crc32fast::hash(body.as_bytes()))
+        } = *self;
+        let numbers = [epoch, user.into(), position, rules.into()];
+        f.write_str(&token_text::write(VERSION, &numbers))
     }
 }
 
@@ -64,29 +62,14 @@ impl FromStr for SyncToken {
     type Err = SyncTokenError;
 
     fn from_str(text: &str) -> Result<Self, SyncTokenError> {
-        if text.len() > TEXT_BYTES_MAX {
-            return Err(SyncTokenError);
-        }
-        let (body, checksum) = text.rsplit_once('_').ok_or(SyncTokenError)?;
-        if checksum != format!("{:08x}", crc32fast::hash(body.as_bytes())) {
-            return Err(SyncTokenError);
-        }
-        let fields: Vec<&str> = body.split('_').collect();
-        let [VERSION, epoch, user, position, rules] = fields[..] else {
-            return Err(SyncTokenError);
-        };
-        let read = |field| u64::from_str_radix(field, 16).map_err(|_| SyncTokenError);
-        let read_u32 = |field| u32::from_str_radix(field, 16).map_err(|_| SyncTokenError);
-        let token = Self {
-            epoch: read(epoch)?,
-            user: read_u32(user)?,
-            position: Position(read(position)?),
-            rules: read_u32(rules)?,
-        };
-        // Numbers can be written in other ways, such as `+1` and `01`: no Kitbag writes them so.
-        (token.to_string() == text)
-            .then_some(token)
-            .ok_or(SyncTokenError)
+        let numbers = token_text::read(VERSION, text).ok_or(SyncTokenError)?;
+        let [epoch, user, position, rules] = numbers;
+        Ok(Self {
+            epoch,
+            user: u32::try_from(user).map_err(|_| SyncTokenError)?,
+            position: Position(position),
+            rules: u32::try_from(rules).map_err(|_| SyncTokenError)?,
+        })
     }
 }
 
@@ -129,7 +112,15 @@ mod tests {
                 "{changed}"
             );
         }
-        for body in ["k1_+1_2_3_4", "k1_01_2_3_4", "k1_A_2_3_4"] {
+        for body in [
+            "k1_+1_2_3_4",
+            "k1_01_2_3_4",
+            "k1_A_2_3_4",
+            "k1_1_100000000_3_4",
+            "k1_1_2_3_100000000",
+            "k1_1_2_3",
+            "k1_1_2_3_4_5",
+        ] {
             let text = format!("{body}_{:08x}", crc32fast::hash(body.as_bytes()));
             assert_eq!(text.parse::<SyncToken>(), Err(SyncTokenError), "{text}");
         }

@@ -10,6 +10,7 @@
 )]
 
 mod config;
+mod feed_token;
 mod filter;
 mod id;
 mod json_depth;
@@ -21,6 +22,7 @@ mod token;
 mod world;
 
 pub use config::config;
+pub use feed_token::feed_token;
 pub use filter::filter;
 pub use id::id;
 pub use json_depth::json_depth;
@@ -33,8 +35,9 @@ pub use token::token;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is that of its corpus, its dictionary and its program.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("config", config),
+    ("feed_token", feed_token),
     ("filter", filter),
     ("id", id),
     ("json_depth", json_depth),

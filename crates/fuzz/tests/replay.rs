@@ -27,6 +27,11 @@ fn config() {
 }
 
 #[test]
+fn feed_token() {
+    replay("feed_token", 10_000);
+}
+
+#[test]
 fn filter() {
     replay("filter", 1_000);
 }

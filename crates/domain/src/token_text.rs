@@ -1,0 +1,31 @@
+//! The text of tokens that tell how far somebody has come: numbers in hex, and a checksum.
+
+/// Longest token that is looked at.
+const TEXT_BYTES_MAX: usize = 128;
+
+/// Writes `<version>_<number>_…_<CRC-32>`, each number in hex.
+pub(crate) fn write(version: &str, numbers: &[u64]) -> String {
+    let mut text = version.to_owned();
+    for number in numbers {
+        text.push_str(&format!("_{number:x}"));
+    }
+    let checksum = crc32fast::hash(text.as_bytes());
+    text.push_str(&format!("_{checksum:08x}"));
+    text
+}
+
+/// Reads what [`write()`] wrote, and nothing else.
+pub(crate) fn read<const N: usize>(version: &str, text: &str) -> Option<[u64; N]> {
+    if text.len() > TEXT_BYTES_MAX {
+        return None;
+    }
+    let fields = text.rsplit_once('_')?.0.split('_').skip(1);
+    let mut numbers = [0; N];
+    // Too many or too few fields are seen below.
+    for (number, field) in numbers.iter_mut().zip(fields) {
+        *number = u64::from_str_radix(field, 16).ok()?;
+    }
+    // The checksum too; and numbers can be written in other ways, such as `+1` and `01`: no Kitbag
+    // writes them so.
+    (write(version, &numbers) == text).then_some(numbers)
+}
