@@ -1,28 +1,41 @@
 //! [`DeviceDataStore`]: what the server reads of all users' devices.
 
+use std::sync::Arc;
+
 use kitbag_domain::{
-    BoxFuture, DeviceChanges, DeviceDataStore, DeviceEntry, DevicePlace, DeviceSubscription,
-    EventType, FeedPosition, StoreError,
+    BoxFuture, DeviceChange, DeviceChanges, DeviceDataStore, DeviceEntry, DeviceId, DevicePlace,
+    DeviceSubscription, EventType, FeedPosition, Key, Scope, StoreError, UserId,
 };
+use rusqlite::{Connection, Row};
 
 use crate::SqliteStore;
+use crate::error::Failure;
+use crate::feed::Heads;
+use crate::rows::{self, all, first, int, unreadable};
+
+/// Rows that are looked at in one read transaction, which keeps the log from starting anew: at some
+/// 10 µs each this is 10 ms. Tombstones count too, so a page may take several.
+const ROWS_AT_ONCE_MAX: usize = 1_000;
 
 impl DeviceDataStore for SqliteStore {
     fn device_entries(
         &self,
-        _event_type: &EventType,
-        _after: Option<DevicePlace>,
-        _limit: usize,
+        event_type: &EventType,
+        after: Option<DevicePlace>,
+        limit: usize,
     ) -> BoxFuture<'_, Result<Vec<DeviceEntry>, StoreError>> {
-        Box::pin(async { Err(unbuilt()) })
+        let event_type = event_type.clone();
+        self.reads
+            .submit(move |connection| page(connection, &event_type, after.as_ref(), limit))
     }
 
     fn device_changes(
         &self,
-        _after: Option<FeedPosition>,
-        _limit: usize,
+        after: Option<FeedPosition>,
+        limit: usize,
     ) -> BoxFuture<'_, Result<DeviceChanges, StoreError>> {
-        Box::pin(async { Err(unbuilt()) })
+        self.reads
+            .submit(move |connection| changes(connection, after, limit))
     }
 
     fn subscribe_to_devices(&self) -> DeviceSubscription {
@@ -30,7 +43,179 @@ impl DeviceDataStore for SqliteStore {
     }
 }
 
-/// The format has no index for it yet.
-fn unbuilt() -> StoreError {
-    StoreError::Unavailable("the store cannot read across users yet".to_owned())
+/// The entries and tombstones of one type behind a place, in the order of the index.
+const ENTRIES: &str = "
+    SELECT e.position, e.written_at, e.writer, e.writer_device, e.writer_user_agent, e.content,
+        e.user, e.place, u.name, d.display_name
+    FROM entries e CROSS JOIN users u ON u.id = e.user
+        LEFT JOIN devices d ON d.user = e.user AND d.name = e.place
+    WHERE e.scope = 2 AND e.type = ?1 AND (e.user, e.place) > (?2, ?3)
+    ORDER BY e.user, e.place LIMIT ?4";
+
+/// A place in the index of entries by type: the number of the user's row, and a device ID.
+type Place = (i64, Arc<str>);
+
+fn page(
+    connection: &Connection,
+    event_type: &EventType,
+    after: Option<&DevicePlace>,
+    limit: usize,
+) -> Result<Vec<DeviceEntry>, Failure> {
+    const USER: &str = "SELECT id FROM users WHERE name = ?1";
+    let mut place: Place = match after {
+        None => (i64::MIN, Arc::from("")),
+        Some(DevicePlace { user, device }) => {
+            let id = first(connection, USER, [user.as_str()], |row| Ok(row.get(0)?))?;
+            let Some(id) = id else { return Ok(Vec::new()) };
+            (id, Arc::from(device.as_str()))
+        }
+    };
+    let mut found = Vec::new();
+    while found.len() < limit {
+        let Some(next) = page_part(connection, event_type, &place, limit, &mut found)? else {
+            break;
+        };
+        place = next;
+    }
+    Ok(found)
+}
+
+/// Reads on behind `place`, in one short read; returns where it stopped, `None` at the end.
+fn page_part(
+    connection: &Connection,
+    event_type: &EventType,
+    place: &Place,
+    limit: usize,
+    found: &mut Vec<DeviceEntry>,
+) -> Result<Option<Place>, Failure> {
+    let mut statement = connection.prepare_cached(ENTRIES)?;
+    let params = (
+        event_type.as_str(),
+        place.0,
+        &*place.1,
+        int(ROWS_AT_ONCE_MAX as u64),
+    );
+    let mut rows = statement.query(params)?;
+    let mut last = None;
+    let mut looked_at = 0;
+    while found.len() < limit
+        && let Some(row) = rows.next()?
+    {
+        let device: Arc<str> = row.get(7)?;
+        last = Some((row.get(6)?, Arc::clone(&device)));
+        looked_at += 1;
+        found.extend(device_entry(event_type, device, row)?);
+    }
+    drop(rows);
+    rows::check_plan(&statement, ENTRIES);
+    Ok(last.filter(|_| looked_at == ROWS_AT_ONCE_MAX))
+}
+
+/// Reads an entry and whose it is; `None` where it is a tombstone.
+fn device_entry(
+    event_type: &EventType,
+    device: Arc<str>,
+    row: &Row<'_>,
+) -> Result<Option<DeviceEntry>, Failure> {
+    let device = DeviceId::parse(device).map_err(unreadable)?;
+    let key = Key::new(Scope::Device(device), event_type.clone());
+    let entry = rows::entry(key, row)?;
+    if entry.content.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(DeviceEntry {
+        user: user(row, 8)?,
+        display_name: row.get(9)?,
+        entry,
+    }))
+}
+
+/// Changes of entries behind a number, in their order.
+const CHANGED: &str = "
+    SELECT e.position, e.written_at, e.writer, e.writer_device, e.writer_user_agent, e.content,
+        e.scope, e.place, e.type, u.name, e.feed
+    FROM entries e CROSS JOIN users u ON u.id = e.user
+    WHERE e.feed > ?1 ORDER BY e.feed LIMIT ?2";
+
+/// Accounts that ended behind a number, in that order.
+const ENDED: &str = "SELECT feed, name FROM users WHERE feed > ?1 ORDER BY feed LIMIT ?2";
+
+fn changes(
+    connection: &Connection,
+    after: Option<FeedPosition>,
+    limit: usize,
+) -> Result<DeviceChanges, Failure> {
+    // Ends when it is dropped; without it the head and the changes might be of two snapshots.
+    let snapshot = connection.unchecked_transaction()?;
+    let Heads { head, floor } = Heads::read(&snapshot)?;
+    let known =
+        after.filter(|after| after.number <= head && floor <= after.number.max(after.floor));
+    let from = known.unwrap_or(FeedPosition { number: 0, floor });
+    // One more than is told shows whether there is more.
+    let params = (int(from.number), int(limit as u64).saturating_add(1));
+    let mut behind: Vec<(u64, DeviceChange)> = all(&snapshot, ENDED, params, |row| {
+        Ok((row.get(0)?, DeviceChange::AccountEnded(user(row, 1)?)))
+    })?;
+    behind.extend(all(&snapshot, CHANGED, params, |row| {
+        let change = DeviceChange::Entry(user(row, 9)?, rows::entry_and_key(row)?);
+        Ok((row.get(10)?, change))
+    })?);
+    drop(snapshot);
+    behind.sort_by_key(|(number, _)| *number);
+    let has_more = behind.len() > limit;
+    behind.truncate(limit);
+    let number = match behind.last() {
+        _ if !has_more => head,
+        Some((number, _)) => *number,
+        None => from.number,
+    };
+    Ok(DeviceChanges {
+        next: FeedPosition { number, ..from },
+        starts_anew: known.is_none(),
+        has_more,
+        changes: behind.into_iter().map(|(_, change)| change).collect(),
+    })
+}
+
+fn user(row: &Row<'_>, column: usize) -> Result<UserId, Failure> {
+    let name: Arc<str> = row.get(column)?;
+    UserId::parse(name).map_err(unreadable)
+}
+
+#[cfg(test)]
+mod tests {
+    use kitbag_domain::ServerName;
+
+    use super::*;
+    use crate::{Options, open};
+
+    /// Returns how SQLite would run a query.
+    fn plan(sql: &str, params: impl rusqlite::Params) -> Vec<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options::new(ServerName::parse("localhost").unwrap(), 1);
+        let connection = open::open(dir.path(), &options).unwrap().connection;
+        let sql = format!("EXPLAIN QUERY PLAN {sql}");
+        all(&connection, &sql, params, |row| Ok(row.get(3)?)).unwrap()
+    }
+
+    #[test]
+    fn a_page_is_one_range_of_the_index_by_type() {
+        let expected = [
+            "SEARCH e USING INDEX entries_by_type (type=? AND (user,place)>(?,?))",
+            "SEARCH u USING INTEGER PRIMARY KEY (rowid=?)",
+            "SEARCH d USING INDEX sqlite_autoindex_devices_1 (user=? AND name=?) LEFT-JOIN",
+        ];
+        assert_eq!(plan(ENTRIES, ("t", 1, "D", 10)), expected);
+    }
+
+    #[test]
+    fn changes_are_one_range_of_the_index_by_number() {
+        let expected = [
+            "SEARCH e USING INDEX entries_by_feed (feed>?)",
+            "SEARCH u USING INTEGER PRIMARY KEY (rowid=?)",
+        ];
+        assert_eq!(plan(CHANGED, (1, 10)), expected);
+        let expected = ["SEARCH users USING INDEX users_by_feed (feed>?)"];
+        assert_eq!(plan(ENDED, (1, 10)), expected);
+    }
 }

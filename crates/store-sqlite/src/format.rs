@@ -21,7 +21,7 @@ pub(crate) type Migration = fn(&Connection) -> rusqlite::Result<()>;
 /// The steps from an empty file to the newest version: step `n` leads to version `n + 1`.
 ///
 /// Released steps are never changed. A new step comes with a fixture of the version before.
-pub(crate) const MIGRATIONS: &[Migration] = &[create];
+pub(crate) const MIGRATIONS: &[Migration] = &[create, number_device_data];
 
 /// Version 1.
 ///
@@ -30,6 +30,13 @@ pub(crate) const MIGRATIONS: &[Migration] = &[create];
 /// without them.
 fn create(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(SCHEMA)
+}
+
+/// Version 2: the stream of changes of all users' device account data.
+///
+/// What is there gets the number of its row: nobody followed the stream before.
+fn number_device_data(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(FEED)
 }
 
 const SCHEMA: &str = "
@@ -110,6 +117,26 @@ CREATE TABLE filters (
     filter TEXT NOT NULL,
     UNIQUE (user, number)
 ) STRICT;
+";
+
+const FEED: &str = "
+-- `feed_head` is the number of the latest change of device account data, whoever's it is; deletions
+-- up to `feed_floor` were collected.
+ALTER TABLE store ADD COLUMN feed_head INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE store ADD COLUMN feed_floor INTEGER NOT NULL DEFAULT 0;
+
+-- The number of the change that ended the account.
+ALTER TABLE users ADD COLUMN feed INTEGER;
+CREATE UNIQUE INDEX users_by_feed ON users (feed) WHERE feed IS NOT NULL;
+
+-- The number of the latest change; NULL outside device scope. It stands behind the content, but only
+-- those of devices are walked through for it, which are small.
+ALTER TABLE entries ADD COLUMN feed INTEGER;
+UPDATE entries SET feed = id WHERE scope = 2;
+UPDATE store SET feed_head = coalesce((SELECT max(id) FROM entries WHERE scope = 2), 0);
+CREATE UNIQUE INDEX entries_by_feed ON entries (feed) WHERE feed IS NOT NULL;
+-- Without `content`, so that a put leaves it alone; the tombstones in it are passed over.
+CREATE INDEX entries_by_type ON entries (type, user, place) WHERE scope = 2;
 ";
 
 /// What a connection is for.

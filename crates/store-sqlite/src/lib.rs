@@ -30,6 +30,7 @@ mod copy;
 mod device_data;
 mod entries;
 mod error;
+mod feed;
 mod files;
 mod format;
 mod lock;

@@ -56,7 +56,7 @@ pub(crate) fn all<T>(
 }
 
 /// Checks in tests that no statement reads a table from end to end.
-fn check_plan(statement: &Statement<'_>, sql: &str) {
+pub(crate) fn check_plan(statement: &Statement<'_>, sql: &str) {
     let steps = || statement.get_status(StatementStatus::FullscanStep);
     debug_assert_eq!(steps(), 0, "no index serves `{sql}`");
 }

@@ -36,7 +36,7 @@ pub struct SqliteStore {
     pub(crate) reads: ReadQueue,
     pub(crate) writes: WriteQueue,
     pub(crate) wakeups: Arc<Wakeups>,
-    pub(crate) device_wakeups: DeviceWakeups,
+    pub(crate) device_wakeups: Arc<DeviceWakeups>,
     pub(crate) cache: Arc<Cache>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) control: Sender<Control>,
@@ -102,6 +102,7 @@ impl SqliteStore {
         let connections = Connections::new(source.clone(), roles);
         let connections = Arc::new(connections);
         let (counters, wakeups) = (Arc::<Counters>::default(), Arc::<Wakeups>::default());
+        let device_wakeups = Arc::<DeviceWakeups>::default();
         let cache = Arc::new(Cache::new(options.cache_bytes_max));
         let (control, controlled) = bounded(CONTROL_MAX);
         let (ask, asked) = bounded(1);
@@ -114,6 +115,7 @@ impl SqliteStore {
             checkpoint: ask,
             counters: Arc::clone(&counters),
             wakeups: Arc::clone(&wakeups),
+            device_wakeups: Arc::clone(&device_wakeups),
             cache: Arc::clone(&cache),
         };
         let (writes, writer) = writer::writer(options, setup);
@@ -145,7 +147,7 @@ impl SqliteStore {
             reads,
             writes,
             wakeups,
-            device_wakeups: DeviceWakeups::default(),
+            device_wakeups,
             cache,
             connections,
             control,

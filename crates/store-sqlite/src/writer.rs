@@ -18,13 +18,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
-use kitbag_domain::{BoxFuture, Limits, Position, StoreError, UserId, Wakeups};
+use kitbag_domain::{BoxFuture, DeviceWakeups, Limits, Position, StoreError, UserId, Wakeups};
 use rusqlite::Connection;
 
 use crate::cache::{Cache, Touched};
 use crate::checkpoint::{self, Checkpoints, Log};
 use crate::connections::Connections;
 use crate::error::{Failure, Halt};
+use crate::feed::Feed;
 use crate::format::Source;
 use crate::options::{Observer, Options, Step, limit};
 use crate::rows::run;
@@ -144,6 +145,7 @@ pub(crate) struct Setup {
     pub(crate) checkpoint: Sender<()>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) wakeups: Arc<Wakeups>,
+    pub(crate) device_wakeups: Arc<DeviceWakeups>,
     pub(crate) cache: Arc<Cache>,
 }
 
@@ -172,8 +174,13 @@ enum State {
     Broken,
 }
 
-/// Whose streams a batch moved, and where to.
-type Changed = Vec<(UserId, Position)>;
+/// What streams a batch moved, and where to.
+#[derive(Default)]
+struct Changed {
+    users: Vec<(UserId, Position)>,
+    /// The stream of all users' device account data.
+    feed: Option<u64>,
+}
 
 /// A batch that was not committed, or is not known to be.
 struct Abort {
@@ -198,7 +205,7 @@ impl Abort {
         Self {
             is_fault: failure.is_fault(),
             error: StoreError::Unavailable(failure.to_string()),
-            maybe_changed: Vec::new(),
+            maybe_changed: Changed::default(),
         }
     }
 }
@@ -331,8 +338,11 @@ impl Writer {
 
     /// Wakes who waits for a change of the batch.
     fn publish(&self, changed: &Changed) {
-        for (user, position) in changed {
+        for (user, position) in &changed.users {
             self.setup.wakeups.publish(user, *position);
+        }
+        if let Some(head) = changed.feed {
+            self.setup.device_wakeups.publish(head);
         }
     }
 
@@ -444,12 +454,15 @@ fn run_jobs(
     limits: &Limits,
     batch: &mut [Box<dyn Job>],
 ) -> Result<(Changed, Vec<Touched>), Abort> {
-    let mut changed = Changed::new();
+    let mut changed = Changed::default();
+    let feed = Feed::default();
     let mut touched = Vec::with_capacity(batch.len());
     for job in batch {
+        let moved = feed.moved();
         let mut tx = Tx {
             connection,
             limits,
+            feed: &feed,
             changed: None,
             touched: Touched::default(),
         };
@@ -457,10 +470,10 @@ fn run_jobs(
         let ran = catch_unwind(AssertUnwindSafe(|| run_job(job.as_mut(), &mut tx)));
         match ran {
             Ok(Ok(Verdict::Done)) => {
-                changed.extend(tx.changed);
+                changed.users.extend(tx.changed);
                 touched.push(tx.touched);
             }
-            Ok(Ok(Verdict::Refused)) => {}
+            Ok(Ok(Verdict::Refused)) => feed.go_back(moved),
             Ok(Err(failure)) => return Err(Abort::undone(&failure)),
             Err(_panic) => {
                 let what = "an operation of the batch panicked";
@@ -468,6 +481,8 @@ fn run_jobs(
             }
         }
     }
+    let saved = feed.save(connection);
+    changed.feed = saved.map_err(|failure| Abort::undone(&failure))?;
     Ok((changed, touched))
 }
 

@@ -132,11 +132,11 @@ async fn a_store_of_format_1_takes_writes() {
 fn a_newer_format_is_refused_and_left_alone() {
     let (dir, file) = copy();
     let connection = rusqlite::Connection::open(&file).unwrap();
-    connection.pragma_update(None, "user_version", 2).unwrap();
+    connection.pragma_update(None, "user_version", 3).unwrap();
     drop(connection);
     let before = fs::read(&file).unwrap();
     let refused = SqliteStore::open(dir.path(), options()).err().unwrap();
-    let expected = (2, 1);
+    let expected = (3, 2);
     assert!(
         matches!(refused, OpenError::NewerFormat { found, supported, .. }
             if (found, supported) == expected),

@@ -249,8 +249,8 @@ fn none_of_which_is_a_backup(above: &Path, copy: &Path) -> Vec<(PathBuf, &'stati
             "it is cut short: 4096 bytes of",
         ),
         (
-            changed("newer.db", "PRAGMA user_version = 2"),
-            "has format 2",
+            changed("newer.db", "PRAGMA user_version = 3"),
+            "has format 3",
         ),
         (
             changed("table.db", "DROP TABLE filters"),

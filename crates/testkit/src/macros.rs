@@ -44,6 +44,18 @@ macro_rules! store_suite {
                 a_follower_misses_nothing
                 a_cancelled_write_is_whole_or_absent
             }
+            device_data {
+                a_page_holds_one_type_in_the_order_of_accounts_and_devices
+                pages_go_on_behind_any_place
+                an_entry_comes_with_the_name_of_its_device
+                each_change_is_told_once_at_its_latest_content
+                the_end_of_an_account_is_told
+                a_collected_deletion_starts_who_has_not_heard_of_it_anew
+                behind_the_head_everything_is_told
+                a_change_wakes_who_follows_before_it_is_acknowledged
+                other_data_and_refusals_do_not_wake_who_follows
+                followers_know_what_is_there
+            }
             devices {
                 a_removed_device_writes_no_more
                 a_device_made_again_is_another_one
@@ -181,6 +193,7 @@ mod tests {
             include_str!("suite/changes.rs"),
             include_str!("suite/compare_and_swap.rs"),
             include_str!("suite/concurrency.rs"),
+            include_str!("suite/device_data.rs"),
             include_str!("suite/devices.rs"),
             include_str!("suite/entries.rs"),
             include_str!("suite/filters.rs"),

@@ -4,6 +4,7 @@ pub mod accounts;
 pub mod changes;
 pub mod compare_and_swap;
 pub mod concurrency;
+pub mod device_data;
 pub mod devices;
 pub mod entries;
 pub mod filters;

@@ -29,7 +29,7 @@ fn sound_data_are_told_as_sound() {
     let ended = check(dir.path(), &["--json"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let expected = json!({
-        "sound": true, "server_name": "localhost", "format": 1, "users": 1, "entries": 0,
+        "sound": true, "server_name": "localhost", "format": 2, "users": 1, "entries": 0,
         "bytes": 0, "findings": [], "findings_left_out": 0,
     });
     let said: Value = serde_json::from_str(&ended.stdout).unwrap();

@@ -84,7 +84,7 @@ pub(super) fn deactivate(
 ) -> Result<(), Halt<ApplyError>> {
     const END: &str = "
         UPDATE users SET deactivated_at = ?2, password_hash = NULL, displayname = NULL,
-            avatar_url = NULL, position = ?3, horizon = ?3, entries = 0, bytes = 0
+            avatar_url = NULL, position = ?3, horizon = ?3, entries = 0, bytes = 0, feed = ?4
         WHERE id = ?1";
     const DROP: [&str; 3] = [
         "DELETE FROM entries WHERE user = ?1",
@@ -96,7 +96,8 @@ pub(super) fn deactivate(
         run(tx.connection, sql, [row.id])?;
     }
     let position = row.take_position();
-    let params = (row.id, int(write.at), int(position.0));
+    let number = tx.feed.take_number(tx.connection)?;
+    let params = (row.id, int(write.at), int(position.0), number);
     run(tx.connection, END, params)?;
     tx.changed = Some((user.clone(), position));
     Ok(())

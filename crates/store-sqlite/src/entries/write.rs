@@ -222,9 +222,13 @@ impl UserRow {
             writer: write.writer.clone(),
             written_at: write.at,
         };
+        let number = match entry.key.scope {
+            Scope::Global | Scope::Room(_) => None,
+            Scope::Device(_) => Some(tx.feed.take_number(tx.connection)?),
+        };
         match stored {
-            Some(stored) => replace(tx, stored.row, &entry)?,
-            None => insert(tx, self.id, &entry)?,
+            Some(stored) => replace(tx, stored.row, &entry, number)?,
+            None => insert(tx, self.id, &entry, number)?,
         }
         Ok(Some(entry.position))
     }
@@ -267,7 +271,8 @@ impl UserRow {
     /// All that it looks at stands in an index of the tombstones alone, which are bounded.
     fn collect_tombstones(&mut self, tx: &Tx<'_>, now: UnixMs) -> Result<(), Failure> {
         const DROP: &str = "
-            DELETE FROM entries WHERE user = ?1 AND position = ?2 AND content IS NULL";
+            DELETE FROM entries WHERE user = ?1 AND position = ?2 AND content IS NULL
+            RETURNING feed";
         let tombstones = all(tx.connection, TOMBSTONES, [self.id], |row| {
             Ok((Position(row.get(0)?), row.get::<_, UnixMs>(1)?))
         })?;
@@ -275,7 +280,11 @@ impl UserRow {
         let oldest = now.saturating_sub(tx.limits.tombstone_age_ms_max);
         for (index, (position, written_at)) in (0_u64..).zip(tombstones) {
             if index < surplus || written_at < oldest {
-                run(tx.connection, DROP, (self.id, int(position.0)))?;
+                let params = (self.id, int(position.0));
+                let number = first(tx.connection, DROP, params, |row| Ok(row.get(0)?))?;
+                if let Some(number) = number.flatten() {
+                    tx.feed.collect(tx.connection, number)?;
+                }
                 self.horizon = self.horizon.max(position);
             }
         }
@@ -293,11 +302,12 @@ fn device_entries(tx: &Tx<'_>, user: i64, device: &DeviceId) -> Result<u64, Fail
     Ok(count.unwrap_or_default())
 }
 
-fn insert(tx: &Tx<'_>, user: i64, entry: &Entry) -> Result<(), Failure> {
+/// `number` is that of the change among those of device account data.
+fn insert(tx: &Tx<'_>, user: i64, entry: &Entry, number: Option<i64>) -> Result<(), Failure> {
     const SQL: &str = "
         INSERT INTO entries (user, scope, place, type, position, written_at, writer,
-            writer_device, writer_user_agent, content)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+            writer_device, writer_user_agent, content, feed)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
     let (scope, place) = (
         rows::scope_number(&entry.key.scope),
         entry.key.scope.place(),
@@ -314,26 +324,44 @@ fn insert(tx: &Tx<'_>, user: i64, entry: &Entry) -> Result<(), Failure> {
         writer.device,
         writer.user_agent,
         entry.content.as_ref().map(ContentParam),
+        number,
     );
     run(tx.connection, SQL, params).map(drop)
 }
 
-fn replace(tx: &Tx<'_>, row: i64, entry: &Entry) -> Result<(), Failure> {
-    const SQL: &str = "
-        UPDATE entries SET position = ?2, written_at = ?3, writer = ?4, writer_device = ?5,
-            writer_user_agent = ?6, content = ?7
-        WHERE id = ?1";
+/// Replaces what is in a row, and at device scope its number.
+macro_rules! replace_sql {
+    ($number:literal) => {
+        concat!(
+            "UPDATE entries SET position = ?2, written_at = ?3, writer = ?4, writer_device = ?5,
+                writer_user_agent = ?6, content = ?7",
+            $number,
+            " WHERE id = ?1"
+        )
+    };
+}
+
+fn replace(tx: &Tx<'_>, row: i64, entry: &Entry, number: Option<i64>) -> Result<(), Failure> {
+    // Without the number the index of numbers is not touched.
+    const SQL: &str = replace_sql!("");
+    const SQL_NUMBERED: &str = replace_sql!(", feed = ?8");
     let writer = WriterColumns::from(&entry.writer);
-    let params = (
-        row,
-        int(entry.position.0),
-        int(entry.written_at),
-        writer.kind,
-        writer.device,
-        writer.user_agent,
-        entry.content.as_ref().map(ContentParam),
-    );
-    run(tx.connection, SQL, params).map(drop)
+    let (position, written_at) = (int(entry.position.0), int(entry.written_at));
+    let (kind, device, user_agent) = (writer.kind, writer.device, writer.user_agent);
+    let content = entry.content.as_ref().map(ContentParam);
+    match number {
+        None => {
+            let params = (row, position, written_at, kind, device, user_agent, content);
+            run(tx.connection, SQL, params)?;
+        }
+        Some(number) => {
+            let params = (
+                row, position, written_at, kind, device, user_agent, content, number,
+            );
+            run(tx.connection, SQL_NUMBERED, params)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

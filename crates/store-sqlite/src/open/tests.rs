@@ -7,7 +7,13 @@ fn options() -> Options {
     Options::new(ServerName::parse("localhost").unwrap(), 1)
 }
 
-fn step_two(connection: &Connection) -> rusqlite::Result<()> {
+const NEWEST: u32 = 2;
+
+fn and_then(steps: &[Migration]) -> Vec<Migration> {
+    [MIGRATIONS, steps].concat()
+}
+
+fn next_step(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch("ALTER TABLE users ADD COLUMN colour TEXT NOT NULL DEFAULT 'red'")
 }
 
@@ -29,12 +35,12 @@ fn an_older_format_is_led_through_the_missing_steps() {
     let dir = tempdir().unwrap();
     let opened = open(dir.path(), &options()).unwrap();
     add_user(&opened.connection);
-    assert_eq!(version(&opened.connection), 1);
+    assert_eq!(version(&opened.connection), NEWEST);
     drop(opened);
-    let steps = [MIGRATIONS[0], step_two];
+    let steps = and_then(&[next_step]);
     for _ in 0..2 {
         let opened = open_with(dir.path(), &options(), &steps).unwrap();
-        assert_eq!(version(&opened.connection), 2);
+        assert_eq!(version(&opened.connection), NEWEST + 1);
         let sql = "SELECT colour FROM users";
         let colour: String = opened
             .connection
@@ -44,7 +50,7 @@ fn an_older_format_is_led_through_the_missing_steps() {
     }
     let refused = open(dir.path(), &options()).err().unwrap();
     assert!(
-        matches!(refused, OpenError::NewerFormat { found: 2, .. }),
+        matches!(refused, OpenError::NewerFormat { found, .. } if found == NEWEST + 1),
         "{refused}"
     );
 }
@@ -53,11 +59,11 @@ fn an_older_format_is_led_through_the_missing_steps() {
 fn a_step_that_fails_changes_nothing() {
     let dir = tempdir().unwrap();
     drop(open(dir.path(), &options()).unwrap());
-    let steps = [MIGRATIONS[0], step_two, failing_step];
+    let steps = and_then(&[next_step, failing_step]);
     let failed = open_with(dir.path(), &options(), &steps).err().unwrap();
     assert!(matches!(failed, OpenError::Sqlite { .. }), "{failed}");
     let opened = open(dir.path(), &options()).unwrap();
-    assert_eq!(version(&opened.connection), 1);
+    assert_eq!(version(&opened.connection), NEWEST);
     let filters = "SELECT count(*) FROM filters";
     let count: i64 = opened
         .connection

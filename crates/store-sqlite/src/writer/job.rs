@@ -6,11 +6,14 @@ use tokio::sync::oneshot;
 
 use crate::cache::Touched;
 use crate::error::{Failure, Halt};
+use crate::feed::Feed;
 
 /// The transaction of a batch, as one job sees it.
 pub(crate) struct Tx<'a> {
     pub(crate) connection: &'a Connection,
     pub(crate) limits: &'a Limits,
+    /// Where the numbers of changes of device account data come from.
+    pub(crate) feed: &'a Feed,
     /// Whose stream the job moved, and where to: who waits for it is woken after the COMMIT.
     pub(crate) changed: Option<(UserId, Position)>,
     /// What the job changed of what is cached: everything, unless it says less.

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 use kitbag_domain::{
-    Applied, ApplyError, BoxFuture, Position, ServerName, StoreError, UserId, Wakeups,
+    Applied, ApplyError, BoxFuture, DeviceWakeups, Position, ServerName, StoreError, UserId,
+    Wakeups,
 };
 use kitbag_testkit::gate::in_time;
 use rusqlite::types::FromSql;
@@ -59,6 +60,7 @@ impl Bench {
             checkpoint: ask,
             counters: Arc::<Counters>::default(),
             wakeups: Arc::<Wakeups>::default(),
+            device_wakeups: Arc::<DeviceWakeups>::default(),
             cache: Arc::new(Cache::new(limit::CACHE_BYTES_MAX)),
         };
         let (queue, writer) = writer(options, setup);

@@ -148,7 +148,7 @@ async fn a_sound_store_is_told_as_it_is_and_nothing_is_written() {
     assert_eq!(shown(&report), [""; 0]);
     assert!(report.is_sound());
     // Contents of 13, 2, 3 and 8 bytes, four types of one, and the device's name twice.
-    let expected = (Some("localhost".to_owned()), 1, 2, 4, 40);
+    let expected = (Some("localhost".to_owned()), 2, 2, 4, 40);
     let Report {
         server_name,
         format,
@@ -550,13 +550,13 @@ async fn a_store_in_use_or_of_others_is_not_checked() {
     let refused = check::check(ground.path()).unwrap_err();
     assert!(matches!(refused, OpenError::Locked { .. }), "{refused}");
     store.close();
-    ground.harm("PRAGMA user_version = 2");
+    ground.harm("PRAGMA user_version = 3");
     let refused = check::check(ground.path()).unwrap_err();
     assert!(
         matches!(refused, OpenError::NewerFormat { .. }),
         "{refused}"
     );
-    ground.harm("PRAGMA user_version = 1; PRAGMA application_id = 1");
+    ground.harm("PRAGMA user_version = 2; PRAGMA application_id = 1");
     let refused = check::check(ground.path()).unwrap_err();
     assert!(
         matches!(refused, OpenError::NotADatabase { .. }),
