@@ -4,6 +4,7 @@
 //! or a copy. So nothing here has to be quick, and all of it is of one state.
 
 mod books;
+mod feed;
 mod mend;
 mod structure;
 
@@ -42,6 +43,8 @@ pub enum Kind {
     Orphan,
     /// A position is lower than one that was given out.
     Position,
+    /// A number in the feed of device account data, its head or its floor is not what it must be.
+    Feed,
     /// The count or the size of a user's entries is not what is there.
     Usage,
 }
@@ -52,7 +55,7 @@ impl Kind {
     pub fn is_derivable(self) -> bool {
         match self {
             Self::Damage | Self::Schema | Self::Identity | Self::Unreadable => false,
-            Self::Orphan | Self::Position | Self::Usage => true,
+            Self::Feed | Self::Orphan | Self::Position | Self::Usage => true,
         }
     }
 
@@ -66,6 +69,7 @@ impl Kind {
             Self::Unreadable => "unreadable",
             Self::Orphan => "orphan",
             Self::Position => "position",
+            Self::Feed => "feed",
             Self::Usage => "usage",
         }
     }
@@ -265,5 +269,6 @@ fn examine(connection: &Connection, migrations: &[format::Migration]) -> Report 
         structure::references(connection, report)
     });
     books::audit(connection, &mut report);
+    report.part("the feed", |report| feed::audit(connection, report));
     report
 }

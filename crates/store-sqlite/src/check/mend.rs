@@ -6,7 +6,7 @@ use kitbag_domain::Usage;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::books::{self, LEFTOVERS, LOST_ENTRIES, STRAY_SESSIONS};
-use super::{Kind, Report, counted, examine_file};
+use super::{Kind, Report, counted, examine_file, feed};
 use crate::checkpoint::Checkpoints;
 use crate::copy::Draft;
 use crate::error::Failure;
@@ -128,6 +128,7 @@ fn transact(connection: &mut Connection, mending: &Mending) -> Result<Vec<Mend>,
     work.bury_lost_entries()?;
     work.erase_leftovers()?;
     work.recount()?;
+    work.mend_feed()?;
     if has_moved {
         work.draw_epoch(mending.epoch_seed)?;
     }
@@ -253,6 +254,28 @@ impl Work<'_> {
                 let text = format!("set the count to {entries} of {bytes}");
                 self.note(Kind::Usage, Some(account.name), text);
             }
+        }
+        Ok(())
+    }
+
+    /// Gives each change of device account data its number; where anything but a count was mended,
+    /// what the feed told may be wrong.
+    fn mend_feed(&mut self) -> Result<(), Failure> {
+        if !feed::is_there(self.connection)? {
+            return Ok(());
+        }
+        let mut found = Report::default();
+        feed::audit(self.connection, &mut found)?;
+        if !found.is_sound() {
+            feed::mend(self.connection)?;
+            let text = "gave out new numbers in the feed of device data".to_owned();
+            self.note(Kind::Feed, None, text);
+        }
+        let is_doubtful = |mend: &Mend| mend.kind != Kind::Usage;
+        if self.mends.iter().any(is_doubtful) {
+            feed::start_anew(self.connection)?;
+            let text = "let what follows device data start anew, once".to_owned();
+            self.note(Kind::Feed, None, text);
         }
         Ok(())
     }

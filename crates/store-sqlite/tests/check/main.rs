@@ -345,6 +345,43 @@ const HARMS: &[Harm] = &[
         ],
         left: &["identity - the store does not say whose it is"],
     },
+    Harm {
+        sql: "UPDATE entries SET feed = NULL WHERE type = 'c';
+              UPDATE entries SET feed = 9 WHERE type = 'a'",
+        found: &[
+            "feed - 1 entry at device scope without a number of its own in the feed",
+            "feed - 1 row of `entries` with a number in the feed that is not theirs",
+            "feed - the head of the feed is 2, but 9 was given out",
+        ],
+        left: &[],
+    },
+    Harm {
+        sql: "UPDATE entries SET feed = -3 WHERE type = 'c';
+              UPDATE users SET feed = 2 WHERE name = '@bob:localhost'",
+        found: &[
+            "feed - 2 entries at device scope without a number of its own in the feed",
+            "feed - 1 row of `users` with a number in the feed that is not theirs",
+        ],
+        left: &[],
+    },
+    Harm {
+        sql: "UPDATE store SET feed_head = 1",
+        found: &["feed - the head of the feed is 1, but 2 was given out"],
+        left: &[],
+    },
+    Harm {
+        sql: "UPDATE store SET feed_head = -1, feed_floor = -1",
+        found: &[
+            "feed - the head of the feed is -1, but 2 was given out",
+            "feed - the floor of the feed is -1, and its head -1",
+        ],
+        left: &[],
+    },
+    Harm {
+        sql: "UPDATE store SET feed_floor = 3",
+        found: &["feed - the floor of the feed is 3, and its head 2"],
+        left: &[],
+    },
     // A position that is given twice cannot get past the index: only a damage lets it.
     Harm {
         sql: "DROP INDEX entries_by_position;
@@ -436,6 +473,7 @@ async fn a_mended_store_goes_on() {
         "raised the position from 2 to 7",
         "deleted 2 entries of a device that is gone",
         "set the count to 2 entries of 17 bytes",
+        "let what follows device data start anew, once",
         "drew a new epoch: each client syncs in full, once",
     ];
     assert_eq!(texts, expected);

@@ -1,9 +1,14 @@
-//! The copy before a mending.
+//! The copy before a mending, and what comes after one.
 
-use kitbag_store_sqlite::OpenError;
+use std::fs;
+use std::path::Path;
+
+use kitbag_domain::{DeviceDataStore as _, FeedPosition};
 use kitbag_store_sqlite::check::{self, Mending};
+use kitbag_store_sqlite::{OpenError, SqliteStore};
+use tempfile::tempdir;
 
-use crate::Ground;
+use crate::{Ground, options};
 
 #[tokio::test]
 async fn a_second_mending_within_a_second_has_a_copy_of_its_own() {
@@ -30,4 +35,59 @@ async fn a_mending_whose_copy_fails_leaves_nothing_behind() {
     assert!(matches!(failed, OpenError::Io { .. }), "{failed}");
     assert_eq!(ground.files(), before);
     assert!(ground.check().is_mendable(), "and nothing was mended");
+}
+
+/// Returns what follows `after` in the feed: where it goes on, whether anew, and how many changes.
+async fn followed(ground: &Ground, after: Option<FeedPosition>) -> (FeedPosition, bool, usize) {
+    let store = SqliteStore::open(ground.path(), options()).unwrap();
+    let changes = store.device_changes(after, 100).await.unwrap();
+    assert!(!changes.has_more);
+    (changes.next, changes.starts_anew, changes.changes.len())
+}
+
+#[tokio::test]
+async fn after_a_mending_of_the_feed_who_follows_it_starts_anew() {
+    for harm in [
+        "UPDATE entries SET feed = NULL WHERE type = 'c'",
+        "UPDATE store SET feed_head = 0",
+        "UPDATE store SET feed_floor = 9",
+        "DELETE FROM devices WHERE user = 1",
+        "UPDATE users SET deactivated_at = 5 WHERE id = 1",
+    ] {
+        let ground = Ground::new().await;
+        let (before, _, told) = followed(&ground, None).await;
+        assert_eq!((before.number, told), (2, 2));
+        ground.harm(harm);
+        assert!(ground.mend().after.is_sound(), "{harm}");
+        let (after, is_anew, _) = followed(&ground, Some(before)).await;
+        assert!(is_anew, "{harm}");
+        assert_eq!(
+            followed(&ground, Some(after)).await,
+            (after, false, 0),
+            "{harm}"
+        );
+    }
+    let ground = Ground::new().await;
+    let (before, _, _) = followed(&ground, None).await;
+    ground.harm("UPDATE users SET entries = 9");
+    ground.mend();
+    assert_eq!(
+        followed(&ground, Some(before)).await,
+        (before, false, 0),
+        "a count"
+    );
+}
+
+#[tokio::test]
+async fn a_store_of_format_1_is_checked_and_mended_as_it_is() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/format_v1.db");
+    let ground = Ground {
+        dir: tempdir().unwrap(),
+    };
+    fs::copy(fixture, ground.file()).unwrap();
+    assert!(ground.check().is_sound());
+    ground.harm("DELETE FROM devices");
+    let mended = ground.mend();
+    assert!(mended.after.is_sound() && !mended.mends.is_empty());
+    assert_eq!(mended.after.format, 1);
 }
