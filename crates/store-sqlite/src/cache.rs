@@ -185,7 +185,7 @@ impl<L: Lock<Shard>> Cache<L> {
     pub(crate) fn begin(&self, touched: &[Touched]) {
         for one in touched {
             self.each(one, |shard| {
-                shard.silence = shard.silence.max(one.silence())
+                shard.silence = shard.silence.max(one.silence());
             });
         }
     }
