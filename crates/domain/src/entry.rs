@@ -71,14 +71,15 @@ impl Entry {
     /// Zero for a tombstone.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        self.content
-            .as_ref()
-            .map_or(0, |content| entry_size_bytes(&self.key, content))
+        self.content.as_ref().map_or(0, |content| {
+            entry_size_bytes(&self.key, content.size_bytes())
+        })
     }
 }
 
-/// Returns what `content` under `key` counts towards the quota.
-pub(crate) fn entry_size_bytes(key: &Key, content: &Content) -> u64 {
+/// Returns what a content of that size under `key` counts towards the quota, in bytes.
+#[must_use]
+pub fn entry_size_bytes(key: &Key, content_bytes: u64) -> u64 {
     let names = key.event_type.as_str().len() + key.scope.place().len();
-    content.size_bytes() + names as u64
+    content_bytes + names as u64
 }

@@ -48,7 +48,7 @@ mod write;
 
 pub use clock::{Clock, UnixMs};
 pub use content::{Content, ContentError};
-pub use entry::{Entry, Incarnation, Position, Writer};
+pub use entry::{Entry, Incarnation, Position, Writer, entry_size_bytes};
 pub use feed_token::{FeedToken, FeedTokenError};
 pub use histogram::{Histogram, Spread};
 pub use id::{

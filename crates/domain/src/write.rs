@@ -1,7 +1,7 @@
 //! What one write does: the decision that every store takes inside its transaction.
 
 use crate::entry::entry_size_bytes;
-use crate::{Content, Entry, Key, Quota, QuotaExceeded, Usage};
+use crate::{Content, Key, Quota, QuotaExceeded, Usage};
 
 /// Which part of the quota a write may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,9 +14,10 @@ pub enum Allowance {
 
 /// What a store reads before it decides on a write, in the same transaction.
 #[derive(Clone, Copy, Debug)]
-pub struct Before<'a> {
-    /// The entry, live or a tombstone.
-    pub entry: Option<&'a Entry>,
+pub struct Before {
+    /// What the live entry counts towards the quota, as [`Entry::size_bytes`](crate::Entry::size_bytes) tells it; `None` where
+    /// there is none, or a tombstone.
+    pub live_bytes: Option<u64>,
     /// What the user has stored.
     pub usage: Usage,
     /// Live entries of the device that the key names; not looked at in other scopes.
@@ -44,13 +45,12 @@ pub fn decide(
     new: Option<Content>,
     allowance: Allowance,
     quota: &Quota,
-    before: Before<'_>,
+    before: Before,
 ) -> Result<Decision, QuotaExceeded> {
-    let live = before.entry.filter(|entry| entry.content.is_some());
-    let old_bytes = live.map(Entry::size_bytes);
+    let old_bytes = before.live_bytes;
     let Some(content) = new else {
         let usage = before.usage.replace(old_bytes, None);
-        return Ok(if live.is_some() {
+        return Ok(if old_bytes.is_some() {
             Decision::Delete(usage)
         } else {
             Decision::Nothing
@@ -58,7 +58,7 @@ pub fn decide(
     };
     let usage = before
         .usage
-        .replace(old_bytes, Some(entry_size_bytes(key, &content)));
+        .replace(old_bytes, Some(entry_size_bytes(key, content.size_bytes())));
     let (spare_entries, spare_bytes) = match allowance {
         Allowance::Ordinary => (0, 0),
         Allowance::OwnDoor => (quota.reserve_entries, quota.reserve_bytes),
@@ -71,7 +71,7 @@ pub fn decide(
     if usage.bytes > before.usage.bytes && usage.bytes > bytes_max {
         return Err(QuotaExceeded::Bytes { limit: bytes_max });
     }
-    let new_device_entry = live.is_none() && key.scope.device().is_some();
+    let new_device_entry = old_bytes.is_none() && key.scope.device().is_some();
     if new_device_entry && before.device_entries >= quota.device_entries_max {
         return Err(QuotaExceeded::DeviceEntries {
             limit: quota.device_entries_max,
@@ -83,7 +83,7 @@ pub fn decide(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{DeviceId, EventType, Limits, Position, Scope, Writer};
+    use crate::{DeviceId, EventType, Limits, Scope};
 
     const QUOTA: Quota = Quota {
         entries_max: 2,
@@ -98,30 +98,23 @@ mod tests {
         Content::parse(text.into(), &Limits::default()).unwrap()
     }
 
-    fn entry(content: Option<Content>) -> Entry {
-        let key = Key::new(Scope::Global, EventType::parse("abcde").unwrap());
-        Entry {
-            key,
-            content,
-            position: Position(1),
-            writer: Writer::Server,
-            written_at: 0,
-        }
+    fn key() -> Key {
+        Key::new(Scope::Global, EventType::parse("abcde").unwrap())
     }
 
     fn put(
         bytes: usize,
         allowance: Allowance,
-        entry: Option<&Entry>,
+        live_bytes: Option<u64>,
         usage: (u64, u64),
     ) -> Result<Decision, QuotaExceeded> {
-        let key = Key::new(Scope::Global, EventType::parse("abcde").unwrap());
+        let key = key();
         let usage = Usage {
             entries: usage.0,
             bytes: usage.1,
         };
         let before = Before {
-            entry,
+            live_bytes,
             usage,
             device_entries: 0,
         };
@@ -147,22 +140,23 @@ mod tests {
 
     #[test]
     fn shrinking_and_deleting_are_always_allowed() {
-        let entry = entry(Some(content(20)));
+        // The type counts too.
+        let live_bytes = Some(25);
         assert!(
-            put(20, Allowance::Ordinary, Some(&entry), (9, 900)).is_ok(),
+            put(20, Allowance::Ordinary, live_bytes, (9, 900)).is_ok(),
             "not larger"
         );
-        assert!(put(21, Allowance::Ordinary, Some(&entry), (9, 900)).is_err());
+        assert!(put(21, Allowance::Ordinary, live_bytes, (9, 900)).is_err());
         let usage = Usage {
             entries: 9,
             bytes: 900,
         };
         let before = Before {
-            entry: Some(&entry),
+            live_bytes,
             usage,
             device_entries: 0,
         };
-        let decision = decide(&entry.key, None, Allowance::Ordinary, &QUOTA, before);
+        let decision = decide(&key(), None, Allowance::Ordinary, &QUOTA, before);
         let usage = Usage {
             entries: 8,
             bytes: 875,
@@ -172,16 +166,13 @@ mod tests {
 
     #[test]
     fn deleting_what_is_not_there_does_nothing() {
-        let tombstone = entry(None);
-        for entry in [None, Some(&tombstone)] {
-            let before = Before {
-                entry,
-                usage: Usage::default(),
-                device_entries: 0,
-            };
-            let decision = decide(&tombstone.key, None, Allowance::Ordinary, &QUOTA, before);
-            assert_eq!(decision, Ok(Decision::Nothing));
-        }
+        let before = Before {
+            live_bytes: None,
+            usage: Usage::default(),
+            device_entries: 0,
+        };
+        let decision = decide(&key(), None, Allowance::Ordinary, &QUOTA, before);
+        assert_eq!(decision, Ok(Decision::Nothing));
     }
 
     #[test]
@@ -189,21 +180,20 @@ mod tests {
         let scope = Scope::Device(DeviceId::parse("D").unwrap());
         let key = Key::new(scope, EventType::parse("a").unwrap());
         let before = Before {
-            entry: None,
+            live_bytes: None,
             usage: Usage::default(),
             device_entries: 1,
         };
         let error =
             decide(&key, Some(content(9)), Allowance::Ordinary, &QUOTA, before).unwrap_err();
         assert_eq!(error, QuotaExceeded::DeviceEntries { limit: 1 });
-        let mut live = entry(Some(content(9)));
-        live.key = key.clone();
+        let live_bytes = entry_size_bytes(&key, 9);
         let usage = Usage {
             entries: 1,
-            bytes: live.size_bytes(),
+            bytes: live_bytes,
         };
         let before = Before {
-            entry: Some(&live),
+            live_bytes: Some(live_bytes),
             usage,
             device_entries: 1,
         };

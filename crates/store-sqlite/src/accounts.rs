@@ -191,7 +191,7 @@ impl AccountStore for SqliteStore {
         let user = user.clone();
         let weight = Weight {
             bytes: filter.len() as u64,
-            needs_savepoint: false,
+            ..Weight::default()
         };
         self.writes.submit(weight, move |tx| {
             tx.touched = Touched::User(user.clone());

@@ -1,6 +1,7 @@
 //! [`EntryStore`]: each call is one job of a reader or of the writer.
 
 mod read;
+mod users;
 mod write;
 
 use std::future::ready;
@@ -15,7 +16,7 @@ use kitbag_domain::{
 use crate::SqliteStore;
 use crate::cache::{Item, Value};
 use crate::writer::Weight;
-pub(crate) use write::{UserRow, user_row};
+pub(crate) use users::{Ledger, UserRow, user_row};
 
 impl EntryStore for SqliteStore {
     fn info(&self) -> StoreInfo {
@@ -86,6 +87,7 @@ impl EntryStore for SqliteStore {
             bytes: ops.iter().map(content_bytes).sum(),
             // A later operation may be refused by what an earlier one did.
             needs_savepoint: ops.len() > 1,
+            keeps_ledger: true,
         };
         self.writes
             .submit(weight, move |tx| write::apply(tx, &user, &write, ops))
@@ -99,7 +101,11 @@ impl EntryStore for SqliteStore {
         update: UpdateFn,
     ) -> BoxFuture<'_, Result<Applied, ApplyError>> {
         let user = user.clone();
-        self.writes.submit(Weight::default(), move |tx| {
+        let weight = Weight {
+            keeps_ledger: true,
+            ..Weight::default()
+        };
+        self.writes.submit(weight, move |tx| {
             write::update(tx, &user, &write, key, update)
         })
     }

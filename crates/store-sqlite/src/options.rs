@@ -25,6 +25,10 @@ pub mod limit {
     pub const BATCH_BYTES_MAX: u64 = 8 * 1024 * 1024;
     /// Prepared statements that a connection keeps: more than there are.
     pub const STATEMENTS_MAX: usize = 96;
+    /// Users whose rows the writer remembers, at some 200 bytes each.
+    pub const LEDGER_USERS_MAX: usize = 4_096;
+    /// Devices of one user that the writer remembers: more than write at the same time.
+    pub const LEDGER_DEVICES_MAX: usize = 64;
     /// How long to wait for a lock that another process holds, such as a `sqlite3` shell.
     pub const BUSY_WAIT_MS: u64 = 2_000;
     /// Page cache of one connection. The page cache of the system stands behind it.

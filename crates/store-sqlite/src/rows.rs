@@ -164,7 +164,7 @@ fn writer(row: &Row<'_>) -> Result<Writer, Failure> {
 }
 
 /// Copies a content out of SQLite's memory, once.
-fn content(value: ValueRef<'_>) -> Result<Option<Content>, Failure> {
+pub(crate) fn content(value: ValueRef<'_>) -> Result<Option<Content>, Failure> {
     match value {
         ValueRef::Null => Ok(None),
         // A damaged page may hold anything, and a content that is no text ends whoever reads it.

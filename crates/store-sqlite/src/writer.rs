@@ -12,6 +12,7 @@ mod recovery;
 #[cfg(test)]
 mod tests;
 
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,6 +25,7 @@ use rusqlite::Connection;
 use crate::cache::{Cache, Touched};
 use crate::checkpoint::{self, Checkpoints, Log};
 use crate::connections::Connections;
+use crate::entries::Ledger;
 use crate::error::{Failure, Halt};
 use crate::feed::Feed;
 use crate::format::Source;
@@ -67,6 +69,7 @@ pub(crate) fn writer(options: Options, setup: Setup) -> (WriteQueue, Writer) {
     let writer = Writer {
         setup,
         limits: options.limits,
+        ledger: Ledger::default(),
         observer: options.observer,
         idle: Duration::from_millis(options.wal_idle_ms),
         jobs,
@@ -153,6 +156,7 @@ pub(crate) struct Setup {
 pub(crate) struct Writer {
     setup: Setup,
     limits: Limits,
+    ledger: Ledger,
     observer: Option<Observer>,
     /// How long nothing is written before the log is emptied.
     idle: Duration,
@@ -294,18 +298,21 @@ impl Writer {
 
     /// Runs a batch as one transaction; returns whom to wake.
     fn transact(
-        &self,
+        &mut self,
         connection: &Connection,
         batch: &mut [Box<dyn Job>],
     ) -> Result<Changed, Abort> {
         begin(connection).map_err(|failure| Abort::undone(&failure))?;
-        let (changed, touched) = run_jobs(connection, &self.limits, batch)?;
+        // So that what a batch left there that is not committed is forgotten.
+        let mut ledger = mem::take(&mut self.ledger);
+        let (changed, touched) = run_jobs(connection, &self.limits, &mut ledger, batch)?;
         let cache = &self.setup.cache;
         cache.begin(&touched);
         self.reach(Step::BeforeCommit);
         match self.setup.counters.time_commit(|| commit(connection)) {
             Ok(()) => {
                 cache.publish(&touched);
+                self.ledger = ledger;
                 Ok(changed)
             }
             // The shards stay silent until it is known what the file holds.
@@ -452,17 +459,26 @@ fn roll_back(connection: &Connection) -> Result<(), Failure> {
 fn run_jobs(
     connection: &Connection,
     limits: &Limits,
+    ledger: &mut Ledger,
     batch: &mut [Box<dyn Job>],
 ) -> Result<(Changed, Vec<Touched>), Abort> {
+    let undone = |failure| Abort::undone(&failure);
+    ledger.begin(connection).map_err(undone)?;
     let mut changed = Changed::default();
     let feed = Feed::default();
     let mut touched = Vec::with_capacity(batch.len());
     for job in batch {
         let moved = feed.moved();
+        let keeps_ledger = job.keeps_ledger();
+        if !keeps_ledger {
+            let moved = ledger.close(connection).map_err(undone)?;
+            changed.users.extend(moved);
+        }
         let mut tx = Tx {
             connection,
             limits,
             feed: &feed,
+            ledger: keeps_ledger.then_some(&mut *ledger),
             changed: None,
             touched: Touched::default(),
         };
@@ -474,15 +490,17 @@ fn run_jobs(
                 touched.push(tx.touched);
             }
             Ok(Ok(Verdict::Refused)) => feed.go_back(moved),
-            Ok(Err(failure)) => return Err(Abort::undone(&failure)),
+            Ok(Err(failure)) => return Err(undone(failure)),
             Err(_panic) => {
                 let what = "an operation of the batch panicked";
-                return Err(Abort::undone(&Failure::Row(what.to_owned())));
+                return Err(undone(Failure::Row(what.to_owned())));
             }
         }
     }
-    let saved = feed.save(connection);
-    changed.feed = saved.map_err(|failure| Abort::undone(&failure))?;
+    changed
+        .users
+        .extend(ledger.settle(connection).map_err(undone)?);
+    changed.feed = feed.save(connection).map_err(undone)?;
     Ok((changed, touched))
 }
 

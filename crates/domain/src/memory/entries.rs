@@ -162,7 +162,7 @@ impl UserState {
     ) -> Result<Option<Position>, ApplyError> {
         let in_scope = |entry: &&Entry| entry.content.is_some() && entry.key.scope == key.scope;
         let before = Before {
-            entry: self.entries.get(&key),
+            live_bytes: self.live(&key).map(Entry::size_bytes),
             usage: self.usage,
             device_entries: self.entries.values().filter(in_scope).count() as u64,
         };

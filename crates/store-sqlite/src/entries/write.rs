@@ -1,62 +1,15 @@
-//! Writing entries: the user's row is read first and written last, in one transaction.
+//! Writing entries: the user's row is taken first and put back last, in one transaction.
 
 use kitbag_domain::{
-    Applied, ApplyError, Before, Change, Content, Decision, DeviceId, Entry, Guard, Incarnation,
-    Key, Op, Position, Refusal, Scope, UnixMs, UpdateFn, Usage, UserId, Write, conflicts, decide,
+    Applied, ApplyError, Before, Change, Content, Decision, DeviceId, Entry, Key, Op, Position,
+    Refusal, Scope, UnixMs, UpdateFn, UserId, Write, conflicts, decide, entry_size_bytes,
 };
 
+use super::users::{UserRow, incarnation, user_row};
 use crate::cache::Touched;
 use crate::error::{Failure, Halt};
 use crate::rows::{self, ContentParam, SCOPE_DEVICE, WriterColumns, all, first, int, run};
 use crate::writer::Tx;
-
-/// What every change of a user's data moves.
-#[derive(Clone, Debug)]
-pub(crate) struct UserRow {
-    pub(crate) id: i64,
-    pub(crate) position: Position,
-    horizon: Position,
-    usage: Usage,
-    has_new_tombstones: bool,
-}
-
-/// Returns the user's row where the guard holds.
-pub(crate) fn user_row(
-    tx: &Tx<'_>,
-    user: &UserId,
-    guard: &Guard,
-) -> Result<Option<UserRow>, Failure> {
-    const SQL: &str = "
-        SELECT id, position, horizon, entries, bytes FROM users
-        WHERE name = ?1 AND deactivated_at IS NULL";
-    let row = first(tx.connection, SQL, [user.as_str()], |row| {
-        Ok(UserRow {
-            id: row.get(0)?,
-            position: Position(row.get(1)?),
-            horizon: Position(row.get(2)?),
-            usage: Usage {
-                entries: row.get(3)?,
-                bytes: row.get(4)?,
-            },
-            has_new_tombstones: false,
-        })
-    })?;
-    match (row, guard) {
-        (Some(row), Guard::Device(device, expected)) => {
-            let incarnation = incarnation(tx, row.id, device)?;
-            Ok((incarnation == Some(*expected)).then_some(row))
-        }
-        (row, _) => Ok(row),
-    }
-}
-
-/// Returns which device of that ID the user has.
-fn incarnation(tx: &Tx<'_>, user: i64, device: &DeviceId) -> Result<Option<Incarnation>, Failure> {
-    const SQL: &str = "SELECT incarnation FROM devices WHERE user = ?1 AND name = ?2";
-    first(tx.connection, SQL, (user, device.as_str()), |row| {
-        Ok(Incarnation(row.get(0)?))
-    })
-}
 
 pub(super) fn apply(
     tx: &mut Tx<'_>,
@@ -70,7 +23,7 @@ pub(super) fn apply(
     tx.touched = Touched::Entries(user.clone(), keys);
     for op in ops {
         let stored = stored(tx, row.id, op.key())?;
-        let (key, content) = admit(tx, row.id, op, stored.as_ref())?;
+        let (key, content) = admit(tx, user, row.id, op, stored.as_ref())?;
         positions.push(row.write_entry(tx, write, key, stored, content)?);
     }
     row.save(tx, user, write.at)?;
@@ -85,10 +38,13 @@ pub(super) fn update(
     update: UpdateFn,
 ) -> Result<Applied, Halt<ApplyError>> {
     let mut row = user_row(tx, user, &write.guard)?.ok_or(Refusal::SessionGone)?;
-    check_device(tx, row.id, &key)?;
+    check_device(tx, user, row.id, &key)?;
     tx.touched = Touched::Entries(user.clone(), vec![key.clone()]);
     let stored = stored(tx, row.id, &key)?;
-    let content = match update(stored.as_ref().and_then(Stored::live)) {
+    let live = stored.as_ref().filter(|stored| stored.live_bytes.is_some());
+    let live = live.map(|stored| live_entry(tx, stored.row, &key));
+    let live = live.transpose()?.flatten();
+    let content = match update(live.as_ref()) {
         Change::Keep => {
             let positions = vec![None];
             return Ok(Applied { positions });
@@ -103,8 +59,9 @@ pub(super) fn update(
 
 /// Checks what must hold before an operation; returns what it writes, `None` being deletion.
 fn admit(
-    tx: &Tx<'_>,
-    user: i64,
+    tx: &mut Tx<'_>,
+    user: &UserId,
+    id: i64,
     op: Op,
     stored: Option<&Stored>,
 ) -> Result<(Key, Option<Content>), Halt<ApplyError>> {
@@ -112,10 +69,12 @@ fn admit(
         Op::Delete(key) => return Ok((key, None)),
         Op::Put(key, content, expectation) => (key, content, expectation),
     };
-    check_device(tx, user, &key)?;
-    let current = stored
-        .and_then(Stored::live)
-        .and_then(|entry| entry.content.clone());
+    check_device(tx, user, id, &key)?;
+    // Read for the comparison alone, since a content may be large.
+    let current = match stored {
+        Some(stored) if !expectation.is_empty() => live_content(tx, stored.row)?,
+        _ => None,
+    };
     match current {
         Some(current) if conflicts(Some(&current), &expectation) => {
             Err(Refusal::Conflict { current }.into())
@@ -124,38 +83,58 @@ fn admit(
     }
 }
 
-fn check_device(tx: &Tx<'_>, user: i64, key: &Key) -> Result<(), Halt<ApplyError>> {
+fn check_device(
+    tx: &mut Tx<'_>,
+    user: &UserId,
+    id: i64,
+    key: &Key,
+) -> Result<(), Halt<ApplyError>> {
     match &key.scope {
-        Scope::Device(device) if incarnation(tx, user, device)?.is_none() => {
+        Scope::Device(device) if incarnation(tx, user, id, device)?.is_none() => {
             Err(Refusal::NoSuchDevice.into())
         }
         _ => Ok(()),
     }
 }
 
-/// An entry or tombstone and the number of its row.
+/// What a write must know of the entry or tombstone in whose place it comes.
 struct Stored {
+    /// The number of its row.
     row: i64,
-    entry: Entry,
-}
-
-impl Stored {
-    fn live(&self) -> Option<&Entry> {
-        Some(&self.entry).filter(|entry| entry.content.is_some())
-    }
+    /// What it counts towards the quota; `None` for a tombstone.
+    live_bytes: Option<u64>,
 }
 
 fn stored(tx: &Tx<'_>, user: i64, key: &Key) -> Result<Option<Stored>, Failure> {
+    // The length is told without reading the content.
     const SQL: &str = "
-        SELECT position, written_at, writer, writer_device, writer_user_agent, content, id
-        FROM entries WHERE user = ?1 AND scope = ?2 AND place = ?3 AND type = ?4";
+        SELECT id, octet_length(content) FROM entries
+        WHERE user = ?1 AND scope = ?2 AND place = ?3 AND type = ?4";
     let scope = rows::scope_number(&key.scope);
     let params = (user, scope, key.scope.place(), key.event_type.as_str());
     first(tx.connection, SQL, params, |row| {
+        let content_bytes: Option<u64> = row.get(1)?;
         Ok(Stored {
-            row: row.get(6)?,
-            entry: rows::entry(key.clone(), row)?,
+            row: row.get(0)?,
+            live_bytes: content_bytes.map(|bytes| entry_size_bytes(key, bytes)),
         })
+    })
+}
+
+fn live_content(tx: &Tx<'_>, row: i64) -> Result<Option<Content>, Failure> {
+    const SQL: &str = "SELECT content FROM entries WHERE id = ?1";
+    let found = first(tx.connection, SQL, [row], |row| {
+        rows::content(row.get_ref(0)?)
+    })?;
+    Ok(found.flatten())
+}
+
+fn live_entry(tx: &Tx<'_>, row: i64, key: &Key) -> Result<Option<Entry>, Failure> {
+    const SQL: &str = "
+        SELECT position, written_at, writer, writer_device, writer_user_agent, content
+        FROM entries WHERE id = ?1 AND content IS NOT NULL";
+    first(tx.connection, SQL, [row], |row| {
+        rows::entry(key.clone(), row)
     })
 }
 
@@ -165,12 +144,6 @@ const TOMBSTONES: &str = "
     WHERE user = ?1 AND content IS NULL ORDER BY position";
 
 impl UserRow {
-    /// Returns the next position, which is thereby taken.
-    pub(crate) fn take_position(&mut self) -> Position {
-        self.position = self.position.next();
-        self.position
-    }
-
     /// Deletes the live entries under `keys`.
     pub(crate) fn delete_entries(
         &mut self,
@@ -194,16 +167,16 @@ impl UserRow {
         stored: Option<Stored>,
         content: Option<Content>,
     ) -> Result<Option<Position>, Halt<ApplyError>> {
-        let live = stored.as_ref().and_then(Stored::live);
-        self.check_usage(live)?;
+        let live_bytes = stored.as_ref().and_then(|stored| stored.live_bytes);
+        self.check_usage(live_bytes)?;
         let device_entries = match &key.scope {
-            Scope::Device(device) if live.is_none() && content.is_some() => {
+            Scope::Device(device) if live_bytes.is_none() && content.is_some() => {
                 device_entries(tx, self.id, device)?
             }
             _ => 0,
         };
         let before = Before {
-            entry: live,
+            live_bytes,
             usage: self.usage,
             device_entries,
         };
@@ -234,9 +207,9 @@ impl UserRow {
     }
 
     /// Checks that a live entry is counted: the arithmetic of the domain relies on it.
-    fn check_usage(&self, live: Option<&Entry>) -> Result<(), Failure> {
-        match live {
-            Some(live) if self.usage.entries < 1 || self.usage.bytes < live.size_bytes() => {
+    fn check_usage(&self, live_bytes: Option<u64>) -> Result<(), Failure> {
+        match live_bytes {
+            Some(bytes) if self.usage.entries < 1 || self.usage.bytes < bytes => {
                 let what = "a user's usage is less than one of the entries";
                 Err(Failure::Row(what.to_owned()))
             }
@@ -244,26 +217,17 @@ impl UserRow {
         }
     }
 
-    /// Collects tombstones, writes the row and notes whom to wake, if anything moved.
+    /// Collects tombstones and puts the row back.
     pub(crate) fn save(
         mut self,
         tx: &mut Tx<'_>,
         user: &UserId,
         now: UnixMs,
     ) -> Result<(), Failure> {
-        const SQL: &str = "
-            UPDATE users SET position = ?2, horizon = ?3, entries = ?4, bytes = ?5
-            WHERE id = ?1 AND position < ?2";
         if self.has_new_tombstones {
             self.collect_tombstones(tx, now)?;
         }
-        let (position, horizon) = (int(self.position.0), int(self.horizon.0));
-        let (entries, bytes) = (int(self.usage.entries), int(self.usage.bytes));
-        let params = (self.id, position, horizon, entries, bytes);
-        if run(tx.connection, SQL, params)? > 0 {
-            tx.changed = Some((user.clone(), self.position));
-        }
-        Ok(())
+        self.put_back(tx, user)
     }
 
     /// Drops tombstones that are too old or too many, the oldest first; the horizon follows.

@@ -5,6 +5,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use crate::cache::Touched;
+use crate::entries::Ledger;
 use crate::error::{Failure, Halt};
 use crate::feed::Feed;
 
@@ -14,7 +15,10 @@ pub(crate) struct Tx<'a> {
     pub(crate) limits: &'a Limits,
     /// Where the numbers of changes of device account data come from.
     pub(crate) feed: &'a Feed,
-    /// Whose stream the job moved, and where to: who waits for it is woken after the COMMIT.
+    /// The rows of users, which a write of entries goes through; `None` for other writes.
+    pub(crate) ledger: Option<&'a mut Ledger>,
+    /// Whose stream the job moved, and where to, where the ledger does not know it: who waits for it
+    /// is woken after the COMMIT.
     pub(crate) changed: Option<(UserId, Position)>,
     /// What the job changed of what is cached: everything, unless it says less.
     pub(crate) touched: Touched,
@@ -35,6 +39,9 @@ pub(crate) trait Job: Send {
     /// Tells whether a refusal may come after a change, so that it needs a savepoint.
     fn needs_savepoint(&self) -> bool;
 
+    /// Tells whether it reads and changes users and devices through the ledger alone.
+    fn keeps_ledger(&self) -> bool;
+
     /// Runs inside the transaction and keeps the answer.
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<Verdict, Failure>;
 
@@ -50,6 +57,7 @@ pub(crate) trait Job: Send {
 pub(crate) struct Weight {
     pub(crate) bytes: u64,
     pub(crate) needs_savepoint: bool,
+    pub(crate) keeps_ledger: bool,
 }
 
 struct Write<W, T, E> {
@@ -89,6 +97,10 @@ where
 
     fn needs_savepoint(&self) -> bool {
         self.weight.needs_savepoint
+    }
+
+    fn keeps_ledger(&self) -> bool {
+        self.weight.keeps_ledger
     }
 
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<Verdict, Failure> {

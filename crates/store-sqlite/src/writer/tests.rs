@@ -232,8 +232,8 @@ async fn a_savepoint_undoes_what_came_before_a_refusal() {
     let mut bench = Bench::new(options());
     let before = bench.add("before");
     let weight = Weight {
-        bytes: 0,
         needs_savepoint: true,
+        ..Weight::default()
     };
     let refused: BoxFuture<'_, Result<Applied, ApplyError>> = bench.queue.submit(weight, |tx| {
         add(tx, "refused")?;
@@ -466,7 +466,7 @@ async fn queued_bytes_have_a_bound() {
     let submit = |bench: &Bench, bytes| -> Reply<()> {
         let weight = Weight {
             bytes,
-            needs_savepoint: false,
+            ..Weight::default()
         };
         bench.queue.submit(weight, |_| Ok(()))
     };
@@ -551,7 +551,7 @@ async fn a_batch_has_a_bound_of_bytes() {
     let mut bench = Bench::new(options());
     let weight = Weight {
         bytes: limit::BATCH_BYTES_MAX / 2,
-        needs_savepoint: false,
+        ..Weight::default()
     };
     let submit = |bench: &Bench| -> Reply<()> { bench.queue.submit(weight, |_| Ok(())) };
     let replies = [submit(&bench), submit(&bench), submit(&bench)];

@@ -11,7 +11,7 @@ use kitbag_domain::{
     AccountData, Key, Limits, Position, Requester, ServerName, Snapshot, SpecDefaults, Store,
     SyncToken, WriteError,
 };
-use kitbag_store_sqlite::{Durability, Observer, Options, SqliteStore, Step};
+use kitbag_store_sqlite::{Durability, Observer, Options, SqliteStore, Step, check};
 use kitbag_testkit::clock::TestClock;
 use kitbag_testkit::gate::{Gate, Stop, in_time};
 use kitbag_testkit::pausing::PausingStore;
@@ -82,7 +82,7 @@ pub(crate) struct Ground {
     pub(crate) sqlite: Arc<SqliteStore>,
     steps: Steps,
     bystander: Actor,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Ground {
@@ -111,7 +111,7 @@ impl Ground {
             sqlite,
             steps,
             bystander,
-            _dir: dir,
+            dir,
         }
     }
 
@@ -187,6 +187,13 @@ impl Ground {
         let permit = self.service.permit(requester, key.clone()).await;
         let permit = permit.expect("the write is permitted");
         permit.put(content(text), Default::default()).await
+    }
+
+    /// Closes the store and checks the file.
+    #[track_caller]
+    pub(crate) fn assert_sound(self) {
+        self.sqlite.close();
+        assert_sound(&self.dir);
     }
 
     pub(crate) async fn since(&self, actor: &Actor, token: Option<SyncToken>) -> Snapshot {
@@ -301,4 +308,11 @@ impl Client {
         let position = |client: &Self| client.token.map(|token| token.position);
         assert_eq!(position(self), position(&fresh));
     }
+}
+
+/// Checks a closed store: positions, counts and sizes too.
+#[track_caller]
+pub(crate) fn assert_sound(dir: &TempDir) {
+    let report = check::check(dir.path()).unwrap();
+    assert!(report.is_sound(), "{:?}", report.findings);
 }

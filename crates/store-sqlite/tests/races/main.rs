@@ -12,4 +12,5 @@ mod compare;
 mod device_life;
 mod ground;
 mod horizon;
+mod ledger;
 mod steps;
