@@ -96,6 +96,7 @@ impl World {
             server_name: server_name(),
             passwords: PASSWORDS.clone(),
             settings,
+            render_metrics: Arc::new(|_| String::new()),
             stopping,
         });
         Self {

@@ -4,6 +4,7 @@
 
 use std::future::ready;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::handler::Handler;
@@ -12,6 +13,7 @@ use axum::http::{HeaderValue, Method, Request};
 use axum::response::{IntoResponse as _, Response};
 
 use crate::error::ApiError;
+use crate::metrics::RouteMetrics;
 use crate::state::App;
 
 /// An answer under way.
@@ -103,12 +105,18 @@ pub(crate) struct Route {
     template: &'static str,
     methods: Methods,
     allowed: HeaderValue,
+    metrics: Arc<RouteMetrics>,
 }
 
 impl Route {
     /// Returns the path as the table writes it: with names in braces, below whatever prefix.
     pub(crate) fn template(&self) -> &'static str {
         self.template
+    }
+
+    /// Returns where its requests are counted.
+    pub(crate) fn metrics(&self) -> &RouteMetrics {
+        &self.metrics
     }
 
     /// Starts the endpoint of the request's method; without one it is a 405.
@@ -140,6 +148,7 @@ impl Router {
         prefix: &'static str,
         template: &'static str,
         methods: Methods,
+        metrics: Arc<RouteMetrics>,
     ) -> Self {
         let mut place = &mut self;
         for segment in prefix.split('/').skip(1).chain(template.split('/').skip(1)) {
@@ -149,6 +158,7 @@ impl Router {
             template,
             allowed: methods.allowed(),
             methods,
+            metrics,
         });
         self
     }
@@ -189,9 +199,13 @@ impl Router {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Metrics;
 
     fn router() -> Router {
-        let add = |router: Router, template| router.route("/base", template, Methods::default());
+        let metrics = Metrics::default().unknown;
+        let add = |router: Router, template| {
+            router.route("/base", template, Methods::default(), Arc::clone(&metrics))
+        };
         let templates = [
             "/user/{user}/filter",
             "/user/{user}/filter/{filter}",

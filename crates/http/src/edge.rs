@@ -20,6 +20,7 @@ use crate::dispatch::{Answering, Route, Router};
 use crate::error::{ApiError, Unrendered};
 use crate::extract::Arrival;
 use crate::linger::{self, Unread};
+use crate::metrics::{Counting, Gauge, Listener, Waited};
 use crate::request_id::{REQUEST_ID_HEADER, RequestId};
 use crate::routes;
 use crate::state::{App, Parts};
@@ -35,6 +36,7 @@ pub struct Edge(Arc<Inner>);
 struct Inner {
     app: App,
     router: Router,
+    listener: Listener,
 }
 
 impl Edge {
@@ -42,16 +44,34 @@ impl Edge {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let app = App::new(parts);
-        let router = routes::public(&app.settings);
-        Self(Arc::new(Inner { app, router }))
+        let router = routes::public(&app.settings, &app.metrics);
+        Self(Arc::new(Inner {
+            app,
+            router,
+            listener: Listener::Public,
+        }))
     }
 
     /// Returns what the private listener serves, over the same parts.
     #[must_use]
     pub fn private(&self) -> Self {
         let app = self.app().clone();
-        let router = routes::private();
-        Self(Arc::new(Inner { app, router }))
+        let router = routes::private(&app.metrics);
+        Self(Arc::new(Inner {
+            app,
+            router,
+            listener: Listener::Private,
+        }))
+    }
+
+    /// Counts a connection to this listener, until the result is dropped.
+    pub(crate) fn connected(&self) -> Connected {
+        self.connections().enter();
+        Connected(self.clone())
+    }
+
+    fn connections(&self) -> &Gauge {
+        self.app().metrics.connections(self.0.listener)
     }
 
     pub(crate) fn app(&self) -> &App {
@@ -62,11 +82,13 @@ impl Edge {
     ///
     /// A preflight of CORS is answered here, without looking at anything.
     pub async fn answer(self, peer: IpAddr, mut request: Request<Body>) -> Response {
-        let Inner { app, router } = &*self.0;
+        let Inner { app, router, .. } = &*self.0;
         let request_id = app.request_ids.next();
         if request.method() == Method::OPTIONS {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::NO_CONTENT;
+            let preflight = app.metrics.preflight.begin(request.method());
+            preflight.answered(response.status());
             finish(&mut response, &request_id);
             return response;
         }
@@ -75,6 +97,8 @@ impl Edge {
         let span = tracing::debug_span!("request", id = %request_id, %method, path);
         let route = router.find(request.uri().path());
         let is_head = *method == Method::HEAD;
+        let counted_at = route.map_or(&*app.metrics.unknown, Route::metrics);
+        let counting = counted_at.begin(method);
         request.extensions_mut().insert(Arrival {
             // A listener of both families shows an IPv4 peer as an IPv6 address.
             peer: peer.to_canonical(),
@@ -90,26 +114,29 @@ impl Edge {
             unread,
             is_head,
             request_id,
+            counting,
         };
         work.finish(app).instrument(span).await
     }
 }
 
 /// A request whose endpoint is known.
-struct Work {
+struct Work<'a> {
     answering: Answering,
     unread: Unread,
     is_head: bool,
     request_id: RequestId,
+    counting: Counting<'a>,
 }
 
-impl Work {
+impl Work<'_> {
     async fn finish(self, app: &App) -> Response {
         let Self {
             answering,
             unread,
             is_head,
             request_id,
+            counting,
         } = self;
         let started = Instant::now();
         // What a handler holds is dropped with it, so nothing half-done is looked at again.
@@ -121,7 +148,9 @@ impl Work {
             drop_body(&mut response);
         }
         unread.drain().await;
+        let waited = response.extensions_mut().remove();
         if let Some(Unrendered(error)) = response.extensions_mut().remove() {
+            app.metrics.refuse(&error);
             if error.row().0.is_server_error() {
                 let now = app.clock.now_ms();
                 app.failures.log(&error, request_id.as_str(), now);
@@ -134,6 +163,11 @@ impl Work {
         }
         finish(&mut response, &request_id);
         let duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        counting.answered(response.status());
+        match waited {
+            Some(Waited) => app.metrics.syncs.waited(duration_us),
+            None => counting.took(duration_us),
+        }
         debug!(status = response.status().as_u16(), duration_us, "answered");
         response
     }
@@ -145,6 +179,15 @@ fn drop_body(response: &mut Response) {
     *response.body_mut() = Body::empty();
     if let Some(length) = length {
         response.headers_mut().insert(CONTENT_LENGTH, length.into());
+    }
+}
+
+/// An open connection, counted until it is dropped.
+pub(crate) struct Connected(Edge);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.connections().leave();
     }
 }
 

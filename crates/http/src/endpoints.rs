@@ -8,6 +8,7 @@ pub(crate) mod filters;
 pub(crate) mod health;
 pub(crate) mod login;
 pub(crate) mod logout;
+pub(crate) mod metrics;
 pub(crate) mod profile;
 pub(crate) mod push_rules;
 pub(crate) mod register;

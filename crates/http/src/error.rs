@@ -4,6 +4,8 @@
 //! that the server manages, and 400 with it elsewhere. There is no `_` arm, so a new variant does
 //! not compile until somebody decides.
 
+mod reason;
+
 use std::sync::Arc;
 
 use axum::http::StatusCode;

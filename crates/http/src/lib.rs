@@ -16,6 +16,7 @@ mod failures;
 mod filter;
 mod json;
 mod linger;
+mod metrics;
 mod passwords;
 mod patience;
 mod random;
@@ -30,6 +31,7 @@ mod tokens;
 mod uia;
 
 pub use edge::Edge;
+pub use metrics::{RefusalStats, RenderMetrics, RequestStats, RouteStats, Stats};
 pub use passwords::{PasswordError, Passwords};
 pub use random::Random;
 pub use request_id::REQUEST_ID_HEADER;

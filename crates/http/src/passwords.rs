@@ -107,6 +107,11 @@ impl Passwords {
         Ok(matches.await? && exists)
     }
 
+    /// Returns how many wait for a turn.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed) as u64
+    }
+
     async fn in_turn<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, PasswordError> + Send + 'static,

@@ -2,9 +2,10 @@
 
 use crate::dispatch::{Methods, Router, delete, get, post};
 use crate::endpoints::{
-    account, account_data, capabilities, devices, filters, health, login, logout, profile,
+    account, account_data, capabilities, devices, filters, health, login, logout, metrics, profile,
     push_rules, register, sync, unsupported, versions, well_known,
 };
+use crate::metrics::Metrics;
 use crate::settings::Settings;
 
 type Route = (&'static str, fn() -> Methods);
@@ -73,33 +74,43 @@ const ROOT: &[Route] = &[
 #[rustfmt::skip]
 const PRIVATE: &[Route] = &[
     ("/health",                                           || get(health::get)),
+    ("/metrics",                                          || get(metrics::get)),
 ];
 
 /// Returns the router of the private listener.
-pub(crate) fn private() -> Router {
-    add(Router::default(), "", PRIVATE)
+pub(crate) fn private(metrics: &Metrics) -> Router {
+    add(Router::default(), "", PRIVATE, metrics)
 }
 
 /// Returns the router of all public endpoints that the settings switch on.
-pub(crate) fn public(settings: &Settings) -> Router {
+pub(crate) fn public(settings: &Settings, metrics: &Metrics) -> Router {
     let Settings { features, .. } = settings;
     let mut router = Router::default();
     for prefix in CLIENT_PREFIXES {
-        router = add(router, prefix, CLIENT);
+        router = add(router, prefix, CLIENT, metrics);
         if features.msc4331.stable_path {
-            router = add(router, prefix, DEVICE_DATA);
+            router = add(router, prefix, DEVICE_DATA, metrics);
         }
     }
     router = add(
         router,
         "/_matrix/client/unstable/org.matrix.msc3391",
         DELETION,
+        metrics,
     );
-    add(router, "", ROOT)
+    add(router, "", ROOT, metrics)
 }
 
-fn add(router: Router, prefix: &'static str, routes: &[Route]) -> Router {
+fn add(router: Router, prefix: &'static str, routes: &[Route], metrics: &Metrics) -> Router {
+    // Counted as one: r0 is another name of v3.
+    let is_client = CLIENT_PREFIXES.contains(&prefix);
+    let counted_below = if is_client {
+        CLIENT_PREFIXES[0]
+    } else {
+        prefix
+    };
     routes.iter().fold(router, |router, (path, methods)| {
-        router.route(prefix, path, methods())
+        let metrics = metrics.route(format!("{counted_below}{path}"));
+        router.route(prefix, path, methods(), metrics)
     })
 }

@@ -101,6 +101,7 @@ impl Connection {
         }
         let write_timeout_ms = edge.app().settings.listener.write_timeout_ms;
         let write_timeout = Duration::from_millis(write_timeout_ms);
+        let connected = edge.connected();
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             // An empty body needs no memory, and most requests have one.
             let request = request.map(|body| match body.is_end_stream() {
@@ -119,7 +120,7 @@ impl Connection {
             if let Err(error) = connection.await {
                 debug!(%error, "connection ended");
             }
-            drop(place);
+            drop((connected, place));
         }
     }
 }

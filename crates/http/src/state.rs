@@ -7,8 +7,9 @@ use kitbag_domain::{AccountData, Clock, Limits, PushRules, ServerName, Store};
 use tokio::sync::watch;
 
 use crate::{
-    failures::Failures, passwords::Passwords, random::Random, rate_limit::RateLimits,
-    request_id::RequestIds, settings::Settings, sync::SyncTurns, uia::UiaSessions,
+    failures::Failures, metrics::Metrics, metrics::RenderMetrics, metrics::Stats,
+    passwords::Passwords, random::Random, rate_limit::RateLimits, request_id::RequestIds,
+    settings::Settings, sync::SyncTurns, uia::UiaSessions,
 };
 
 /// What the application is made of; everything comes in from outside.
@@ -29,6 +30,8 @@ pub struct Parts {
     pub passwords: Passwords,
     /// What the operator set.
     pub settings: Settings,
+    /// Writes the page of `GET /metrics` on the private listener, on a thread that may block.
+    pub render_metrics: RenderMetrics,
     /// Turns true when the server stops: waiting syncs then answer.
     pub stopping: watch::Receiver<bool>,
 }
@@ -50,6 +53,8 @@ pub(crate) struct Inner {
     pub(crate) sync_turns: SyncTurns,
     pub(crate) uia: UiaSessions,
     pub(crate) failures: Failures,
+    pub(crate) metrics: Metrics,
+    pub(crate) render_metrics: RenderMetrics,
     pub(crate) settings: Settings,
     pub(crate) stopping: watch::Receiver<bool>,
 }
@@ -69,6 +74,7 @@ impl App {
         let Parts {
             passwords,
             settings,
+            render_metrics,
             stopping,
             ..
         } = parts;
@@ -90,9 +96,21 @@ impl App {
             sync_turns: SyncTurns::default(),
             uia: UiaSessions::default(),
             failures: Failures::default(),
+            metrics: Metrics::default(),
+            render_metrics,
             settings,
             stopping,
         }))
+    }
+}
+
+impl App {
+    /// Returns all figures.
+    pub(crate) fn stats(&self) -> Stats {
+        Stats {
+            password_checks_waiting: self.passwords.waiting(),
+            ..self.metrics.read()
+        }
     }
 }
 

@@ -160,7 +160,7 @@ pub(crate) struct ServeArguments {
     /// Keep nothing: the data live in a temporary directory and go with the server.
     #[arg(long, conflicts_with = "data")]
     pub(crate) ephemeral: bool,
-    /// Serve /health on a second, private address.
+    /// Serve /health and /metrics on a second, private address.
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) private: Option<SocketAddr>,
 }

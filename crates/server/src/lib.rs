@@ -13,6 +13,7 @@ mod config;
 mod data;
 mod descriptors;
 mod logging;
+mod metrics;
 mod output;
 mod restore;
 mod serve;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use kitbag_domain::{Clock, Limits, ServerName, SpecDefaults};
-use kitbag_http::{Edge, Parts, Passwords, RegistrationMode, Settings};
+use kitbag_http::{Edge, Parts, Passwords, RegistrationMode, RenderMetrics, Settings};
 use kitbag_store_sqlite::{Durability, Options, SqliteStore};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,6 +16,7 @@ use tracing::{debug, info};
 use crate::admin::{Admin, socket};
 use crate::cli::ServeArguments;
 use crate::config::Config;
+use crate::metrics::Metrics;
 use crate::system::{SystemClock, SystemRandom};
 use crate::{data, descriptors, logging};
 
@@ -133,6 +134,7 @@ impl Server<'_> {
         };
         greeting.print(private.as_ref().map(|(address, _)| *address));
 
+        let render_metrics = self.start_metrics(&clock);
         let edge = Edge::new(Parts {
             store: self.store,
             rules: Arc::new(SpecDefaults),
@@ -142,6 +144,7 @@ impl Server<'_> {
             server_name: self.server_name,
             passwords,
             settings,
+            render_metrics,
             stopping: stopping.clone(),
         });
         let private = private.map(|(_, listener)| {
@@ -160,6 +163,16 @@ impl Server<'_> {
             task.abort(); // whoever asks a stopped server for its health gets no answer
         }
         Ok(())
+    }
+
+    /// Returns what writes the page of metrics; accounts are counted where somebody can ask for it.
+    fn start_metrics(&self, clock: &Arc<dyn Clock>) -> RenderMetrics {
+        let (store, limits) = (Arc::clone(&self.store), self.limits.clone());
+        let metrics = Arc::new(Metrics::new(store, limits, self.config, &**clock));
+        if self.config.private.is_some() {
+            tokio::spawn(Arc::clone(&metrics).survey(Arc::clone(clock)));
+        }
+        metrics.renderer()
     }
 }
 

@@ -27,7 +27,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
 ];
 
 /// The only members that may use a library outside their tests, and why no other.
-const LIBRARIES: [(&str, &[&str], &str); 6] = [
+const LIBRARIES: [(&str, &[&str], &str); 7] = [
     (
         "anyhow",
         &["bench", "conformance", "server", "xtask"],
@@ -48,6 +48,11 @@ const LIBRARIES: [(&str, &[&str], &str); 6] = [
         "hyper-util",
         &["bench", "client", "gateway", "http", "server", "testkit"],
         "HTTP stays at the edge",
+    ),
+    (
+        "prometheus-client",
+        &["server"],
+        "who counts keeps plain figures",
     ),
     (
         "rusqlite",
@@ -226,6 +231,7 @@ mod tests {
             ("http", "rusqlite"),
             ("http", "anyhow"),
             ("http", "getrandom"),
+            ("store-sqlite", "prometheus-client"),
         ] {
             assert_eq!(
                 findings(member, on(used, &[])).len(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use kitbag_domain::{Requester, Snapshot, Subscription, SyncToken};
 use serde::Deserialize;
 use tokio::time::{self, Instant};
@@ -15,6 +15,7 @@ use crate::error::ApiError;
 use crate::extract::{Authenticated, MatrixQuery};
 use crate::filter::Filter;
 use crate::json::json_response;
+use crate::metrics::Waited;
 use crate::state::App;
 use crate::sync::Answer;
 
@@ -45,6 +46,7 @@ pub(crate) async fn sync(
         auth,
         filter,
         since,
+        has_waited: false,
     };
     if query.full_state {
         return waiting.everything().await;
@@ -67,6 +69,7 @@ struct Waiting {
     auth: Authenticated,
     filter: Filter,
     since: Option<SyncToken>,
+    has_waited: bool,
 }
 
 impl Waiting {
@@ -95,6 +98,14 @@ impl Waiting {
     }
 
     async fn wait(mut self, deadline: Instant) -> Result<Response, ApiError> {
+        let mut response = self.news(deadline).await.into_response();
+        if self.has_waited {
+            response.extensions_mut().insert(Waited);
+        }
+        Ok(response)
+    }
+
+    async fn news(&mut self, deadline: Instant) -> Result<Response, ApiError> {
         // Subscribed before it is read: so no change falls between (law 3).
         let mut subscription = self.app.data.subscribe(&self.auth.requester);
         loop {
@@ -111,10 +122,13 @@ impl Waiting {
     }
 
     /// Waits for a change; false once the time is over or the server stops.
-    async fn changes_before(&self, deadline: Instant, subscription: &mut Subscription) -> bool {
+    async fn changes_before(&mut self, deadline: Instant, changes: &mut Subscription) -> bool {
+        self.has_waited = true;
+        let metrics = &self.app.metrics.syncs;
+        let _waiting = metrics.wait();
         let mut stopping = self.app.stopping.clone();
         tokio::select! {
-            () = subscription.changed() => true,
+            () = changes.changed() => { metrics.woken(); true }
             () = time::sleep_until(deadline) => false,
             _ = stopping.wait_for(|stopping| *stopping) => false,
         }

@@ -14,6 +14,7 @@ mod full_disk;
 mod listener;
 mod login;
 mod logs;
+mod metrics;
 mod races;
 mod register;
 mod sessions;

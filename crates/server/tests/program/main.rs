@@ -13,6 +13,7 @@ mod help;
 mod kills;
 mod life;
 mod logs;
+mod metrics;
 mod serve;
 mod support;
 mod user;

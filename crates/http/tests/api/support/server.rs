@@ -8,7 +8,7 @@ use kitbag_domain::{
     Content, DeviceId, Key, Limits, Login, NewAccount, PushRules, Seen, ServerName, SessionTokens,
     SpecDefaults, Store, Token, TokenKind, UserId,
 };
-use kitbag_http::{Edge, Parts, Passwords, Random, Settings};
+use kitbag_http::{Edge, Parts, Passwords, Random, RenderMetrics, Settings};
 use kitbag_testkit::clock::TestClock;
 use kitbag_testkit::dice::Dice;
 use tokio::sync::watch;
@@ -59,6 +59,7 @@ pub(crate) struct Setup {
     pub(crate) limits: Limits,
     pub(crate) rules: Arc<dyn PushRules>,
     pub(crate) passwords: Passwords,
+    pub(crate) render_metrics: RenderMetrics,
     /// What is served, and where users are made, instead of [`Server::store`].
     pub(crate) store: Option<Arc<dyn Store>>,
 }
@@ -76,6 +77,7 @@ impl Default for Setup {
             limits: Limits::default(),
             rules: Arc::new(SpecDefaults),
             passwords: PASSWORDS.clone(),
+            render_metrics: Arc::new(|stats| format!("{stats:?}")),
             store: None,
         }
     }
@@ -133,6 +135,7 @@ impl Server {
             server_name: ServerName::parse("localhost").unwrap(),
             passwords: setup.passwords,
             settings: setup.settings,
+            render_metrics: setup.render_metrics,
             stopping,
         });
         Self {

@@ -1,0 +1,397 @@
+//! What the API counts, for whoever renders it: plain figures, and no ID of anybody.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::http::{Method, StatusCode};
+use kitbag_domain::{Histogram, Spread};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::error::ApiError;
+
+/// Bounds of [`RouteStats::durations_us`] in microseconds: two in each power of ten, from an answer
+/// out of memory to one that somebody has given up waiting for.
+const DURATION_BOUNDS_US: [u64; 13] = [
+    100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000,
+    30_000_000, 60_000_000,
+];
+/// Bounds of [`Stats::syncs_waited_us`] in microseconds, up to the longest `timeout` there is.
+const WAIT_BOUNDS_US: [u64; 6] = [
+    100_000,
+    1_000_000,
+    10_000_000,
+    30_000_000,
+    60_000_000,
+    300_000_000,
+];
+/// Methods that are told apart; the last one stands for all others, so that nobody can make more.
+const METHODS: [&str; 7] = ["DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT", "other"];
+/// Statuses that are told apart; the last one stands for all others: there are none.
+const STATUSES: [u16; 16] = [
+    200, 204, 400, 401, 403, 404, 405, 408, 409, 413, 415, 429, 500, 501, 503, 0,
+];
+/// The names of each [`Listener`].
+const LISTENERS: [&str; 2] = ["public", "private"];
+/// The route of a request that is on no route.
+const UNKNOWN_ROUTE: &str = "unknown";
+/// The route of the preflights of CORS, which are answered whatever they ask about.
+const PREFLIGHT_ROUTE: &str = "preflight";
+
+/// Figures of the API since it was put together.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Stats {
+    /// What was asked, by route; routes that nobody asked for are left out.
+    pub routes: Vec<RouteStats>,
+    /// What was not done, by errcode and reason.
+    pub refusals: Vec<RefusalStats>,
+    /// Open connections, by the listener that they came to.
+    pub connections: [(&'static str, u64); 2],
+    /// Syncs that wait for something to tell.
+    pub syncs_waiting: u64,
+    /// For how long syncs that waited were under way, in microseconds.
+    pub syncs_waited_us: Spread,
+    /// Times that a waiting sync was woken by a change of its user's data.
+    pub sync_wakeups: u64,
+    /// Password checks that wait for a turn.
+    pub password_checks_waiting: u64,
+}
+
+/// Figures of one route.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RouteStats {
+    /// The path with names in braces, as the route table has it; r0 is told as v3.
+    pub route: Arc<str>,
+    /// Requests that were answered.
+    pub requests: Vec<RequestStats>,
+    /// How long the answers took, in microseconds, without those of syncs that waited.
+    pub durations_us: Spread,
+}
+
+/// Requests of one route, method and status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestStats {
+    /// The method, or `other`.
+    pub method: &'static str,
+    /// The status, or 0 for one that no endpoint has.
+    pub status: u16,
+    /// How many there were.
+    pub count: u64,
+}
+
+/// Requests that were refused or failed for one reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RefusalStats {
+    /// The errcode of the answer.
+    pub errcode: &'static str,
+    /// Why, in more detail than the errcode; docs/monitoring.md lists them.
+    pub reason: &'static str,
+    /// How many there were.
+    pub count: u64,
+}
+
+/// Writes a page of metrics out of the figures; may block.
+pub type RenderMetrics = Arc<dyn Fn(Stats) -> String + Send + Sync>;
+
+/// What the API counts.
+pub(crate) struct Metrics {
+    routes: Mutex<Vec<Arc<RouteMetrics>>>,
+    pub(crate) unknown: Arc<RouteMetrics>,
+    pub(crate) preflight: Arc<RouteMetrics>,
+    /// Not on the way of a request that is answered with what it asked for.
+    refusals: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+    connections: [Gauge; LISTENERS.len()],
+    pub(crate) syncs: SyncMetrics,
+    /// Pages of metrics are written one at a time.
+    turn: Arc<Semaphore>,
+}
+
+/// What is counted of syncs.
+pub(crate) struct SyncMetrics {
+    waiting: Gauge,
+    waited_us: Histogram,
+    wakeups: AtomicU64,
+}
+
+/// What is counted of one route.
+///
+/// A place for each method and status is there from the start, so that to count is one step, without
+/// a look-up.
+pub(crate) struct RouteMetrics {
+    route: Arc<str>,
+    counts: [[AtomicU64; STATUSES.len()]; METHODS.len()],
+    durations_us: Histogram,
+}
+
+/// The mark on an answer that came when its sync had waited.
+#[derive(Clone, Copy)]
+pub(crate) struct Waited;
+
+/// A request under way, and where it will be counted.
+#[derive(Clone, Copy)]
+pub(crate) struct Counting<'a> {
+    route: &'a RouteMetrics,
+    method: usize,
+}
+
+/// Which of the two listeners a connection came to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Listener {
+    Public,
+    Private,
+}
+
+/// How many there are of something.
+#[derive(Default)]
+pub(crate) struct Gauge(AtomicU64);
+
+/// That there is one more, until it is dropped.
+pub(crate) struct Counted<'a>(&'a Gauge);
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let (unknown, preflight) = (UNKNOWN_ROUTE.into(), PREFLIGHT_ROUTE.into());
+        let [unknown, preflight] = [unknown, preflight].map(RouteMetrics::new).map(Arc::new);
+        Self {
+            routes: Mutex::new(vec![Arc::clone(&unknown), Arc::clone(&preflight)]),
+            unknown,
+            preflight,
+            refusals: Mutex::default(),
+            connections: Default::default(),
+            syncs: SyncMetrics {
+                waiting: Gauge::default(),
+                waited_us: Histogram::new(&WAIT_BOUNDS_US),
+                wakeups: AtomicU64::new(0),
+            },
+            turn: Arc::new(Semaphore::new(1)),
+        }
+    }
+}
+
+impl Metrics {
+    /// Returns where requests of a route are counted: one place for all that are told as the same.
+    pub(crate) fn route(&self, route: String) -> Arc<RouteMetrics> {
+        let routes = &mut *self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = routes.iter().find(|known| *known.route == route) {
+            return Arc::clone(known);
+        }
+        let new = Arc::new(RouteMetrics::new(route.into()));
+        routes.push(Arc::clone(&new));
+        new
+    }
+
+    /// Returns where the open connections of a listener are counted.
+    pub(crate) fn connections(&self, listener: Listener) -> &Gauge {
+        &self.connections[listener as usize]
+    }
+
+    /// Counts an error that was the answer.
+    pub(crate) fn refuse(&self, error: &ApiError) {
+        let refusals = &mut *self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        *refusals.entry((error.row().1, error.reason())).or_default() += 1;
+    }
+
+    /// Waits for a turn to write a page of metrics.
+    pub(crate) async fn turn(&self) -> OwnedSemaphorePermit {
+        let turn = Arc::clone(&self.turn).acquire_owned().await;
+        turn.expect("the semaphore is never closed")
+    }
+
+    /// Returns all figures; `password_checks_waiting` is for the caller to tell.
+    pub(crate) fn read(&self) -> Stats {
+        let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut routes: Vec<_> = routes.iter().map(|route| route.read()).collect();
+        routes.retain(|route| !route.requests.is_empty());
+        routes.sort_by(|a, b| a.route.cmp(&b.route));
+        let refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let refusals = refusals
+            .iter()
+            .map(|((errcode, reason), count)| RefusalStats {
+                errcode,
+                reason,
+                count: *count,
+            });
+        let SyncMetrics {
+            waiting,
+            waited_us,
+            wakeups,
+        } = &self.syncs;
+        Stats {
+            routes,
+            refusals: refusals.collect(),
+            connections: [0, 1].map(|place| (LISTENERS[place], self.connections[place].read())),
+            syncs_waiting: waiting.read(),
+            syncs_waited_us: waited_us.read(),
+            sync_wakeups: wakeups.load(Ordering::Relaxed),
+            password_checks_waiting: 0,
+        }
+    }
+}
+
+impl SyncMetrics {
+    /// Counts a sync that waits, until the result is dropped.
+    pub(crate) fn wait(&self) -> Counted<'_> {
+        self.waiting.enter();
+        Counted(&self.waiting)
+    }
+
+    /// Counts a waiting sync that was woken.
+    pub(crate) fn woken(&self) {
+        self.wakeups.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts how long a sync that waited was under way.
+    pub(crate) fn waited(&self, duration_us: u64) {
+        self.waited_us.observe(duration_us);
+    }
+}
+
+impl RouteMetrics {
+    fn new(route: Arc<str>) -> Self {
+        Self {
+            route,
+            counts: Default::default(),
+            durations_us: Histogram::new(&DURATION_BOUNDS_US),
+        }
+    }
+
+    /// Returns where a request of this route will be counted.
+    pub(crate) fn begin(&self, method: &Method) -> Counting<'_> {
+        Counting {
+            route: self,
+            method: place_of_method(method),
+        }
+    }
+
+    fn read(&self) -> RouteStats {
+        let by_method = METHODS.into_iter().zip(&self.counts);
+        let counts = by_method.flat_map(|(method, counts)| {
+            let by_status = STATUSES.into_iter().zip(counts);
+            by_status.map(move |(status, count)| RequestStats {
+                method,
+                status,
+                count: count.load(Ordering::Relaxed),
+            })
+        });
+        RouteStats {
+            route: Arc::clone(&self.route),
+            requests: counts.filter(|requests| requests.count > 0).collect(),
+            durations_us: self.durations_us.read(),
+        }
+    }
+}
+
+impl Counting<'_> {
+    /// Counts the answer.
+    pub(crate) fn answered(self, status: StatusCode) {
+        let count = &self.route.counts[self.method][place_of_status(status)];
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts how long the answer took.
+    pub(crate) fn took(self, duration_us: u64) {
+        self.route.durations_us.observe(duration_us);
+    }
+}
+
+impl Gauge {
+    /// Counts one more.
+    pub(crate) fn enter(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts one less.
+    pub(crate) fn leave(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+fn place_of_method(method: &Method) -> usize {
+    match *method {
+        Method::DELETE => 0,
+        Method::GET => 1,
+        Method::HEAD => 2,
+        Method::OPTIONS => 3,
+        Method::POST => 4,
+        Method::PUT => 5,
+        _ => METHODS.len() - 1,
+    }
+}
+
+fn place_of_status(status: StatusCode) -> usize {
+    let place = STATUSES.iter().position(|known| *known == status.as_u16());
+    place.unwrap_or(STATUSES.len() - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_method_and_status_has_its_place_and_strange_ones_share_one() {
+        let metrics = Metrics::default();
+        let route = metrics.route("/a".to_owned());
+        for (number, name) in (1..).zip(METHODS) {
+            let method = Method::from_bytes(name.as_bytes()).unwrap();
+            for _ in 0..number {
+                route.begin(&method).answered(StatusCode::OK);
+            }
+        }
+        for method in ["BREW", "PROPFIND"] {
+            let method = Method::from_bytes(method.as_bytes()).unwrap();
+            route.begin(&method).answered(StatusCode::IM_A_TEAPOT);
+        }
+        let told = &metrics.read().routes[0];
+        let told: Vec<_> = told
+            .requests
+            .iter()
+            .map(|r| (r.method, r.status, r.count))
+            .collect();
+        let (strange, usual) = told.split_last().unwrap();
+        let expected: Vec<_> = METHODS
+            .into_iter()
+            .map(|method| (method, 200))
+            .zip(1..)
+            .collect();
+        let usual: Vec<_> = usual
+            .iter()
+            .map(|(m, s, count)| ((*m, *s), *count))
+            .collect();
+        assert_eq!(usual, expected);
+        assert_eq!(*strange, ("other", 0, 2));
+    }
+
+    #[test]
+    fn routes_that_are_told_as_one_are_counted_as_one_and_unused_ones_left_out() {
+        let metrics = Metrics::default();
+        for _ in 0..2 {
+            let route = metrics.route("/a".to_owned());
+            route.begin(&Method::GET).answered(StatusCode::OK);
+        }
+        metrics.route("/b".to_owned());
+        let routes = metrics.read().routes;
+        assert_eq!(routes.len(), 1);
+        assert_eq!((&*routes[0].route, routes[0].requests[0].count), ("/a", 2));
+    }
+
+    #[test]
+    fn what_is_over_is_not_counted_any_more() {
+        let metrics = Metrics::default();
+        let [first, second] = [(); 2].map(|()| metrics.syncs.wait());
+        assert_eq!(metrics.read().syncs_waiting, 2);
+        drop(first);
+        assert_eq!(metrics.read().syncs_waiting, 1);
+        drop(second);
+        assert_eq!(metrics.read().syncs_waiting, 0);
+    }
+}
