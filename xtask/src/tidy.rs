@@ -1,6 +1,7 @@
 //! Checks of what no compiler checks. Few, each with its reason: a check that nobody needs is noise.
 
 mod architecture;
+mod copies;
 mod files;
 mod links;
 mod mutants;
@@ -30,8 +31,12 @@ type Findings = Vec<String>;
 
 type Check = fn(&Repository) -> Findings;
 
-const CHECKS: [(&str, Check); 11] = [
+const CHECKS: [(&str, Check); 12] = [
     ("architecture table", architecture::table_names_every_crate),
+    (
+        "copied settings",
+        copies::references_have_the_settings_of_the_server,
+    ),
     (
         "dependency walls",
         walls::dependencies_stay_within_the_walls,

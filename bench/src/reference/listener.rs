@@ -1,5 +1,5 @@
 //! The listener of the references: the settings, bounds and bookkeeping of Kitbag's own (`serve` in
-//! `kitbag-http`), which the walls keep out of reach here. They must be changed together.
+//! `kitbag-http`), which the walls keep out of reach here. `cargo xtask tidy` compares the settings.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 const HEAD_BYTES_MAX: usize = 8 * 1024;
-const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+const HEADER_TIMEOUT_MS: u64 = 60_000;
 const CONNECTIONS_MAX: usize = 16_384;
 
 /// Serves until the listener fails.
@@ -32,7 +32,7 @@ where
     builder
         .timer(TokioTimer::new())
         .max_buf_size(HEAD_BYTES_MAX)
-        .header_read_timeout(HEADER_TIMEOUT);
+        .header_read_timeout(Duration::from_millis(HEADER_TIMEOUT_MS));
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let shutdown = GracefulShutdown::new();
     let mut connections = JoinSet::new();
