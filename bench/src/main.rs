@@ -24,9 +24,10 @@ mod stats;
 mod synapse;
 mod workloads;
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 
 use crate::machine::Machine;
@@ -66,6 +67,12 @@ enum Command {
     /// Runs a reference server; the measuring process starts these itself.
     #[command(hide = true)]
     Reference(Mode),
+    /// Writes the figures of the runs that documents name into these.
+    Fill {
+        /// The documents; what they name lies below this directory.
+        #[arg(required = true, value_name = "FILE")]
+        documents: Vec<PathBuf>,
+    },
     /// Prints the figures of a run, written by --json, as the tables of documents.
     Table {
         /// What the run wrote.
@@ -141,6 +148,7 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     match arguments.command {
         Some(Command::Reference(mode)) => return reference::run(mode),
+        Some(Command::Fill { documents }) => return fill(&documents),
         Some(Command::Table { run }) => {
             print!("{}", markdown::tables(&Report::read_json(&run)?));
             return Ok(());
@@ -160,6 +168,16 @@ fn main() -> Result<()> {
         .block_on(bench(&arguments.bench))
 }
 
+fn fill(documents: &[PathBuf]) -> Result<()> {
+    for path in documents {
+        let document = fs::read_to_string(path)
+            .with_context(|| format!("cannot read `{}`", path.display()))?;
+        let filled = markdown::filled(&document, |run| Report::read_json(Path::new(run)))?;
+        fs::write(path, filled).with_context(|| format!("cannot write `{}`", path.display()))?;
+    }
+    Ok(())
+}
+
 async fn bench(arguments: &BenchArguments) -> Result<()> {
     let plan = Plan::new(arguments)?;
     let mut report = Report::new(
@@ -167,6 +185,12 @@ async fn bench(arguments: &BenchArguments) -> Result<()> {
         &plan,
     );
     println!("{}", report.heading());
+    if plan.waiting < arguments.waiting && !plan.is_short {
+        println!(
+            "warning: the limit of open files lets {} syncs wait, not {}\n",
+            plan.waiting, arguments.waiting
+        );
+    }
     for name in workloads::names(arguments) {
         let table = workloads::run(name, &plan).await?;
         println!("{}", table.render(plan.is_short));

@@ -1,71 +1,60 @@
 //! The tables of documents, made from the JSON of a run: so that figures are pasted and not typed.
 
+use anyhow::{Context as _, Result, ensure};
+
 use crate::budgets::{Bound, CPU, RATIO, REQUESTS, Verdict};
 use crate::pairs::SYNAPSE_RATIO;
 use crate::report::{Report, SYNAPSE_NOTE, Table, figure, shown};
 
 const P50: &str = "p50 us";
 
+/// One of the tables.
+type View = fn(&Report) -> String;
+
+/// By the names that documents ask for them.
+const VIEWS: [(&str, View); 5] = [
+    ("measured", measured),
+    ("budgets", budgets),
+    ("workloads", workloads),
+    ("synapse", beside_synapse),
+    ("others", others),
+];
+
 /// Returns all tables of a run.
 pub(crate) fn tables(report: &Report) -> String {
-    let mut text = measured(report);
-    let verdicts = report.tables.iter().flat_map(|table| {
-        let verdicts = table.verdicts.iter();
-        verdicts.map(|verdict| verdict_cells(table, verdict))
-    });
-    let heads = [
-        "Work",
-        "Figure",
-        "Gate",
-        "Goal",
-        "Median (quartiles)",
-        "Gate",
-        "Goal",
-    ];
-    push_table(&mut text, &heads, verdicts);
-    let (compared, others): (Vec<&Table>, Vec<&Table>) = report
-        .tables
-        .iter()
-        .partition(|table| table.cell(RATIO, CPU).is_some());
-    let (beside_synapse, others): (Vec<&Table>, Vec<&Table>) = others
-        .into_iter()
-        .partition(|table| table.cell("synapse", P50).is_some());
-    let heads = [
-        "Workload",
-        "CPU µs",
-        "reference",
-        "ratio",
-        "requests/s",
-        "reference",
-        "ratio",
-        "p50 µs",
-        "p99 µs",
-    ];
-    push_table(&mut text, &heads, compared.into_iter().map(compared_cells));
-    let heads = [
-        "Work",
-        "CPU µs: Kitbag",
-        "Synapse",
-        "Synapse / Kitbag",
-        "requests/s: Kitbag",
-        "Synapse",
-        "p50 µs: Kitbag",
-        "Synapse",
-    ];
-    let rows = beside_synapse.into_iter().map(synapse_cells);
-    push_table(&mut text, &heads, rows);
-    for table in others {
-        text += &format!("\n`{}`: {}.\n", table.workload, table.what);
-        let heads = [""]
-            .into_iter()
-            .chain(table.columns.iter().map(String::as_str));
-        let rows = table.rows.iter().map(|row| {
-            let cells = row.cells.iter().map(|cell| shown(*cell));
-            [row.name.clone()].into_iter().chain(cells).collect()
-        });
-        push_table(&mut text, &heads.collect::<Vec<_>>(), rows);
+    VIEWS.iter().map(|(_, view)| view(report)).collect()
+}
+
+/// What stands around the figures of a document, in lines of their own: `<!-- figures: VIEW of RUN -->`
+/// and this.
+const END: &str = "<!-- end of figures -->";
+
+/// Returns `document` with the figures of `runs`, which reads a report by its name there.
+pub(crate) fn filled(document: &str, runs: impl Fn(&str) -> Result<Report>) -> Result<String> {
+    let mut text = String::new();
+    let mut lines = document.lines();
+    while let Some(line) = lines.next() {
+        text += line;
+        text.push('\n');
+        let Some((name, run)) = asked(line) else {
+            continue;
+        };
+        let view = VIEWS.iter().find(|(view, _)| *view == name);
+        let (_, view) = view.with_context(|| format!("there is no table `{name}`"))?;
+        let figures = view(&runs(run)?);
+        ensure!(
+            lines.any(|line| line == END),
+            "`{END}` does not stand behind `{line}`"
+        );
+        text += &format!("\n{}\n\n{END}\n", figures.trim());
     }
-    text
+    Ok(text)
+}
+
+/// The table and the run that a line asks for.
+fn asked(line: &str) -> Option<(&str, &str)> {
+    let asked = line.strip_prefix("<!-- figures: ")?.strip_suffix(" -->")?;
+    asked.split_once(" of ")
 }
 
 fn measured(report: &Report) -> String {
@@ -86,9 +75,86 @@ fn measured(report: &Report) -> String {
         None => String::new(),
     };
     format!(
-        "{machine}; {pairs} interleaved pairs of {measure_ms} ms; \
-         `{command}`.{synapse}{short}\n"
+        "{machine}, load average {}; {pairs} interleaved pairs of {measure_ms} ms; \
+         `{command}`.{synapse}{short}\n",
+        machine.load
     )
+}
+
+fn budgets(report: &Report) -> String {
+    let verdicts = report.tables.iter().flat_map(|table| {
+        let verdicts = table.verdicts.iter();
+        verdicts.map(|verdict| verdict_cells(table, verdict))
+    });
+    let heads = [
+        "Work",
+        "Figure",
+        "Gate",
+        "Goal",
+        "Median (quartiles)",
+        "Gate is",
+        "Goal is",
+    ];
+    table(&heads, verdicts)
+}
+
+fn workloads(report: &Report) -> String {
+    let heads = [
+        "Workload",
+        "CPU µs",
+        "reference",
+        "ratio",
+        "requests/s",
+        "reference",
+        "ratio",
+        "p50 µs",
+        "p99 µs",
+    ];
+    let compared = report.tables.iter().filter(|table| is_compared(table));
+    table(&heads, compared.map(compared_cells))
+}
+
+fn beside_synapse(report: &Report) -> String {
+    let heads = [
+        "Work",
+        "CPU µs: Kitbag",
+        "Synapse",
+        "Synapse / Kitbag",
+        "requests/s: Kitbag",
+        "Synapse",
+        "p50 µs: Kitbag",
+        "Synapse",
+    ];
+    let tables = report.tables.iter().filter(|table| is_of_synapse(table));
+    table(&heads, tables.map(synapse_cells))
+}
+
+/// The tables that have a form of their own.
+fn others(report: &Report) -> String {
+    let mut text = String::new();
+    for other in &report.tables {
+        if is_compared(other) || is_of_synapse(other) {
+            continue;
+        }
+        text += &format!("\n`{}`: {}.\n", other.workload, other.what);
+        let heads = [""]
+            .into_iter()
+            .chain(other.columns.iter().map(String::as_str));
+        let rows = other.rows.iter().map(|row| {
+            let cells = row.cells.iter().map(|cell| shown(*cell));
+            [row.name.clone()].into_iter().chain(cells).collect()
+        });
+        text += &table(&heads.collect::<Vec<_>>(), rows);
+    }
+    text
+}
+
+fn is_compared(table: &Table) -> bool {
+    table.cell(RATIO, CPU).is_some()
+}
+
+fn is_of_synapse(table: &Table) -> bool {
+    table.cell("synapse", P50).is_some()
 }
 
 fn verdict_cells(table: &Table, verdict: &Verdict) -> Vec<String> {
@@ -147,23 +213,25 @@ fn median(table: &Table, row: &str, column: &str) -> String {
     cell.map_or_else(|| "-".to_owned(), |spread| figure(spread.median))
 }
 
-fn push_table(text: &mut String, heads: &[&str], rows: impl Iterator<Item = Vec<String>>) {
+/// A table in Markdown with an empty line before it; nothing where there are no rows.
+fn table(heads: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut rows = rows.peekable();
     if rows.peek().is_none() {
-        return;
+        return String::new();
     }
-    *text += &format!(
-        "\n| {} |\n|{}\n",
-        heads.join(" | "),
-        "---|".repeat(heads.len())
-    );
+    let rule = "---|".repeat(heads.len());
+    let mut text = format!("\n| {} |\n|{rule}\n", heads.join(" | "));
     for row in rows {
-        *text += &format!("| {} |\n", row.join(" | "));
+        text += &format!("| {} |\n", row.join(" | "));
     }
+    text
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use super::*;
     use crate::report::Row;
     use crate::stats::Spread;
@@ -200,14 +268,43 @@ mod tests {
 
     #[test]
     fn table_without_rows_is_left_out() {
-        let mut text = String::new();
-        push_table(&mut text, &["a", "b"], [].into_iter());
-        assert_eq!(text, "");
-        push_table(
-            &mut text,
-            &["a", "b"],
-            [vec!["1".to_owned(), "2".to_owned()]].into_iter(),
-        );
+        assert_eq!(table(&["a", "b"], [].into_iter()), "");
+        let row = vec!["1".to_owned(), "2".to_owned()];
+        let text = table(&["a", "b"], [row].into_iter());
         assert_eq!(text, "\n| a | b |\n|---|---|\n| 1 | 2 |\n");
+    }
+
+    fn root() -> &'static Path {
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+    }
+
+    #[test]
+    fn figures_of_the_documents_are_those_of_their_runs() {
+        for name in ["README.md", "docs/performance.md"] {
+            let document = fs::read_to_string(root().join(name)).unwrap();
+            let asked = document.lines().filter_map(asked).count();
+            assert!(asked > 0, "{name} shows no figures");
+            let filled = filled(&document, |run| Report::read_json(&root().join(run)));
+            let advice = "run `kitbag-bench fill` on it, at the root";
+            assert_eq!(filled.unwrap(), document, "{name}: {advice}");
+        }
+    }
+
+    #[test]
+    fn document_gets_the_figures_that_it_asks_for() {
+        let read = |run: &str| Report::read_json(&root().join("bench/runs").join(run));
+        let asks = |view: &str| format!("a\n<!-- figures: {view} of synapse.json -->");
+        let document = format!("{}\nold\n{END}\nb\n", asks("measured"));
+        let text = filled(&document, read).unwrap();
+        assert!(text.starts_with("a\n<!-- figures") && text.ends_with(&format!("\n\n{END}\nb\n")));
+        assert!(
+            text.contains("interleaved pairs") && !text.contains("old"),
+            "{text}"
+        );
+        assert!(filled(&format!("{}\n{END}\n", asks("nothing")), read).is_err());
+        assert!(
+            filled(&asks("measured"), read).is_err(),
+            "the end is missing"
+        );
     }
 }

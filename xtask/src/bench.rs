@@ -11,6 +11,9 @@ use crate::process;
 use crate::python::{self, Python};
 use crate::workspace::Workspace;
 
+/// Those that show figures.
+const DOCUMENTS: [&str; 2] = ["README.md", "docs/performance.md"];
+
 /// What to measure.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct BenchArguments {
@@ -21,6 +24,9 @@ pub(crate) struct BenchArguments {
     /// references.
     #[arg(long)]
     synapse: bool,
+    /// Keep the figures in bench/runs, and write them into the documents that show them.
+    #[arg(long, conflicts_with = "short")]
+    record: bool,
     /// Passed on to kitbag-bench, such as `--json FILE` or `--filter put/64`; `--help` after a
     /// `--` lists what there is.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -30,11 +36,23 @@ pub(crate) struct BenchArguments {
 /// `cargo xtask bench`.
 pub(crate) fn task(workspace: &Workspace, arguments: &BenchArguments) -> anyhow::Result<()> {
     let mut command = built(workspace, arguments.short)?;
+    let mut run = "bench/runs/references.json";
     if arguments.synapse {
         command.arg("--synapse").arg(synapse(workspace)?);
+        run = "bench/runs/synapse.json";
+    }
+    if arguments.record {
+        command.arg("--json").arg(workspace.path(run));
     }
     command.args(&arguments.rest);
-    process::run(command).map(drop)
+    process::run(command)?;
+    if arguments.record {
+        let mut fill = Command::new(workspace.release_program("kitbag-bench"));
+        fill.arg("fill").args(DOCUMENTS);
+        fill.current_dir(&workspace.root);
+        process::run(fill)?;
+    }
+    Ok(())
 }
 
 /// Each workload, once and short, or in full.

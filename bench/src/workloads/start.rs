@@ -29,6 +29,9 @@ pub(super) async fn run(name: &str, plan: &Plan) -> Result<Table> {
     let accounts = server::make_users(plan, name, users).await?;
     let each = plan.start_entries / users;
     fill(&accounts, accounts.serve(plan)?, each).await?;
+    let process = accounts.serve(plan)?;
+    write(plan, &process, &accounts, each).await?;
+    drop(process);
     let (mut of_empty, mut stopped, mut killed) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..plan.pairs {
         let (process, figures) = start(plan, &empty, None).await?;
@@ -47,8 +50,6 @@ pub(super) async fn run(name: &str, plan: &Plan) -> Result<Table> {
          some seconds later; {} entries of {CONTENT_BYTES} B of {users} users, in the page cache",
         each * users
     );
-    // Nothing was killed yet in the first round.
-    let killed = killed.split_off(usize::from(killed.len() > 1));
     let row = |name, rounds: &[[Option<f64>; 2]]| {
         let column = |n: usize| Spread::of_all(rounds.iter().map(|round| round[n]));
         Row::new(name, (0..COLUMNS.len()).map(column).collect())
