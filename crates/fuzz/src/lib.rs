@@ -15,6 +15,7 @@ mod filter;
 mod id;
 mod json_depth;
 mod naive_json;
+mod pointer;
 mod request;
 mod revision;
 mod sync_token;
@@ -26,6 +27,7 @@ pub use feed_token::feed_token;
 pub use filter::filter;
 pub use id::id;
 pub use json_depth::json_depth;
+pub use pointer::pointer;
 pub use request::request;
 pub use revision::revision;
 pub use sync_token::sync_token;
@@ -35,12 +37,13 @@ pub use token::token;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is that of its corpus, its dictionary and its program.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("config", config),
     ("feed_token", feed_token),
     ("filter", filter),
     ("id", id),
     ("json_depth", json_depth),
+    ("pointer", pointer),
     ("request", request),
     ("revision", revision),
     ("sync_token", sync_token),

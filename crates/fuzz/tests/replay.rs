@@ -47,6 +47,11 @@ fn json_depth() {
 }
 
 #[test]
+fn pointer() {
+    replay("pointer", 10_000);
+}
+
+#[test]
 fn request() {
     replay("request", 500);
 }
