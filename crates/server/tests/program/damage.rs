@@ -63,7 +63,7 @@ fn what_cannot_be_opened_is_named_and_left_alone() {
         "nothing was changed: `kitbag restore FILE --replace` puts a backup in its place",
     ];
     let newer = [
-        "`data/kitbag.db` has format 2; this Kitbag knows up to 1",
+        "`data/kitbag.db` has format 3; this Kitbag knows up to 2",
         "nothing was changed",
     ];
     // What lies there, what `serve` says, and how `check` ends.
@@ -97,7 +97,7 @@ fn what_cannot_be_opened_is_named_and_left_alone() {
         ("of another program", with(&sound, 68, b"abcd"), &foreign, 2),
         (
             "of a newer format",
-            with(&sound, 60, &[0, 0, 0, 2]),
+            with(&sound, 60, &[0, 0, 0, 3]),
             &newer,
             2,
         ),
