@@ -1,20 +1,22 @@
 //! What an operator does: the same commands beside a running server and without one.
 
 pub(crate) mod copying;
+pub(crate) mod data;
 pub(crate) mod socket;
 
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use kitbag_domain::{
-    Account, AccountStore as _, Allowance, Clock, DeviceSelection, Guard, NewAccount, ServerName,
-    UserId, Write, Writer, validate_localpart,
+    Account, AccountData, AccountStore as _, Allowance, Clock, DeviceSelection, Guard, Limits,
+    NewAccount, ServerName, SpecDefaults, Store, UserId, Write, Writer, validate_localpart,
 };
 use kitbag_http::Passwords;
 use kitbag_store_sqlite::SqliteStore;
 use serde::{Deserialize, Serialize};
 
 use copying::{Far, Order};
+use data::{After, DataCommand};
 
 /// Accounts that one command lists; the caller goes on behind the last one.
 pub(crate) const PAGE: usize = 500;
@@ -27,6 +29,8 @@ pub(crate) enum Command {
     Backup { order: Order },
     #[serde(untagged)]
     Accounts(AccountCommand),
+    #[serde(untagged)]
+    Data(DataCommand),
 }
 
 /// A command that concerns accounts.
@@ -53,14 +57,23 @@ pub(crate) enum AccountCommand {
 pub(crate) enum Reply {
     /// The store was copied.
     BackedUp { bytes: u64 },
+    /// The content of an entry.
+    Content { content: String },
     /// The store was not copied, since it is damaged; `reason` alone says what was found.
     Damaged { error: String, reason: String },
+    /// An entry of this user was deleted, where there was one.
+    Deleted { user: String, was_there: bool },
     /// It is so far; another reply follows.
     Far { far: Far },
     /// It was done, to this user.
     Done { user: String },
     /// It was not done, for this reason.
     Failed { error: String },
+    /// Rows of JSON, each without a line break, and behind what the next ones come.
+    Rows {
+        rows: Vec<String>,
+        after: Option<After>,
+    },
     /// Accounts.
     Users { users: Vec<UserRow> },
 }
@@ -74,16 +87,35 @@ pub(crate) struct UserRow {
     pub(crate) devices: u64,
 }
 
-/// Carries commands that concern accounts out on an open store.
+/// Carries commands that concern accounts and their data out on an open store.
 #[derive(Clone)]
 pub(crate) struct Admin {
-    pub(crate) store: Arc<SqliteStore>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) passwords: Passwords,
-    pub(crate) server_name: ServerName,
+    store: Arc<SqliteStore>,
+    data: AccountData,
+    clock: Arc<dyn Clock>,
+    passwords: Passwords,
+    server_name: ServerName,
 }
 
 impl Admin {
+    pub(crate) fn new(
+        store: Arc<SqliteStore>,
+        clock: Arc<dyn Clock>,
+        passwords: Passwords,
+        server_name: ServerName,
+        limits: Limits,
+    ) -> Self {
+        let (kept, rules) = (Arc::clone(&store) as Arc<dyn Store>, Arc::new(SpecDefaults));
+        let data = AccountData::new(kept, rules, Arc::clone(&clock), Arc::new(limits));
+        Self {
+            store,
+            data,
+            clock,
+            passwords,
+            server_name,
+        }
+    }
+
     pub(crate) async fn run(&self, command: AccountCommand) -> Reply {
         match self.try_run(command).await {
             Ok(reply) => reply,

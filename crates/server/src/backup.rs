@@ -56,7 +56,7 @@ fn copy(config: &Config, order: Order, display: &mut Display) -> Result<u64> {
     let command = Command::Backup {
         order: order.clone(),
     };
-    let replied = socket::exchange(&config.data, &command, |far| display.show(far))?;
+    let replied = socket::exchange(&config.data, &command, &[], |far| display.show(far))?;
     let reply = match replied {
         Some(reply) => reply,
         None => copy_here(config, order, display)?,
@@ -176,6 +176,7 @@ impl Display {
                 let percent = bytes.saturating_mul(100).checked_div(of).unwrap_or(0);
                 eprint!("\r{} of {}, {percent} %   ", size(bytes), size(of));
             }
+            Far::Counting { .. } => {}
             Far::Verifying => eprint!("\rlooking through the copy   "),
         }
     }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Account data for Matrix: settings, tags, push rules and device account data, as a server.
 #[derive(Debug, Parser)]
@@ -33,6 +33,18 @@ pub(crate) enum Command {
     /// it lasts. Contents and tokens are never printed.
     #[command(after_long_help = CHECK_EXAMPLES, mut_arg("server_name", |arg| arg.hide(true)))]
     Check(CheckArguments),
+    /// Reads and writes the account data of users, beside a running server or without one.
+    ///
+    /// What the server manages, such as m.push_rules, cannot be written here; limits and quotas hold
+    /// as for the users themselves, who see each change in their next sync. A running server notes
+    /// each command in its log, without contents.
+    #[command(after_long_help = DATA_EXAMPLES)]
+    Data(DataArguments),
+    /// Tells what the devices of all users say to the server (MSC4331).
+    ///
+    /// Beside a running server or without one.
+    #[command(after_long_help = DEVICES_EXAMPLES)]
+    Devices(DevicesArguments),
     /// Puts a backup in the place of the data, with the server stopped.
     ///
     /// The backup is looked through first. Data that are there are kept beside it, with --replace.
@@ -69,6 +81,59 @@ Examples:
       Mend what follows from other data, behind a copy of the database beside it, with the server
       stopped: counts, positions, rows whose user or device is gone. In a damaged file nothing is
       touched.";
+
+const DATA_EXAMPLES: &str = "\
+Examples:
+  kitbag data list alice
+  kitbag data list alice --scope devices --json
+  kitbag data get alice org.example.rooms --device PHONE
+  kitbag data put alice org.example.theme '{\"dark\": true}'
+  kitbag data delete alice org.example.theme";
+
+const DATA_DELETE_EXAMPLES: &str = "\
+Examples:
+  kitbag data delete alice org.example.theme
+  kitbag data delete alice org.example.rooms --device PHONE";
+
+const DATA_GET_EXAMPLES: &str = "\
+Examples:
+  kitbag data get alice m.direct
+  kitbag data get alice m.tag --room '!room:example.org'
+  kitbag data get alice org.example.rooms --device PHONE | python3 -m json.tool";
+
+const DATA_LIST_EXAMPLES: &str = "\
+Examples:
+  kitbag data list alice
+      Everything, with its size, its age and who wrote it.
+  kitbag data list alice --device PHONE
+  kitbag data list alice --scope rooms --json";
+
+const DATA_PUT_EXAMPLES: &str = "\
+Examples:
+  kitbag data put alice org.example.theme '{\"dark\": true}'
+  kitbag data put alice org.example.rooms --device PHONE --file rooms.json
+  kitbag data get alice m.direct | kitbag data put bob m.direct -
+  kitbag data put alice org.example.theme '{\"m.revision_id\": \"2\"}' --if-revision 1
+      Only where nobody wrote another revision meanwhile (MSC4547).";
+
+const DEVICES_EXAMPLES: &str = "\
+Examples:
+  kitbag devices list --type org.example.client
+  kitbag devices report --type org.example.client --pointer /version
+  kitbag devices report --type org.example.rooms --pointer /versions --lacks '\"12\"'";
+
+const DEVICES_LIST_EXAMPLES: &str = "\
+Examples:
+  kitbag devices list --type org.example.client
+  kitbag devices list --type org.example.client --json
+      With the contents, one device a line.";
+
+const DEVICES_REPORT_EXAMPLES: &str = "\
+Examples:
+  kitbag devices report --type org.example.client --pointer /version
+      How many devices run which version.
+  kitbag devices report --type org.example.rooms --pointer /versions --lacks '\"12\"'
+      Which devices do not support room version 12, by name.";
 
 const RESTORE_EXAMPLES: &str = "\
 Examples:
@@ -125,6 +190,130 @@ pub(crate) struct BackupArguments {
     /// Print the result as one line of JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DataArguments {
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    #[command(subcommand)]
+    pub(crate) command: DataCommand,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum DataCommand {
+    /// Deletes an entry; the user's devices are told of it.
+    #[command(after_long_help = DATA_DELETE_EXAMPLES)]
+    Delete {
+        #[command(flatten)]
+        entry: EntryArguments,
+    },
+    /// Prints the content of an entry, byte for byte, and a line break.
+    #[command(after_long_help = DATA_GET_EXAMPLES)]
+    Get {
+        #[command(flatten)]
+        entry: EntryArguments,
+    },
+    /// Lists the entries of a user, without their contents.
+    #[command(after_long_help = DATA_LIST_EXAMPLES)]
+    List {
+        /// The user name, such as `alice`, or the whole ID.
+        user: String,
+        /// Only entries of this scope.
+        #[arg(long, value_enum)]
+        scope: Option<ScopeArgument>,
+        /// Only entries of this room.
+        #[arg(long, value_name = "ROOM", conflicts_with_all = ["scope", "device"])]
+        room: Option<String>,
+        /// Only entries of this device.
+        #[arg(long, value_name = "DEVICE", conflicts_with = "scope")]
+        device: Option<String>,
+        /// Print JSON, one entry a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Replaces the content of an entry.
+    #[command(after_long_help = DATA_PUT_EXAMPLES)]
+    Put {
+        #[command(flatten)]
+        entry: EntryArguments,
+        /// The content, a JSON object; `-` reads it from standard input.
+        #[arg(required_unless_present = "file")]
+        content: Option<String>,
+        /// Read the content from this file.
+        #[arg(long, conflicts_with = "content")]
+        file: Option<PathBuf>,
+        /// Only where the content that is there has this `m.revision_id`, or none.
+        #[arg(long, value_name = "REVISION")]
+        if_revision: Option<String>,
+    },
+}
+
+/// Which entry.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct EntryArguments {
+    /// The user name, such as `alice`, or the whole ID.
+    pub(crate) user: String,
+    /// The type of the entry, such as `m.direct`.
+    #[arg(value_name = "TYPE")]
+    pub(crate) event_type: String,
+    /// The entry of this room, instead of the account's.
+    #[arg(long, conflicts_with = "device")]
+    pub(crate) room: Option<String>,
+    /// The entry of this device, instead of the account's.
+    #[arg(long)]
+    pub(crate) device: Option<String>,
+}
+
+/// A scope, and all entries in it.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ScopeArgument {
+    /// Those of the account itself.
+    Global,
+    /// Those of all rooms.
+    Rooms,
+    /// Those of all devices.
+    Devices,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DevicesArguments {
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    #[command(subcommand)]
+    pub(crate) command: DevicesCommand,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum DevicesCommand {
+    /// Lists all devices that have an entry of a type.
+    #[command(after_long_help = DEVICES_LIST_EXAMPLES)]
+    List {
+        /// The type.
+        #[arg(long = "type", value_name = "TYPE")]
+        event_type: String,
+        /// Print JSON, one device a line, with the content.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Counts devices by the value at one place of their entries of a type.
+    #[command(after_long_help = DEVICES_REPORT_EXAMPLES)]
+    Report {
+        /// The type.
+        #[arg(long = "type", value_name = "TYPE")]
+        event_type: String,
+        /// The place in the content, a JSON pointer such as /version/0; without it the whole of it.
+        #[arg(long, default_value = "", hide_default_value = true)]
+        pointer: String,
+        /// List the devices whose value is neither this, nor an array or object that has it.
+        ///
+        /// JSON; what is not JSON is text.
+        #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
+        lacks: Option<String>,
+        /// Print JSON: the report, or with --lacks one device a line.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Args, Clone, Debug)]

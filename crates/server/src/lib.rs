@@ -11,13 +11,17 @@ mod check;
 mod cli;
 mod config;
 mod data;
+mod data_command;
 mod descriptors;
+mod devices;
 mod logging;
 mod metrics;
+mod operator;
 mod output;
 mod restore;
 mod serve;
 mod system;
+mod table;
 mod user;
 
 use std::process::ExitCode;
@@ -33,6 +37,8 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Backup(arguments) => backup::run(&arguments),
         Command::Check(arguments) => return check::run(&arguments),
+        Command::Data(arguments) => data_command::run(arguments),
+        Command::Devices(arguments) => devices::run(arguments),
         Command::Restore(arguments) => restore::run(&arguments),
         Command::Serve(arguments) => serve::run(&arguments),
         Command::User(arguments) => user::run(arguments),

@@ -108,12 +108,13 @@ impl Server<'_> {
         let settings = config.api(address);
 
         if !arguments.ephemeral {
-            let admin = Admin {
-                store: Arc::clone(&self.store),
-                clock: Arc::clone(&clock),
-                passwords: passwords.clone(),
-                server_name: self.server_name.clone(),
-            };
+            let admin = Admin::new(
+                Arc::clone(&self.store),
+                Arc::clone(&clock),
+                passwords.clone(),
+                self.server_name.clone(),
+                self.limits.clone(),
+            );
             if let Some(socket) = socket::bind(&config.data)? {
                 tokio::spawn(socket::serve(socket, admin));
             }

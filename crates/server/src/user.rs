@@ -1,28 +1,23 @@
 //! `kitbag user …`
 
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write};
-use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
-use kitbag_http::Passwords;
 
-use crate::admin::{AccountCommand, Admin, PAGE, Reply, UserRow, socket};
+use crate::admin::{AccountCommand, PAGE, Reply, UserRow};
 use crate::cli::{PasswordArguments, UserArguments, UserCommand};
 use crate::config::Config;
-use crate::data;
-use crate::system::{SystemClock, SystemRandom};
+use crate::operator::Operator;
 
 /// Bytes of a password read from standard input.
 const PASSWORD_BYTES_MAX: u64 = 4_096;
 
 pub(crate) fn run(arguments: UserArguments) -> Result<()> {
-    let operator = Operator {
-        config: Config::load(&arguments.config)?,
-    };
+    let accounts = Accounts(Operator::new(Config::load(&arguments.config)?));
     match arguments.command {
         UserCommand::Add { name, password } => {
             let password = read_password(password)?;
-            let user = operator.change(AccountCommand::AddUser { name, password })?;
+            let user = accounts.change(AccountCommand::AddUser { name, password })?;
             println!("added {user}");
         }
         UserCommand::Deactivate { name, yes } => {
@@ -31,10 +26,10 @@ pub(crate) fn run(arguments: UserArguments) -> Result<()> {
                     "this erases the account `{name}` and all its data for ever; add --yes to do it"
                 );
             }
-            let user = operator.change(AccountCommand::DeactivateUser { name })?;
+            let user = accounts.change(AccountCommand::DeactivateUser { name })?;
             println!("deactivated {user}");
         }
-        UserCommand::List { json } => operator.list(json)?,
+        UserCommand::List { json } => accounts.list(json)?,
         UserCommand::Password {
             name,
             keep_devices,
@@ -46,7 +41,7 @@ pub(crate) fn run(arguments: UserArguments) -> Result<()> {
                 password,
                 keep_devices,
             };
-            let user = operator.change(command)?;
+            let user = accounts.change(command)?;
             let devices = if keep_devices { "stay" } else { "were" };
             println!(
                 "changed the password of {user}; its devices {devices} logged {}",
@@ -57,13 +52,12 @@ pub(crate) fn run(arguments: UserArguments) -> Result<()> {
     Ok(())
 }
 
-struct Operator {
-    config: Config,
-}
+/// What a command does with accounts.
+struct Accounts(Operator);
 
-impl Operator {
+impl Accounts {
     fn change(&self, command: AccountCommand) -> Result<String> {
-        match self.send(command)? {
+        match self.0.accounts(command)? {
             Reply::Done { user } => Ok(user),
             Reply::Failed { error } => bail!(error),
             _ => bail!("the server gave an unexpected answer"),
@@ -75,7 +69,7 @@ impl Operator {
         let mut after = None;
         let mut total = 0;
         loop {
-            let users = match self.send(AccountCommand::ListUsers {
+            let users = match self.0.accounts(AccountCommand::ListUsers {
                 after: after.take(),
             })? {
                 Reply::Users { users } => users,
@@ -98,34 +92,6 @@ impl Operator {
             writeln!(out, "no accounts")?;
         }
         Ok(())
-    }
-
-    /// Sends a command to the running server, or carries it out here where none runs.
-    fn send(&self, command: AccountCommand) -> Result<Reply> {
-        let dir = &self.config.data;
-        if let Some(reply) = socket::send(dir, &command)? {
-            return Ok(reply);
-        }
-        if !dir.try_exists().unwrap_or(false) && !matches!(command, AccountCommand::AddUser { .. })
-        {
-            bail!(
-                "there is no data directory `{}`; name it with --data",
-                dir.display()
-            );
-        }
-        let (store, server_name) = data::open(&self.config)?;
-        let passwords =
-            Passwords::new(self.config.passwords.parallel.get(), Arc::new(SystemRandom))?;
-        let admin = Admin {
-            store: Arc::new(store),
-            clock: Arc::new(SystemClock),
-            passwords,
-            server_name,
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        Ok(runtime.block_on(admin.run(command)))
     }
 }
 

@@ -44,6 +44,18 @@ impl Reader {
         event_type: &EventType,
         pointer: &Pointer,
     ) -> Result<Tally, StoreError> {
+        self.tally_telling(event_type, pointer, |_| {}).await
+    }
+
+    /// Does as [`Reader::tally`], and tells meanwhile how many devices were counted so far.
+    /// # Errors
+    /// [`StoreError`] where the store failed.
+    pub async fn tally_telling(
+        &self,
+        event_type: &EventType,
+        pointer: &Pointer,
+        tell: impl Fn(u64) + Send,
+    ) -> Result<Tally, StoreError> {
         let mut count = Count::default();
         let mut after = None;
         loop {
@@ -55,6 +67,7 @@ impl Reader {
             for content in page.iter().filter_map(|found| found.entry.content.as_ref()) {
                 count.add(pointer.find(content));
             }
+            tell(count.devices);
         }
     }
 

@@ -30,6 +30,8 @@ pub(crate) struct Order {
 pub(crate) enum Far {
     /// So much was copied.
     Copying { bytes: u64, of: u64 },
+    /// So many devices were counted.
+    Counting { devices: u64 },
     /// All was copied, and is being looked through.
     Verifying,
 }

@@ -1,27 +1,30 @@
 //! `DIR/admin.sock`: how commands reach a running server, which alone may touch its data.
 //!
-//! One line of JSON in, one line of JSON out, or several where it takes its time. Only the server's
-//! own user can connect.
+//! One line of JSON in, one line of JSON out, or several where it takes its time. A content follows
+//! the line of its command as it is, so that no line is long. Only the server's own user can connect.
 
 use std::fs::Permissions;
 use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream as BlockingUnixStream;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use bytes::Bytes;
 use serde::Serialize;
 use tokio::io::{
     AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _,
 };
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
-use tokio::time;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{self, Instant};
 use tracing::warn;
 
 use super::copying::{self, Far, Order, Started};
+use super::data::DataCommand;
 use super::{Admin, Command, Reply};
 
 /// The name of the socket in the data directory.
@@ -113,6 +116,9 @@ async fn answer(stream: UnixStream, admin: &Admin) -> Result<()> {
             return back_up(&mut reader.into_inner(), &mut writer, admin, order).await;
         }
         Ok(Command::Accounts(command)) => admin.run(command).await,
+        Ok(Command::Data(command)) => {
+            return look_after(&mut reader.into_inner(), &mut writer, admin, command).await;
+        }
         // The text of the error could quote the command, and that a password.
         Err(_) => Reply::Failed {
             error: "the server does not know this command".to_owned(),
@@ -175,6 +181,60 @@ async fn copy(
     Ok((ended.await?, Err(left)))
 }
 
+/// Carries out a command that concerns data, and tells how far it is where it counts.
+async fn look_after(
+    reader: &mut (impl AsyncRead + Unpin),
+    writer: &mut (impl AsyncWrite + Unpin),
+    admin: &Admin,
+    command: DataCommand,
+) -> Result<()> {
+    let content = read_content(reader, &command, admin.content_bytes_max());
+    let content = time::timeout(COMMAND_TIMEOUT, content).await??;
+    let (tells, told) = watch::channel(Far::Counting { devices: 0 });
+    let is_long = command.is_long();
+    let mut running = pin!(admin.look_after(command, content, &tells));
+    if !is_long {
+        // Whoever left after a write has it written.
+        return write(writer, &running.await).await;
+    }
+    let mut period = time::interval_at(Instant::now() + FAR_PERIOD, FAR_PERIOD);
+    let mut nothing = [0];
+    loop {
+        tokio::select! {
+            reply = &mut running => return write(writer, &reply).await,
+            _ = period.tick() => {
+                let far = *told.borrow();
+                write(writer, &Reply::Far { far }).await?;
+            }
+            read = reader.read(&mut nothing) => if read? == 0 {
+                bail!("the caller of a report left");
+            },
+        }
+    }
+}
+
+/// Reads the content behind a command; of one that is too large, one byte more than is allowed.
+async fn read_content(
+    reader: &mut (impl AsyncRead + Unpin),
+    command: &DataCommand,
+    limit_bytes: u64,
+) -> Result<Bytes> {
+    let sent_bytes = command.content_bytes();
+    let mut content = Vec::new();
+    let kept_bytes = sent_bytes.min(limit_bytes.saturating_add(1));
+    let mut reader = reader.take(sent_bytes);
+    (&mut reader)
+        .take(kept_bytes)
+        .read_to_end(&mut content)
+        .await?;
+    // The caller hears the answer once all of it was taken.
+    tokio::io::copy(&mut reader, &mut tokio::io::sink()).await?;
+    if reader.limit() > 0 {
+        bail!("a content ended before its end");
+    }
+    Ok(content.into())
+}
+
 async fn write(writer: &mut (impl AsyncWrite + Unpin), reply: &Reply) -> Result<()> {
     let mut reply = serde_json::to_vec(reply)?;
     reply.push(b'\n');
@@ -185,13 +245,14 @@ async fn write(writer: &mut (impl AsyncWrite + Unpin), reply: &Reply) -> Result<
 
 /// Sends a command, also one of accounts, to the server that runs on `dir`; `None` where none runs.
 pub(crate) fn send(dir: &Path, command: &impl Serialize) -> Result<Option<Reply>> {
-    exchange(dir, command, |_| {})
+    exchange(dir, command, &[], |_| {})
 }
 
-/// As [`send`], and tells meanwhile how far it is.
+/// As [`send`], with a content behind the command, and tells meanwhile how far it is.
 pub(crate) fn exchange(
     dir: &Path,
     command: &impl Serialize,
+    content: &[u8],
     tell: impl FnMut(Far),
 ) -> Result<Option<Reply>> {
     let path = dir.join(FILE);
@@ -210,7 +271,9 @@ pub(crate) fn exchange(
             return Err(error).with_context(|| format!("cannot connect to `{}`", path.display()));
         }
     };
-    converse(stream, command, LATE, tell, || {
+    let mut line = serde_json::to_vec(command)?;
+    line.push(b'\n');
+    converse(stream, &[&line, content], LATE, tell, || {
         let (late, most) = (LATE.as_secs(), REPLY_TIMEOUT.as_secs());
         eprintln!("kitbag: the server has not answered for {late} s; waiting up to {most} s more");
     })
@@ -220,15 +283,15 @@ pub(crate) fn exchange(
 /// Sends a command and waits for its answer; says once where that is late.
 fn converse(
     mut stream: BlockingUnixStream,
-    command: &impl Serialize,
+    sent: &[&[u8]],
     late: Duration,
     mut tell: impl FnMut(Far),
     say_late: impl FnOnce(),
 ) -> Result<Reply> {
     stream.set_read_timeout(Some(late))?;
-    let mut line = serde_json::to_vec(command)?;
-    line.push(b'\n');
-    stream.write_all(&line)?;
+    for part in sent {
+        stream.write_all(part)?;
+    }
     let mut stream = BufReader::new(stream);
     let mut say_late = Some(say_late);
     loop {
@@ -264,7 +327,7 @@ mod tests {
     use std::task::{Context, Poll};
     use std::time::Instant;
 
-    use kitbag_domain::{AccountStore as _, Guard, NewAccount, ServerName, UserId};
+    use kitbag_domain::{AccountStore as _, Guard, Limits, NewAccount, ServerName, UserId};
     use kitbag_http::Passwords;
     use kitbag_store_sqlite::{Observer, Options, SqliteStore, Step};
     use tempfile::TempDir;
@@ -312,12 +375,9 @@ mod tests {
     fn admin(dir: &TempDir, options: Options) -> Admin {
         let server_name = options.server_name.clone();
         let store = SqliteStore::open(&dir.path().join("data"), options).unwrap();
-        Admin {
-            store: Arc::new(store),
-            clock: Arc::new(SystemClock),
-            passwords: Passwords::new(1, Arc::new(SystemRandom)).unwrap(),
-            server_name,
-        }
+        let passwords = Passwords::new(1, Arc::new(SystemRandom)).unwrap();
+        let (store, clock) = (Arc::new(store), Arc::new(SystemClock));
+        Admin::new(store, clock, passwords, server_name, Limits::default())
     }
 
     fn backup(dir: &TempDir) -> Command {
@@ -432,9 +492,8 @@ mod tests {
                 .write_all(b"\n{\"reply\":\"backed_up\",\"bytes\":7}\n")
                 .unwrap();
         };
-        let command = AccountCommand::ListUsers { after: None };
         let late = Duration::from_millis(1);
-        let reply = converse(caller, &command, late, |_| told += 1, say_late);
+        let reply = converse(caller, &[b"{}\n"], late, |_| told += 1, say_late);
         assert!(matches!(reply.unwrap(), Reply::BackedUp { bytes: 7 }));
         assert_eq!(told, 1);
     }
@@ -445,7 +504,7 @@ mod tests {
         let (command, path) = (backup(&dir), dir.path().to_owned());
         let (tells, told) = channel();
         let caller = tokio::task::spawn_blocking(move || {
-            exchange(&path, &command, |far| tells.send(far).unwrap())
+            exchange(&path, &command, &[], |far| tells.send(far).unwrap())
         });
         begun.recv_timeout(PATIENCE).unwrap();
         let path = dir.path().to_owned();
@@ -462,7 +521,7 @@ mod tests {
         let grows = |pair: &[Far]| match (pair[0], pair[1]) {
             (Far::Copying { bytes, .. }, Far::Copying { bytes: more, .. }) => bytes <= more,
             (_, Far::Verifying) => true,
-            (Far::Verifying, Far::Copying { .. }) => false,
+            (_, _) => false,
         };
         assert!(told.len() > 3 && told.windows(2).all(grows), "{told:?}");
     }

@@ -29,6 +29,30 @@ fn of_check() {
 }
 
 #[test]
+fn of_data() {
+    assert_help(&["data", "--help"], include_str!("help/data.txt"));
+    for (command, expected) in [
+        ("delete", include_str!("help/data_delete.txt")),
+        ("get", include_str!("help/data_get.txt")),
+        ("list", include_str!("help/data_list.txt")),
+        ("put", include_str!("help/data_put.txt")),
+    ] {
+        assert_help(&["data", command, "--help"], expected);
+    }
+}
+
+#[test]
+fn of_devices() {
+    assert_help(&["devices", "--help"], include_str!("help/devices.txt"));
+    for (command, expected) in [
+        ("list", include_str!("help/devices_list.txt")),
+        ("report", include_str!("help/devices_report.txt")),
+    ] {
+        assert_help(&["devices", command, "--help"], expected);
+    }
+}
+
+#[test]
 fn of_serve() {
     assert_help(&["serve", "--help"], include_str!("help/serve.txt"));
 }

@@ -9,6 +9,8 @@ mod backup;
 mod check;
 mod configuration;
 mod damage;
+mod data;
+mod devices;
 mod help;
 mod kills;
 mod life;
