@@ -26,6 +26,7 @@ mod clock;
 mod content;
 mod entry;
 mod feed_token;
+mod hex;
 mod histogram;
 mod id;
 mod ignored_users;

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-use crate::UserId;
+use crate::{UserId, hex};
 
 /// Random bytes of a token.
 const SECRET_BYTES: usize = 32;
@@ -52,7 +52,7 @@ impl Token {
     #[must_use]
     pub fn new(kind: TokenKind, user: UserId, secret: [u8; SECRET_BYTES]) -> Self {
         let user_part = URL_SAFE_NO_PAD.encode(user.as_str());
-        let body = format!("{}_{user_part}_{}", kind.prefix(), hex(&secret));
+        let body = format!("{}_{user_part}_{}", kind.prefix(), in_hex(&secret));
         let checksum = crc32fast::hash(body.as_bytes());
         Self {
             user,
@@ -76,12 +76,14 @@ impl Token {
             && secret
                 .bytes()
                 .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-            && checksum == format!("{:08x}", crc32fast::hash(body.as_bytes()));
+            && checksum.as_bytes() == hex::checksum(body.as_bytes());
         if !intact {
             return Err(TokenError);
         }
-        let user = URL_SAFE_NO_PAD.decode(user).map_err(|_| TokenError)?;
-        let user = String::from_utf8(user).map_err(|_| TokenError)?;
+        let mut decoded = [0; TEXT_BYTES_MAX];
+        let bytes = URL_SAFE_NO_PAD.decode_slice(user, &mut decoded);
+        let user = &decoded[..bytes.map_err(|_| TokenError)?];
+        let user = str::from_utf8(user).map_err(|_| TokenError)?;
         let user = UserId::parse(user).map_err(|_| TokenError)?;
         Ok(Self {
             user,
@@ -127,7 +129,7 @@ impl fmt::Debug for TokenHash {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+fn in_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -1,16 +1,21 @@
 //! The text of tokens that tell how far somebody has come: numbers in hex, and a checksum.
 
+use crate::hex;
+
 /// Longest token that is looked at.
 const TEXT_BYTES_MAX: usize = 128;
 
 /// Writes `<version>_<number>_…_<CRC-32>`, each number in hex.
 pub(crate) fn write(version: &str, numbers: &[u64]) -> String {
-    let mut text = version.to_owned();
+    let mut text = String::with_capacity(TEXT_BYTES_MAX);
+    text.push_str(version);
     for number in numbers {
-        text.push_str(&format!("_{number:x}"));
+        text.push('_');
+        hex::push(&mut text, *number);
     }
-    let checksum = crc32fast::hash(text.as_bytes());
-    text.push_str(&format!("_{checksum:08x}"));
+    let checksum = hex::checksum(text.as_bytes());
+    text.push('_');
+    text.extend(checksum.map(char::from));
     text
 }
 
