@@ -68,13 +68,17 @@ impl AccountStore for SqliteStore {
         self.change(user, move |tx, user| sessions::login(tx, user, &login))
     }
 
+    fn peek_session(&self, user: &UserId, access: TokenHash) -> Option<Option<Session>> {
+        let item = Item::Session(&access);
+        self.cache.look(user, &item, Value::session)?
+    }
+
     fn session(
         &self,
         user: &UserId,
         access: TokenHash,
     ) -> BoxFuture<'_, Result<Option<Session>, StoreError>> {
-        let item = Item::Session(&access);
-        if let Some(Value::Session(known)) = self.cache.get(user, &item) {
+        if let Some(known) = self.peek_session(user, access) {
             return Box::pin(ready(Ok(known)));
         }
         let (user, cache) = (user.clone(), Arc::clone(&self.cache));

@@ -14,11 +14,11 @@ mod item;
 #[cfg(test)]
 mod tests;
 
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::BuildHasher as _;
 use std::sync::{Mutex, PoisonError};
 
 use kitbag_domain::{Key, UserId};
-use quick_cache::unsync;
+use quick_cache::{DefaultHashBuilder, unsync};
 
 use crate::options::limit;
 pub(crate) use item::{Item, Value};
@@ -44,7 +44,8 @@ impl<T> Lock<T> for Mutex<T> {
 /// The cache; see the documentation of the module.
 pub(crate) struct Cache<L = Mutex<Shard>> {
     shards: Box<[L]>,
-    hasher: RandomState,
+    /// Seeded at random, as the maps of the shards are: nobody can choose users that meet in one.
+    hasher: DefaultHashBuilder,
 }
 
 /// The part of the cache that holds some of the users.
@@ -129,18 +130,28 @@ impl<L: Lock<Shard>> Cache<L> {
         };
         Self {
             shards: (0..shards).map(shard).collect(),
-            hasher: RandomState::new(),
+            hasher: DefaultHashBuilder::default(),
         }
     }
 
     /// Returns what is known of an item of `user`.
     pub(crate) fn get(&self, user: &UserId, item: &Item<'_>) -> Option<Value> {
+        self.look(user, item, Value::clone)
+    }
+
+    /// Takes out of what is known of an item what the caller needs: all of an entry is much.
+    pub(crate) fn look<T>(
+        &self,
+        user: &UserId,
+        item: &Item<'_>,
+        take: impl FnOnce(&Value) -> T,
+    ) -> Option<T> {
         let shard = self.shards.get(self.place(user)?)?;
         shard.with(|shard| {
             if shard.silence.covers(item) {
                 return None;
             }
-            let found = shard.items.get(&Wanted { user, item }).cloned();
+            let found = shard.items.get(&Wanted { user, item }).map(take);
             shard.hits += u64::from(found.is_some());
             found
         })

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use kitbag_domain::{
-    Applied, ApplyError, BoxFuture, Changes, Entry, EntryStore, Key, Op, Position, Selector,
-    StoreError, StoreInfo, Subscription, UpdateFn, UserId, Write,
+    Applied, ApplyError, BoxFuture, Changes, Content, Entry, EntryStore, Key, Op, Position,
+    Selector, StoreError, StoreInfo, Subscription, UpdateFn, UserId, Write,
 };
 
 use crate::SqliteStore;
@@ -27,15 +27,12 @@ impl EntryStore for SqliteStore {
         !self.counters.is_mending.load(Ordering::Relaxed)
     }
 
-    fn peek(&self, user: &UserId, key: &Key) -> Option<Option<Entry>> {
-        match self.cache.get(user, &Item::Entry(key)) {
-            Some(Value::Entry(known)) => Some(known),
-            _ => None,
-        }
+    fn peek(&self, user: &UserId, key: &Key) -> Option<Option<Content>> {
+        self.cache.look(user, &Item::Entry(key), Value::content)?
     }
 
     fn get(&self, user: &UserId, key: &Key) -> BoxFuture<'_, Result<Option<Entry>, StoreError>> {
-        if let Some(known) = self.peek(user, key) {
+        if let Some(Value::Entry(known)) = self.cache.get(user, &Item::Entry(key)) {
             return Box::pin(ready(Ok(known)));
         }
         let (user, key, cache) = (user.clone(), key.clone(), Arc::clone(&self.cache));

@@ -54,13 +54,14 @@ impl AccountData {
         if *key == *PUSH_RULES_KEY {
             return Ok(self.push_rules_of(user).await?);
         }
-        let entry = match self.store.peek(user, key) {
+        let content = match self.store.peek(user, key) {
             Some(known) => known,
-            None => self.store.get(user, key).await?,
+            None => {
+                let entry = self.store.get(user, key).await?;
+                entry.and_then(|entry| entry.content)
+            }
         };
-        entry
-            .and_then(|entry| entry.content)
-            .ok_or(GetError::NotFound)
+        content.ok_or(GetError::NotFound)
     }
 
     /// Returns the requester's push rules: the one value behind every door.
@@ -71,7 +72,10 @@ impl AccountData {
     }
 
     async fn push_rules_of(&self, user: &UserId) -> Result<Content, StoreError> {
-        let stored = self.store.get(user, &PUSH_RULES_KEY).await?;
+        let stored = match self.store.peek(user, &PUSH_RULES_KEY) {
+            Some(None) => None,
+            Some(Some(_)) | None => self.store.get(user, &PUSH_RULES_KEY).await?,
+        };
         Ok(self.rules.served(user, stored.as_ref()))
     }
 

@@ -20,8 +20,10 @@ pub trait EntryStore: Send + Sync + 'static {
         true
     }
 
-    /// Answers [`EntryStore::get`] at once where the answer is in memory; `None` says nothing.
-    fn peek(&self, _user: &UserId, _key: &Key) -> Option<Option<Entry>> {
+    /// Tells at once what [`EntryStore::get`] would find, its content, where that is in memory.
+    ///
+    /// `None` says nothing; `Some(None)` says that there is no such entry.
+    fn peek(&self, _user: &UserId, _key: &Key) -> Option<Option<Content>> {
         None
     }
 

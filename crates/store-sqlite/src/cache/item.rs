@@ -27,6 +27,24 @@ pub(crate) enum Value {
     Session(Option<Session>),
 }
 
+impl Value {
+    /// Returns the content of an entry.
+    pub(crate) fn content(&self) -> Option<Option<Content>> {
+        match self {
+            Self::Entry(entry) => Some(entry.as_ref().and_then(|entry| entry.content.clone())),
+            Self::Head(_) | Self::Session(_) => None,
+        }
+    }
+
+    /// Returns a session.
+    pub(crate) fn session(&self) -> Option<Option<Session>> {
+        match self {
+            Self::Session(session) => Some(session.clone()),
+            Self::Entry(_) | Self::Head(_) => None,
+        }
+    }
+}
+
 /// The name of a value in the map.
 #[derive(Debug)]
 pub(super) struct Owned {
