@@ -3,6 +3,7 @@
 //! Handlers and extractors are axum's, the router is not: docs/adr/0009.
 
 use std::future::ready;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -14,12 +15,12 @@ use axum::response::{IntoResponse as _, Response};
 
 use crate::error::ApiError;
 use crate::metrics::RouteMetrics;
-use crate::state::App;
+use crate::state::{App, Call};
 
 /// An answer under way.
 pub(crate) type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;
 
-pub(crate) type Endpoint = Box<dyn Fn(Request<Body>, App) -> Answering + Send + Sync>;
+pub(crate) type Endpoint = Box<dyn Fn(Request<Body>, Call) -> Answering + Send + Sync>;
 
 /// What stands behind one path: an endpoint for each method. That of `GET` answers `HEAD` too.
 #[derive(Default)]
@@ -37,9 +38,9 @@ pub(crate) trait IntoEndpoint<T> {
     fn into_endpoint(self) -> Endpoint;
 }
 
-impl<T, H: Handler<T, App, Future = Answering>> IntoEndpoint<T> for H {
+impl<T, H: Handler<T, Call, Future = Answering>> IntoEndpoint<T> for H {
     fn into_endpoint(self) -> Endpoint {
-        Box::new(move |request, app| self.clone().call(request, app))
+        Box::new(move |request, call| self.clone().call(request, call))
     }
 }
 
@@ -102,6 +103,7 @@ impl Methods {
 
 /// One path and what stands behind it.
 pub(crate) struct Route {
+    /// The path as the table writes it: with names in braces, below whatever prefix.
     template: &'static str,
     methods: Methods,
     allowed: HeaderValue,
@@ -109,20 +111,21 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// Returns the path as the table writes it: with names in braces, below whatever prefix.
-    pub(crate) fn template(&self) -> &'static str {
-        self.template
-    }
-
     /// Returns where its requests are counted.
     pub(crate) fn metrics(&self) -> &RouteMetrics {
         &self.metrics
     }
 
     /// Starts the endpoint of the request's method; without one it is a 405.
-    pub(crate) fn call(&self, request: Request<Body>, app: App) -> Answering {
+    pub(crate) fn call(&self, request: Request<Body>, app: App, peer: IpAddr) -> Answering {
+        let template = self.template;
         if let Some(endpoint) = self.methods.endpoint(request.method()) {
-            return endpoint(request, app);
+            let call = Call {
+                app,
+                peer,
+                template,
+            };
+            return endpoint(request, call);
         }
         let mut response = ApiError::MethodNotAllowed.into_response();
         response.headers_mut().insert(ALLOW, self.allowed.clone());
@@ -248,7 +251,11 @@ mod tests {
         ];
         let router = router();
         for (path, template) in rows {
-            assert_eq!(router.find(path).map(Route::template), template, "{path}");
+            assert_eq!(
+                router.find(path).map(|route| route.template),
+                template,
+                "{path}"
+            );
         }
     }
 

@@ -18,7 +18,6 @@ use tracing::{Instrument as _, debug};
 
 use crate::dispatch::{Answering, Route, Router};
 use crate::error::{ApiError, Unrendered};
-use crate::extract::Arrival;
 use crate::linger::{self, Unread};
 use crate::metrics::{Counting, Gauge, Listener, Waited};
 use crate::request_id::{REQUEST_ID_HEADER, RequestId};
@@ -81,7 +80,7 @@ impl Edge {
     /// Answers one request that came from `peer`.
     ///
     /// A preflight of CORS is answered here, without looking at anything.
-    pub async fn answer(self, peer: IpAddr, mut request: Request<Body>) -> Response {
+    pub async fn answer(self, peer: IpAddr, request: Request<Body>) -> Response {
         let Inner { app, router, .. } = &*self.0;
         let request_id = app.request_ids.next();
         if request.method() == Method::OPTIONS {
@@ -89,7 +88,7 @@ impl Edge {
             *response.status_mut() = StatusCode::NO_CONTENT;
             let preflight = app.metrics.preflight.begin(request.method());
             preflight.answered(response.status());
-            finish(&mut response, &request_id);
+            finish(&mut response, request_id);
             return response;
         }
         // The path only: a query can hold a token, and paths hold no secrets.
@@ -99,16 +98,12 @@ impl Edge {
         let is_head = *method == Method::HEAD;
         let counted_at = route.map_or(&*app.metrics.unknown, Route::metrics);
         let counting = counted_at.begin(method);
-        request.extensions_mut().insert(Arrival {
-            // A listener of both families shows an IPv4 peer as an IPv6 address.
-            peer: peer.to_canonical(),
-            template: route.map(Route::template),
-        });
         let (request, unread) = linger::share_body(request);
         let work = Work {
             // Nothing of it runs yet. From here on it alone holds the request, which is large.
             answering: match route {
-                Some(route) => route.call(request, app.clone()),
+                // A listener of both families shows an IPv4 peer as an IPv6 address.
+                Some(route) => route.call(request, app.clone(), peer.to_canonical()),
                 None => Box::pin(ready(ApiError::Unrecognized.into_response())),
             },
             unread,
@@ -161,7 +156,7 @@ impl Work<'_> {
                 response.headers_mut().insert(ALLOW, methods);
             }
         }
-        finish(&mut response, &request_id);
+        finish(&mut response, request_id);
         let duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         counting.answered(response.status());
         match waited {
@@ -201,7 +196,7 @@ impl App {
 }
 
 /// Puts the headers on that every answer carries [spec, "Web Browser Clients"].
-fn finish(response: &mut Response, request_id: &RequestId) {
+fn finish(response: &mut Response, request_id: RequestId) {
     const ALLOWED_METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
     const ALLOWED_HEADERS: &str = "X-Requested-With, Content-Type, Authorization, Date";
     let headers: &mut HeaderMap = response.headers_mut();
@@ -218,5 +213,5 @@ fn finish(response: &mut Response, request_id: &RequestId) {
         ACCESS_CONTROL_EXPOSE_HEADERS,
         HeaderValue::from_static("Retry-After, X-Request-Id"),
     );
-    headers.insert(REQUEST_ID_HEADER, request_id.header());
+    headers.insert(REQUEST_ID_HEADER, request_id.into_header());
 }

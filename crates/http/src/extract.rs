@@ -8,6 +8,6 @@ mod query;
 
 pub(crate) use auth::Authenticated;
 pub(crate) use body::{JsonBody, OptionalJsonBody, read_body};
-pub(crate) use client::{Arrival, Client};
+pub(crate) use client::Client;
 pub(crate) use path::{OwnPath, PathParams, Target};
 pub(crate) use query::MatrixQuery;

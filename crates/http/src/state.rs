@@ -1,8 +1,10 @@
 //! What every handler can reach.
 
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use axum::extract::FromRef;
 use kitbag_domain::{AccountData, Clock, Limits, PushRules, ServerName, Store};
 use tokio::sync::watch;
 
@@ -39,6 +41,22 @@ pub struct Parts {
 /// The application, shared by all requests.
 #[derive(Clone)]
 pub(crate) struct App(Arc<Inner>);
+
+/// The application as one request meets it: with what the edge knows beside the request itself.
+#[derive(Clone)]
+pub(crate) struct Call {
+    pub(crate) app: App,
+    /// The address at the other end of the connection.
+    pub(crate) peer: IpAddr,
+    /// The path as the route table has it.
+    pub(crate) template: &'static str,
+}
+
+impl FromRef<Call> for App {
+    fn from_ref(call: &Call) -> Self {
+        call.app.clone()
+    }
+}
 
 /// What [`App`] points to.
 pub(crate) struct Inner {

@@ -3,12 +3,12 @@ use std::borrow::Cow;
 use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
-use kitbag_domain::{Requester, Seen, Token, TokenHash, TokenKind, UserId};
+use kitbag_domain::{Requester, Seen, Session, StoreError, Token, TokenHash, TokenKind, UserId};
 use tracing::debug;
 
-use super::Client;
+use super::client::{Client, user_agent};
 use crate::error::ApiError;
-use crate::state::App;
+use crate::state::{App, Call};
 
 /// How often it is noted that a device is in use: a write each time.
 const SEEN_INTERVAL_MS: u64 = 60 * 60 * 1_000;
@@ -34,34 +34,50 @@ impl Authenticated {
     }
 }
 
-impl FromRequestParts<App> for Authenticated {
+impl FromRequestParts<Call> for Authenticated {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, call: &Call) -> Result<Self, ApiError> {
+        let app = &call.app;
         let text = bearer(parts, app)?;
         let token = Token::parse(TokenKind::Access, &text).map_err(|_| UNKNOWN)?;
         let (user, hash) = (token.user(), token.hash());
-        let session = app.store.session(user, hash).await?.ok_or(UNKNOWN)?;
+        let session = app.session(user, hash).await?.ok_or(UNKNOWN)?;
         let now = app.clock.now_ms();
         if session.expires_at.is_some_and(|end| end <= now) {
             return Err(ApiError::UnknownToken { soft_logout: true });
         }
-        let Ok(client) = Client::from_request_parts(parts, app).await;
+        // Who it is is looked at where it is noted: it takes as long as all of the above.
         if session.replaces_others {
+            let Ok(client) = Client::from_request_parts(parts, call).await;
             app.store.touch(user, hash, app.seen(&client)).await?;
         } else if now.saturating_sub(session.last_seen_at) >= SEEN_INTERVAL_MS {
+            let Ok(client) = Client::from_request_parts(parts, call).await;
             note_in_background(app.clone(), user.clone(), hash, app.seen(&client));
         }
         let device = Some((session.device, session.incarnation));
         let requester = Requester {
             user: user.clone(),
             device,
-            user_agent: client.user_agent,
+            user_agent: user_agent(&parts.headers),
         };
         Ok(Self {
             requester,
             token: hash,
         })
+    }
+}
+
+impl App {
+    async fn session(
+        &self,
+        user: &UserId,
+        access: TokenHash,
+    ) -> Result<Option<Session>, StoreError> {
+        match self.store.peek_session(user, access) {
+            Some(known) => Ok(known),
+            None => self.store.session(user, access).await,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::error::Category;
 use tokio::time;
 
 use crate::error::ApiError;
-use crate::state::App;
+use crate::state::{App, Call};
 
 /// Bytes of a JSON body that is not account data, such as that of a login.
 const JSON_BYTES_MAX: u64 = 64 * 1024;
@@ -30,11 +30,11 @@ pub(crate) async fn read_body(app: &App, body: Body, limit_bytes: u64) -> Result
 /// A JSON object as the body, whatever the content type says.
 pub(crate) struct JsonBody<T>(pub(crate) T);
 
-impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
+impl<T: DeserializeOwned> FromRequest<Call> for JsonBody<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        let body = read_body(app, request.into_body(), JSON_BYTES_MAX).await?;
+    async fn from_request(request: Request, call: &Call) -> Result<Self, ApiError> {
+        let body = read_body(&call.app, request.into_body(), JSON_BYTES_MAX).await?;
         Self::parse(&body)
     }
 }
@@ -60,11 +60,11 @@ impl<T: DeserializeOwned> JsonBody<T> {
 /// As [`JsonBody`], where no body at all is as good as `{}`.
 pub(crate) struct OptionalJsonBody<T>(pub(crate) T);
 
-impl<T: DeserializeOwned + Default> FromRequest<App> for OptionalJsonBody<T> {
+impl<T: DeserializeOwned + Default> FromRequest<Call> for OptionalJsonBody<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        let body = read_body(app, request.into_body(), JSON_BYTES_MAX).await?;
+    async fn from_request(request: Request, call: &Call) -> Result<Self, ApiError> {
+        let body = read_body(&call.app, request.into_body(), JSON_BYTES_MAX).await?;
         if body.is_empty() {
             return Ok(Self(T::default()));
         }

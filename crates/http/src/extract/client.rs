@@ -1,5 +1,5 @@
 use std::convert::Infallible;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
@@ -9,7 +9,7 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Uri};
 use kitbag_domain::limit::USER_AGENT_BYTES_MAX;
 
-use crate::state::App;
+use crate::state::Call;
 
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 /// Headers that only a proxy sends.
@@ -19,15 +19,6 @@ const PROXY_HEADERS: [&str; 4] = [
     "x-forwarded-proto",
     "x-real-ip",
 ];
-
-/// What the edge knows of a request beside the request itself.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Arrival {
-    /// The address at the other end of the connection.
-    pub(crate) peer: IpAddr,
-    /// The path as the route table has it.
-    pub(crate) template: Option<&'static str>,
-}
 
 /// Who sent the request, as far as the network tells.
 #[derive(Clone, Debug)]
@@ -40,13 +31,12 @@ pub(crate) struct Client {
     pub(crate) is_local: bool,
 }
 
-impl FromRequestParts<App> for Client {
+impl FromRequestParts<Call> for Client {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Infallible> {
-        let arrival = parts.extensions.get::<Arrival>();
-        let peer = arrival.map_or(Ipv4Addr::UNSPECIFIED.into(), |arrival| arrival.peer);
-        let proxies = &app.settings.trusted_proxies;
+    async fn from_request_parts(parts: &mut Parts, call: &Call) -> Result<Self, Infallible> {
+        let peer = call.peer;
+        let proxies = &call.app.settings.trusted_proxies;
         let is_trusted = |address: &IpAddr| proxies.iter().any(|net| net.contains(address));
         let came_by_proxy = parts.headers.contains_key(FORWARDED)
             || PROXY_HEADERS
@@ -85,7 +75,8 @@ fn client_address(
     address
 }
 
-fn user_agent(headers: &HeaderMap) -> Option<Arc<str>> {
+/// Returns what the client calls itself, cut to its limit.
+pub(super) fn user_agent(headers: &HeaderMap) -> Option<Arc<str>> {
     let text = headers.get(USER_AGENT)?.to_str().ok()?;
     Some(text[..text.floor_char_boundary(USER_AGENT_BYTES_MAX)].into())
 }

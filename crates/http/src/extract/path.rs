@@ -5,9 +5,9 @@ use axum::http::request::Parts;
 use kitbag_domain::{DeviceId, EventType, Key, RoomId, Scope};
 use percent_encoding::percent_decode_str;
 
-use super::{Arrival, Authenticated};
+use super::Authenticated;
 use crate::error::ApiError;
-use crate::state::App;
+use crate::state::Call;
 
 /// Most variable segments that a path has.
 const VARIABLES_MAX: usize = 4;
@@ -56,14 +56,12 @@ fn variable(segment: &'static str) -> Option<&'static str> {
     segment.strip_prefix('{')?.strip_suffix('}')
 }
 
-impl FromRequestParts<App> for PathParams {
+impl FromRequestParts<Call> for PathParams {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _app: &App) -> Result<Self, ApiError> {
-        let arrival = parts.extensions.get::<Arrival>();
-        let template = arrival.and_then(|arrival| arrival.template);
+    async fn from_request_parts(parts: &mut Parts, call: &Call) -> Result<Self, ApiError> {
         let invalid = |_| ApiError::InvalidParam("the path is not UTF-8".to_owned());
-        Self::decode(parts.uri.path(), template.unwrap_or_default()).map_err(invalid)
+        Self::decode(parts.uri.path(), call.template).map_err(invalid)
     }
 }
 
@@ -73,12 +71,12 @@ pub(crate) struct OwnPath {
     pub(crate) params: PathParams,
 }
 
-impl FromRequestParts<App> for OwnPath {
+impl FromRequestParts<Call> for OwnPath {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let auth = Authenticated::from_request_parts(parts, app).await?;
-        let params = PathParams::from_request_parts(parts, app).await?;
+    async fn from_request_parts(parts: &mut Parts, call: &Call) -> Result<Self, ApiError> {
+        let auth = Authenticated::from_request_parts(parts, call).await?;
+        let params = PathParams::from_request_parts(parts, call).await?;
         auth.check_owner(params.get("user").unwrap_or_default())?;
         Ok(Self { auth, params })
     }
@@ -90,11 +88,11 @@ pub(crate) struct Target {
     pub(crate) key: Key,
 }
 
-impl FromRequestParts<App> for Target {
+impl FromRequestParts<Call> for Target {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let OwnPath { auth, params } = OwnPath::from_request_parts(parts, app).await?;
+    async fn from_request_parts(parts: &mut Parts, call: &Call) -> Result<Self, ApiError> {
+        let OwnPath { auth, params } = OwnPath::from_request_parts(parts, call).await?;
         // Before the device: what is wrong with the path comes before what is not there.
         let event_type = EventType::parse(params.get("type").unwrap_or_default())?;
         let scope = match params.get("room") {

@@ -4,7 +4,7 @@ use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
 use crate::error::ApiError;
-use crate::state::App;
+use crate::state::Call;
 
 /// The query of the URL; unknown parameters are passed over.
 pub(crate) struct MatrixQuery<T>(pub(crate) T);
@@ -17,10 +17,10 @@ impl<T: DeserializeOwned> MatrixQuery<T> {
     }
 }
 
-impl<T: DeserializeOwned> FromRequestParts<App> for MatrixQuery<T> {
+impl<T: DeserializeOwned> FromRequestParts<Call> for MatrixQuery<T> {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _app: &App) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, _call: &Call) -> Result<Self, ApiError> {
         Self::of(&parts.uri)
     }
 }
