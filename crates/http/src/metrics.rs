@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::{Method, StatusCode};
-use kitbag_domain::{Histogram, Spread};
+use kitbag_domain::{Histogram, Spread, StoreError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::ApiError;
+use crate::passwords::PasswordError;
 
 /// Bounds of [`RouteStats::durations_us`] in microseconds: two in each power of ten, from an answer
 /// out of memory to one that somebody has given up waiting for.
@@ -152,11 +153,15 @@ impl Default for Metrics {
     fn default() -> Self {
         let (unknown, preflight) = (UNKNOWN_ROUTE.into(), PREFLIGHT_ROUTE.into());
         let [unknown, preflight] = [unknown, preflight].map(RouteMetrics::new).map(Arc::new);
+        // What alerts watch is told before it happens: a first time that comes out of nothing is no
+        // increase to Prometheus.
+        let failures = failures().into_iter();
+        let refusals = failures.map(|error| ((error.row().1, error.reason()), 0));
         Self {
             routes: Mutex::new(vec![Arc::clone(&unknown), Arc::clone(&preflight)]),
             unknown,
             preflight,
-            refusals: Mutex::default(),
+            refusals: Mutex::new(refusals.collect()),
             connections: Default::default(),
             syncs: SyncMetrics {
                 waiting: Gauge::default(),
@@ -316,6 +321,20 @@ impl Drop for Counted<'_> {
     }
 }
 
+/// Returns one of each way to fail inside.
+fn failures() -> [ApiError; 7] {
+    let nothing = String::new;
+    [
+        ApiError::Panicked,
+        PasswordError::Hash(nothing()).into(),
+        PasswordError::Overloaded.into(),
+        StoreError::Corrupt(nothing()).into(),
+        StoreError::OutcomeUnknown(nothing()).into(),
+        StoreError::Overloaded.into(),
+        StoreError::Unavailable(nothing()).into(),
+    ]
+}
+
 fn place_of_method(method: &Method) -> usize {
     match *method {
         Method::DELETE => 0,
@@ -369,6 +388,22 @@ mod tests {
             .collect();
         assert_eq!(usual, expected);
         assert_eq!(*strange, ("other", 0, 2));
+    }
+
+    #[test]
+    fn failures_are_told_before_they_happen() {
+        let told = Metrics::default().read().refusals;
+        assert_eq!(told.len(), failures().len());
+        for error in failures() {
+            let (status, errcode) = error.row();
+            assert!(status.is_server_error(), "{error}");
+            let expected = RefusalStats {
+                errcode,
+                reason: error.reason(),
+                count: 0,
+            };
+            assert!(told.contains(&expected), "{told:?}");
+        }
     }
 
     #[test]

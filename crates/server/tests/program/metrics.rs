@@ -1,12 +1,17 @@
 //! `GET /metrics`, and what is made of it: the table of docs/monitoring.md, dashboard and alerts.
 
 mod page;
+mod query;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use page::Page;
+use query::Checker;
+use saphyr::{LoadableYamlNode as _, Yaml};
+use serde_json::Value;
 
 use crate::support::{Answer, Client, PATIENCE, Server, directory, kitbag};
 
@@ -157,4 +162,140 @@ fn figures_of_the_store_and_of_accounts_are_told() {
     drop(idle);
     watched.page_where(|page| page.value(&connections("public")) == Some(0.0));
     watched.server.stop();
+}
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Checks queries against a server under a little traffic.
+fn check_queries(queries: &[String]) {
+    let dir = directory();
+    let (watched, page) = Watched::with_traffic(dir.path());
+    let checker = Checker(&page);
+    for query in queries {
+        if let Err(finding) = checker.check(query) {
+            panic!("{query}: {finding}");
+        }
+    }
+    for (query, because) in WRONG_QUERIES {
+        let finding = checker.check(query).expect_err(query);
+        assert!(finding.contains(because), "{query}: {finding}");
+    }
+    watched.server.stop();
+}
+
+/// Each wrong in one way, with a part of what must be found.
+const WRONG_QUERIES: [(&str, &str); 13] = [
+    ("rate(kitbag_http_requests_total[5m]", ""),
+    ("kitbag_nothing", "there is no kitbag_nothing"),
+    ("kitbag_sync_waited_seconds", "there is no"),
+    ("rate(kitbag_http_requests[5m])", "there is no"),
+    ("rate(kitbag_sync_waiting[5m])", "no counter"),
+    ("kitbag_sync_wakeups_total", "without its rate"),
+    (r#"kitbag_accounts{kind="active"}"#, "no label kind"),
+    (r#"kitbag_accounts{state="idle"}"#, "never told"),
+    (
+        r#"rate(kitbag_http_refusals_total{reason="mood"}[5m])"#,
+        "never told",
+    ),
+    ("sum by (user) (kitbag_accounts)", "no label user"),
+    (
+        "histogram_quantile(0.9, sum(rate(kitbag_store_commit_seconds_bucket[5m])))",
+        "no label le",
+    ),
+    (
+        "histogram_quantile(0.9, rate(kitbag_store_commit_seconds_sum[5m]))",
+        "no label le",
+    ),
+    (
+        "kitbag_http_connections / kitbag_http_connections_max",
+        "never match",
+    ),
+];
+
+#[test]
+fn the_alerts_ask_for_what_a_server_tells_and_say_what_to_do() {
+    let text = fs::read_to_string(repository().join("docs/alerts/kitbag.yml")).unwrap();
+    let documents = Yaml::load_from_str(&text).unwrap();
+    let rules = documents[0]["groups"][0]["rules"].as_vec().unwrap();
+    let mut names = BTreeSet::new();
+    let queries = rules.iter().map(|rule| {
+        let text = |value: &Yaml<'_>| value.as_str().unwrap().trim().to_owned();
+        let name = text(&rule["alert"]);
+        assert!(names.insert(name.clone()), "twice: {name}");
+        let severity = text(&rule["labels"]["severity"]);
+        assert!(
+            ["critical", "warning", "info"].contains(&severity.as_str()),
+            "{name}"
+        );
+        let annotations = &rule["annotations"];
+        assert!(
+            text(&annotations["summary"]).contains("$labels.instance"),
+            "{name}"
+        );
+        assert!(
+            text(&annotations["description"]).len() > 80,
+            "{name} says what to do"
+        );
+        text(&rule["expr"])
+    });
+    let queries: Vec<_> = queries.collect();
+    assert!(queries.len() >= 10, "{names:?}");
+    check_queries(&queries);
+}
+
+#[test]
+fn the_dashboard_can_be_imported_and_asks_for_what_a_server_tells() {
+    let text = fs::read_to_string(repository().join("docs/grafana/kitbag.json")).unwrap();
+    let dashboard: Value = serde_json::from_str(&text).unwrap();
+    assert!(dashboard["schemaVersion"].as_u64() >= Some(36));
+    assert_eq!(
+        dashboard["id"],
+        Value::Null,
+        "the one who imports it gives it one"
+    );
+    let variables = dashboard["templating"]["list"].as_array().unwrap();
+    let names: Vec<_> = variables.iter().map(|variable| &variable["name"]).collect();
+    assert_eq!(names, ["datasource", "job", "instance"]);
+    assert_eq!(variables[0]["type"], "datasource");
+    let (mut ids, mut places, mut rows) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+    let mut queries = Vec::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        let number = |value: &Value| value.as_u64().unwrap();
+        let title = panel["title"].as_str().unwrap();
+        assert!(
+            ids.insert(number(&panel["id"])),
+            "{title}: its ID is another's"
+        );
+        let grid = &panel["gridPos"];
+        let (x, y) = (number(&grid["x"]), number(&grid["y"]));
+        for x in x..x + number(&grid["w"]) {
+            assert!(x < 24, "{title}: out of the grid");
+            for y in y..y + number(&grid["h"]) {
+                assert!(places.insert((x, y)), "{title}: on top of another");
+            }
+        }
+        if panel["type"] == "row" {
+            rows.push(title);
+            continue;
+        }
+        let targets = panel["targets"].as_array().unwrap();
+        for asked in targets.iter().chain([panel]) {
+            assert_eq!(asked["datasource"]["uid"], "${datasource}", "{title}");
+        }
+        for target in targets {
+            let query = target["expr"].as_str().unwrap();
+            assert!(
+                query.contains(r#"job=~"$job",instance=~"$instance""#),
+                "{title}"
+            );
+            queries.push(query.replace("$__rate_interval", "5m"));
+        }
+    }
+    let topics = [
+        "Traffic", "Latency", "Store", "Cache", "Sync", "Quota", "Refusals", "Process",
+    ];
+    assert_eq!(rows, topics);
+    check_queries(&queries);
 }
