@@ -43,6 +43,8 @@ pub(crate) struct Plan {
     pub(crate) users_max: usize,
     /// Entries that a server starts on.
     pub(crate) start_entries: usize,
+    /// Devices that a report counts.
+    pub(crate) report_devices: usize,
     /// Whether this run only shows that everything runs.
     pub(crate) is_short: bool,
     /// The program that is measured.
@@ -95,6 +97,7 @@ impl Plan {
             waiting: arguments.waiting.min(connections_max()),
             users_max: 512,
             start_entries: 1_000_000,
+            report_devices: 100_000,
             is_short: false,
             kitbag,
             synapse: arguments.synapse.clone(),
@@ -119,6 +122,7 @@ impl Plan {
             waiting: self.waiting.min(20),
             users_max: 4,
             start_entries: 1_000,
+            report_devices: 100,
             is_short: true,
             ..self
         }

@@ -78,7 +78,7 @@ async fn register(client: Client, name: String) -> Result<Session> {
 
 /// Users in a data directory on which no server runs.
 pub(crate) struct Accounts {
-    data: PathBuf,
+    pub(crate) data: PathBuf,
     pub(crate) sessions: Vec<Session>,
 }
 

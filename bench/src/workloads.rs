@@ -1,6 +1,7 @@
 //! The workloads, one kind a file.
 
 mod beside_synapse;
+mod devices;
 mod put;
 mod read;
 mod start;
@@ -16,7 +17,7 @@ use crate::plan::Plan;
 use crate::report::Table;
 
 /// In the order in which they run: what leaves the machine quiet comes first.
-const NAMES: [&str; 21] = [
+const NAMES: [&str; 22] = [
     "edge",
     "identity",
     "get/1",
@@ -38,6 +39,7 @@ const NAMES: [&str; 21] = [
     "waiting",
     "storm",
     "start",
+    "report",
 ];
 
 /// Those that are run beside a Synapse: what both can do.
@@ -86,6 +88,7 @@ pub(crate) async fn run(name: &str, plan: &Plan) -> Result<Table> {
         "wake_up" => wake_up::run(name, plan).await,
         "waiting" => waiting::run(name, plan).await,
         "storm" => storm::run(name, plan).await,
+        "report" => devices::report(name, plan).await,
         "start" => start::run(name, plan).await,
         "synapse/idle" => beside_synapse::idle(name, plan).await,
         "synapse/get" => beside_synapse::entry(name, plan).await,

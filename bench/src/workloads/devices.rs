@@ -1,0 +1,163 @@
+//! What an operator asks of all devices: a value counted over each device's entry of one type.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+use rusqlite::{Connection, Transaction};
+
+use crate::plan::Plan;
+use crate::report::{Row, Table};
+use crate::server;
+use crate::stats::Spread;
+
+const COLUMNS: [&str; 1] = ["ms"];
+const DEVICES_OF_A_USER: usize = 4;
+const TYPE: &str = "org.example.bench.device";
+const POINTER: &str = "/client/version";
+/// Versions of clients that differ: what is counted.
+const VERSIONS: usize = 40;
+
+/// Reports over all devices, by a command beside a running server and by one without.
+pub(super) async fn report(name: &str, plan: &Plan) -> Result<Table> {
+    let accounts = server::make_users(plan, name, 1).await?;
+    fill(&accounts.data.join("kitbag.db"), plan.report_devices)?;
+    // The format is the store's, and changes there.
+    run(plan, &["check"], &accounts.data)?;
+    let mut beside = Vec::with_capacity(plan.pairs);
+    let process = accounts.serve(plan)?;
+    for _ in 0..plan.pairs {
+        beside.push(ask(plan, &accounts.data)?);
+    }
+    process.stop()?;
+    let mut alone = Vec::with_capacity(plan.pairs);
+    for _ in 0..plan.pairs {
+        alone.push(ask(plan, &accounts.data)?);
+    }
+    let what = format!(
+        "`kitbag devices report` over {} devices, from its start to its end, in the page cache",
+        plan.report_devices
+    );
+    let rows = vec![
+        Row::new("beside a server", vec![Spread::of(beside)]),
+        Row::new("without one", vec![Spread::of(alone)]),
+    ];
+    Ok(Table::new(name, what, &COLUMNS, rows))
+}
+
+/// Returns how long a report took, in milliseconds.
+fn ask(plan: &Plan, data: &Path) -> Result<f64> {
+    let arguments = [
+        "devices",
+        "report",
+        "--json",
+        "--type",
+        TYPE,
+        "--pointer",
+        POINTER,
+    ];
+    let began = Instant::now();
+    let text = run(plan, &arguments, data)?;
+    let took = began.elapsed();
+    let Summary { devices, values } =
+        serde_json::from_str(&text).with_context(|| format!("cannot read the report `{text}`"))?;
+    let is_whole = devices == plan.report_devices && values.len() == VERSIONS.min(devices);
+    ensure!(is_whole, "a report counts {devices} devices:\n{text}");
+    Ok(took.as_secs_f64() * 1e3)
+}
+
+/// What is looked at of a report.
+#[derive(serde::Deserialize)]
+struct Summary {
+    devices: usize,
+    values: Vec<serde::de::IgnoredAny>,
+}
+
+/// Runs a command of Kitbag to its end, and returns what it prints.
+fn run(plan: &Plan, arguments: &[&str], data: &Path) -> Result<String> {
+    let mut command = Command::new(&plan.kitbag);
+    command
+        .args(arguments)
+        .arg("--data")
+        .arg(data)
+        .env_clear()
+        .stdin(Stdio::null());
+    let output = command
+        .output()
+        .with_context(|| format!("cannot start {command:?}"))?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?} failed: {error}");
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Puts `count` devices with an entry each into a store that nobody has open: logins would take
+/// hours, since each is a password's hash.
+fn fill(file: &Path, count: usize) -> Result<()> {
+    let mut connection = Connection::open(file)?;
+    let transaction = connection.transaction()?;
+    for user in 0..count.div_ceil(DEVICES_OF_A_USER) {
+        let first = user * DEVICES_OF_A_USER;
+        insert(
+            &transaction,
+            user,
+            first..count.min(first + DEVICES_OF_A_USER),
+        )?;
+    }
+    transaction.execute(
+        "UPDATE store SET feed_head = (SELECT max(feed) FROM entries)",
+        [],
+    )?;
+    transaction.commit()?;
+    Ok(())
+}
+
+fn insert(
+    transaction: &Transaction<'_>,
+    user: usize,
+    devices: std::ops::Range<usize>,
+) -> Result<()> {
+    let insert = |sql| transaction.prepare_cached(sql);
+    let name = format!("@owner{user}:localhost");
+    let changes = i64::try_from(2 * devices.len())?;
+    insert("INSERT INTO users (name, position, created_at) VALUES (?1, ?2, 0)")?
+        .execute((&name, changes))?;
+    let user = transaction.last_insert_rowid();
+    let mut bytes = 0;
+    for (number, device) in devices.clone().enumerate() {
+        let position = i64::try_from(2 * number + 1)?;
+        let name = format!("DEVICE{device}");
+        insert("INSERT INTO devices (user, name, incarnation, seen_at) VALUES (?1, ?2, ?3, 0)")?
+            .execute((user, &name, position))?;
+        let content = content(device);
+        bytes += content.len() + TYPE.len() + name.len();
+        insert(
+            "INSERT INTO entries (user, scope, place, type, position, written_at, writer,
+                                  writer_device, content, feed)
+             VALUES (?1, 2, ?2, ?3, ?4, 0, 2, ?2, ?5, ?6)",
+        )?
+        .execute((
+            user,
+            &name,
+            TYPE,
+            position + 1,
+            content,
+            i64::try_from(device)? + 1,
+        ))?;
+    }
+    insert("UPDATE users SET entries = ?2, bytes = ?3 WHERE id = ?1")?.execute((
+        user,
+        i64::try_from(devices.len())?,
+        i64::try_from(bytes)?,
+    ))?;
+    Ok(())
+}
+
+/// What a client could tell of itself, in some 300 bytes.
+fn content(device: usize) -> String {
+    let version = device % VERSIONS;
+    let filling = "x".repeat(150);
+    format!(
+        r#"{{"client":{{"name":"Example","version":"1.{version}.0","platform":"{filling}"}},"room_versions":["9","10","11","12"]}}"#
+    )
+}
