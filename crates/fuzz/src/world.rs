@@ -50,7 +50,7 @@ pub(crate) fn secrets() -> &'static Secrets {
     &SECRETS
 }
 
-/// Its decoy is hashed once for all worlds.
+/// One for all worlds.
 static PASSWORDS: LazyLock<Passwords> =
     LazyLock::new(|| Passwords::cheap_for_tests(Arc::new(Counting::default())).unwrap());
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 use argon2::{Algorithm, Argon2, Params, Version};
 use thiserror::Error;
@@ -66,7 +66,7 @@ impl Passwords {
         random: Arc<dyn Random>,
         params: Params,
     ) -> Result<Self, PasswordError> {
-        let decoy = hash(b"", &[0; SALT_BYTES], params.clone())?.into();
+        let decoy = decoy(&*random, &params)?.into();
         let turns = Arc::new(Semaphore::new(parallel.min(Semaphore::MAX_PERMITS)));
         Ok(Self {
             turns,
@@ -161,6 +161,24 @@ fn hash(password: &[u8], salt: &[u8], params: Params) -> Result<String, Password
         .map_err(|error| PasswordError::Hash(error.to_string()))
 }
 
+/// Returns a hash that no known password has, and that takes as long to check as those of accounts.
+///
+/// Drawn, not computed: the 19 MiB of the computation would stay with a server that idles.
+fn decoy(random: &dyn Random, params: &Params) -> Result<String, PasswordError> {
+    let (mut salt, mut output) = ([0; SALT_BYTES], [0; Params::DEFAULT_OUTPUT_LEN]);
+    random.fill(&mut salt);
+    random.fill(&mut output);
+    let params = ParamsString::try_from(params);
+    let decoy = PasswordHash {
+        algorithm: Algorithm::Argon2id.ident(),
+        version: Some(Version::V0x13.into()),
+        params: params.map_err(|error| PasswordError::Hash(error.to_string()))?,
+        salt: Some(Salt::new(&salt).expect("a salt may have so many bytes")),
+        hash: Some(Output::new(&output).expect("an output may have so many bytes")),
+    };
+    Ok(decoy.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,13 +201,41 @@ mod tests {
         );
         assert_eq!(passwords.verify(Some(&hash), "wordpass").await, Ok(true));
         assert_eq!(passwords.verify(Some(&hash), "wordpas").await, Ok(false));
-        assert_eq!(
-            passwords.verify(None, "").await,
-            Ok(false),
-            "the decoy's own password"
-        );
         let garbage = passwords.verify(Some("garbage"), "x").await;
         assert!(matches!(garbage, Err(PasswordError::Hash(_))));
+    }
+
+    #[test]
+    fn the_decoy_takes_the_work_of_a_hash_and_has_no_password() {
+        for passwords in [
+            Passwords::new(1, Arc::new(Counting)).unwrap(),
+            Passwords::cheap_for_tests(Arc::new(Counting)).unwrap(),
+        ] {
+            let real = hash(b"wordpass", &[5; SALT_BYTES], passwords.params).unwrap();
+            let real = PasswordHash::new(&real).unwrap();
+            let decoy = PasswordHash::new(&passwords.decoy).unwrap();
+            let cost = |hash: &PasswordHash| {
+                let (salt, output) = (hash.salt.unwrap(), hash.hash.unwrap());
+                let lengths = (salt.len(), output.len());
+                (hash.algorithm, hash.version, hash.params.clone(), lengths)
+            };
+            assert_eq!(cost(&decoy), cost(&real));
+            // Not another error: it was computed, and then compared.
+            let refused = Argon2::default().verify_password(b"", &decoy);
+            assert_eq!(refused, Err(argon2::password_hash::Error::PasswordInvalid));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unknown_account_is_checked_against_the_decoy() {
+        let mut passwords = Passwords::cheap_for_tests(Arc::new(Counting)).unwrap();
+        assert_eq!(passwords.verify(None, "x").await, Ok(false));
+        passwords.decoy = "garbage".into();
+        let checked = passwords.verify(None, "x").await;
+        assert!(
+            matches!(checked, Err(PasswordError::Hash(_))),
+            "{checked:?}"
+        );
     }
 
     #[tokio::test]

@@ -26,7 +26,7 @@ static HASH: LazyLock<String> = LazyLock::new(|| {
     hash.unwrap().to_string()
 });
 
-/// Its decoy takes a while to hash, so all servers share one.
+/// All servers share one, so that no more than two compute at once.
 static PASSWORDS: LazyLock<Passwords> =
     LazyLock::new(|| Passwords::new(2, Arc::new(SeededRandom::new(1))).unwrap());
 
