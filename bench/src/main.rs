@@ -37,7 +37,13 @@ use crate::report::Report;
 
 /// Kitbag's allocator, so that the references have it too.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// And set as Kitbag's.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "a symbol of this name is how jemalloc is configured")]
+#[unsafe(export_name = "_rjem_malloc_conf")]
+pub static SETTINGS: &[u8; 60] = b"background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0\0";
 
 /// Measures Kitbag beside reference handlers: CPU, throughput, latency and memory.
 ///

@@ -52,9 +52,10 @@ pub async fn serve(listener: TcpListener, edge: Edge, mut stopping: watch::Recei
         };
         let (place, accepted) = tokio::select! {
             accepted = accepted => accepted,
+            // Its task stays in memory until it is taken out: so not only when another one comes.
+            Some(_) = connections.join_next() => continue,
             _ = stopping.wait_for(|stopping| *stopping) => break,
         };
-        while connections.try_join_next().is_some() {}
         match accepted {
             Ok((stream, peer)) => {
                 let connection = Connection {

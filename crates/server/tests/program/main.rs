@@ -15,6 +15,8 @@ mod help;
 mod kills;
 mod life;
 mod logs;
+#[cfg(target_os = "linux")]
+mod memory;
 mod metrics;
 mod serve;
 mod support;

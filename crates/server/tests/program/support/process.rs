@@ -70,6 +70,15 @@ impl Server {
         Client::new(self.address)
     }
 
+    /// Returns how much memory the program has, in bytes, where the system tells.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kibibytes: u64 = line.unwrap().trim().strip_suffix(" kB").unwrap().parse().unwrap();
+        kibibytes * 1024
+    }
+
     /// Waits for the line on standard output that starts so, and returns the rest of it.
     pub(crate) fn line(&self, start: &str) -> String {
         loop {
