@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use kitbag_domain::{RoomId, UserId};
 use serde::de::value::MapAccessDeserializer;
@@ -16,13 +17,21 @@ use crate::error::ApiError;
 /// Patterns in one list of types: each is tried on each entry.
 const PATTERNS_MAX: usize = 256;
 
-/// A filter; absent parts let everything pass.
-#[derive(Clone, Debug, Default, Deserialize)]
+/// A filter, of which only what something is filtered by is kept: thousands of syncs wait with one.
+///
+/// Two that are equal let the same pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Filter {
+    account_data: Option<Arc<EventFilter>>,
+}
+
+/// What a client sends; absent parts let everything pass.
+#[derive(Deserialize)]
 #[expect(
     dead_code,
     reason = "parts that nothing is filtered by yet are read to refuse wrong ones"
 )]
-pub(crate) struct Filter {
+struct Parts {
     event_fields: Option<Vec<String>>,
     event_format: Option<EventFormat>,
     #[serde(default, deserialize_with = "object")]
@@ -33,18 +42,15 @@ pub(crate) struct Filter {
     room: Option<RoomFilter>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum EventFormat {
     Client,
     Federation,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[expect(
-    dead_code,
-    reason = "`limit` is read to be checked: dropping data would lose it (D26)"
-)]
+/// `limit` is read to be checked alone: dropping data would lose it (D26).
+#[derive(Debug, PartialEq, Eq, Hash, Deserialize)]
 struct EventFilter {
     limit: Option<u64>,
     #[serde(default, deserialize_with = "patterns")]
@@ -57,7 +63,7 @@ struct EventFilter {
     not_senders: Option<Vec<String>>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Deserialize)]
 #[expect(dead_code, reason = "read to refuse wrong ones")]
 struct RoomFilter {
     #[serde(default, deserialize_with = "room_ids")]
@@ -71,7 +77,7 @@ struct RoomFilter {
     timeline: Option<RoomEventFilter>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Deserialize)]
 #[expect(dead_code, reason = "read to refuse wrong ones")]
 struct RoomEventFilter {
     #[serde(flatten)]
@@ -91,9 +97,12 @@ impl Filter {
     /// # Errors
     /// [`ApiError::NotJson`], or [`ApiError::BadJson`] which says what is wrong.
     pub(crate) fn parse(text: &str) -> Result<Self, ApiError> {
-        serde_json::from_str(text).map_err(|error| match error.classify() {
+        let parts: Parts = serde_json::from_str(text).map_err(|error| match error.classify() {
             Category::Data => ApiError::BadJson(format!("the filter: {error}")),
             Category::Eof | Category::Io | Category::Syntax => ApiError::NotJson,
+        })?;
+        Ok(Self {
+            account_data: parts.account_data.map(Arc::new),
         })
     }
 

@@ -37,7 +37,7 @@ const CLIENT: &[Route] = &[
     ("/register",                                 || post(register::register)),
     ("/register/available",                       || get(register::available)),
     ("/room_keys/version",                        || get(unsupported::key_backup)),
-    ("/sync",                                     || get(sync::sync)),
+    ("/sync",                                     || get(sync::Sync)),
     ("/thirdparty/protocols",                     || get(unsupported::third_party_protocols)),
     ("/user/{user}/account_data/{type}",          || account_data::entry()),
     ("/user/{user}/devices/{device}/net.zemos.account_data/{type}", || account_data::entry()),

@@ -12,7 +12,10 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 ///
 /// By itself it would do so while memory is asked for, and not once a load is gone.
 #[cfg(target_os = "linux")]
-#[expect(unsafe_code, reason = "a symbol of this name is how jemalloc is configured")]
+#[expect(
+    unsafe_code,
+    reason = "a symbol of this name is how jemalloc is configured"
+)]
 #[unsafe(export_name = "_rjem_malloc_conf")]
 pub static SETTINGS: &[u8; 60] = b"background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0\0";
 

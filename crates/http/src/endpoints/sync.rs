@@ -4,13 +4,16 @@
 
 use std::time::Duration;
 
-use axum::extract::State;
-use axum::http::StatusCode;
+use axum::body::Body;
+use axum::extract::FromRequestParts as _;
+use axum::handler::Handler;
+use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use kitbag_domain::{Requester, Snapshot, Subscription, SyncToken};
 use serde::Deserialize;
 use tokio::time::{self, Instant};
 
+use crate::dispatch::Answering;
 use crate::error::ApiError;
 use crate::extract::{Authenticated, MatrixQuery};
 use crate::filter::Filter;
@@ -29,11 +32,38 @@ pub(crate) struct SyncQuery {
 }
 
 /// Returns what changed behind `since`; waits up to `timeout` for something to tell.
-pub(crate) async fn sync(
-    State(app): State<App>,
-    auth: Authenticated,
-    MatrixQuery(query): MatrixQuery<SyncQuery>,
-) -> Result<Response, ApiError> {
+///
+/// A handler that is written by hand: what it needs to begin, the request among it, is dropped
+/// before it waits, since thousands wait at once.
+#[derive(Clone, Copy)]
+pub(crate) struct Sync;
+
+impl Handler<(), App> for Sync {
+    type Future = Answering;
+
+    fn call(self, request: Request<Body>, app: App) -> Answering {
+        let beginning = Box::pin(begin(request, app));
+        Box::pin(async move {
+            match beginning.await {
+                Ok(Begun::Answered(response)) => response,
+                Ok(Begun::Waits(waiting)) => waiting.await,
+                Err(error) => error.into_response(),
+            }
+        })
+    }
+}
+
+/// What a sync is once its request was read.
+enum Begun {
+    Answered(Response),
+    Waits(Answering),
+}
+
+async fn begin(request: Request<Body>, app: App) -> Result<Begun, ApiError> {
+    let (mut parts, _) = request.into_parts();
+    let auth = Authenticated::from_request_parts(&mut parts, &app).await?;
+    let MatrixQuery(query) = MatrixQuery::<SyncQuery>::of(&parts.uri)?;
+    drop(parts);
     let filter = app.filter_of(&auth, query.filter.as_deref()).await?;
     let since = match query.since.as_deref() {
         None => None,
@@ -49,19 +79,19 @@ pub(crate) async fn sync(
         has_waited: false,
     };
     if query.full_state {
-        return waiting.everything().await;
+        return Ok(Begun::Answered(waiting.everything().await?));
     }
     let limit_ms = waiting.app.settings.sync.timeout_ms_max;
     let timeout = Duration::from_millis(query.timeout.unwrap_or(0).min(limit_ms));
     if since.is_none() {
-        return waiting.initial().await;
+        return Ok(Begun::Answered(waiting.initial().await?));
     }
     // Without a timer: one that is due takes its millisecond all the same.
     if timeout.is_zero() {
-        return Ok(response(&waiting.changes().await?));
+        return Ok(Begun::Answered(response(&waiting.changes().await?)));
     }
-    // Boxed, so that what came before does not take memory for as long as it waits.
-    Box::pin(waiting.wait(Instant::now() + timeout)).await
+    let waiting = waiting.wait(Instant::now() + timeout);
+    Ok(Begun::Waits(Box::pin(waiting)))
 }
 
 struct Waiting {
@@ -73,16 +103,14 @@ struct Waiting {
 }
 
 impl Waiting {
-    async fn everything(self) -> Result<Response, ApiError> {
+    async fn everything(&self) -> Result<Response, ApiError> {
         let _turn = self.app.sync_turns.full().await;
-        let Self {
-            app, auth, since, ..
-        } = &self;
-        let snapshot = app.data.everything(&auth.requester, *since).await?;
+        let data = &self.app.data;
+        let snapshot = data.everything(&self.auth.requester, self.since).await?;
         Ok(response(&self.answer(snapshot).await))
     }
 
-    async fn initial(self) -> Result<Response, ApiError> {
+    async fn initial(&self) -> Result<Response, ApiError> {
         let _turn = self.app.sync_turns.full().await;
         let snapshot = self.app.data.since(&self.auth.requester, None).await?;
         Ok(response(&self.answer(snapshot).await))
@@ -97,22 +125,32 @@ impl Waiting {
         Ok(self.answer(snapshot).await)
     }
 
-    async fn wait(mut self, deadline: Instant) -> Result<Response, ApiError> {
-        let mut response = self.news(deadline).await.into_response();
-        if self.has_waited {
-            response.extensions_mut().insert(Waited);
+    /// Waits, and answers.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "the future of an `async fn` has its arguments twice"
+    )]
+    fn wait(mut self, deadline: Instant) -> impl Future<Output = Response> + Send {
+        async move {
+            let mut response = self.news(deadline).await.into_response();
+            if self.has_waited {
+                response.extensions_mut().insert(Waited);
+            }
+            response
         }
-        Ok(response)
     }
 
+    /// Returns what came before the deadline.
+    ///
+    /// Reads in boxes, so that what that needs is not kept for as long as it waits.
     async fn news(&mut self, deadline: Instant) -> Result<Response, ApiError> {
         // Subscribed before it is read: so no change falls between (law 3).
         let mut subscription = self.app.data.subscribe(&self.auth.requester);
         loop {
-            let told = self.changes().await?;
+            let told = Box::pin(self.changes()).await?;
             if told.has_news()
                 || !self.changes_before(deadline, &mut subscription).await
-                || !self.is_token_valid().await?
+                || !Box::pin(self.is_token_valid()).await?
             {
                 return Ok(response(&told));
             }
@@ -162,4 +200,22 @@ impl Waiting {
 
 fn response(told: &Answer) -> Response {
     json_response(StatusCode::OK, told.body())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each of thousands has this for as long as it waits: one that grows is one box too few.
+    const WAITING_BYTES_MAX: usize = 896;
+
+    fn size_of_future<A, B, F>(_: impl FnOnce(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_waiting_sync_keeps_no_more_than_it_waits_with() {
+        let bytes = size_of_future(Waiting::wait);
+        assert!(bytes <= WAITING_BYTES_MAX, "{bytes} bytes");
+    }
 }

@@ -1,15 +1,24 @@
 //! What a server takes of the machine's memory, and gives back.
 
+use std::io::{Read as _, Write as _};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{PATIENCE, Server, directory};
+use crate::support::{Server, directory};
 
 const MEBIBYTE: u64 = 1024 * 1024;
 /// What one check of a password needs: Argon2's memory.
 const CHECK_BYTES: u64 = 19 * MEBIBYTE;
 /// Checks at once.
 const CHECKS: usize = 4;
+/// Connections at once, fewer than a process may have by default.
+const CONNECTIONS: usize = 400;
+/// Behind the answer to it a connection stays open.
+const REQUEST: &[u8] = b"GET /_matrix/client/versions HTTP/1.1\r\nhost: localhost\r\n\r\n";
+/// What each takes at the least.
+const CONNECTION_BYTES: u64 = 8 * 1024;
+/// A few times what it takes: from ten seconds on, threads of the runtime end, which gives back too.
+const PATIENCE: Duration = Duration::from_secs(8);
 /// What a server may have more than before once a load is gone: less than one check's memory.
 const REST_BYTES_MAX: u64 = CHECK_BYTES / 2;
 
@@ -27,13 +36,39 @@ fn memory_of_password_checks_is_given_back_while_the_server_idles() {
             scope.spawn(|| assert_eq!(client.login("alice", "wordpass").status, 200));
         }
     });
+    wait_for_memory(&server, before + REST_BYTES_MAX);
+    server.stop();
+}
+
+#[test]
+fn memory_of_connections_is_given_back_while_the_server_idles() {
+    let dir = directory();
+    let server = Server::ephemeral(dir.path(), &[]);
+    let client = server.client();
+    let before = server.resident_bytes();
+    let connections: Vec<_> = (0..CONNECTIONS)
+        .map(|_| {
+            let mut connection = client.connect().unwrap();
+            connection.write_all(REQUEST).unwrap();
+            connection.read_exact(&mut [0]).unwrap();
+            connection
+        })
+        .collect();
+    let taken = server.resident_bytes().saturating_sub(before);
+    assert!(taken > CONNECTIONS as u64 * CONNECTION_BYTES, "{taken}");
+    drop(connections);
+    wait_for_memory(&server, before + taken / 2);
+    server.stop();
+}
+
+/// Waits until the server has no more than `bytes`, and asks it for nothing meanwhile.
+fn wait_for_memory(server: &Server, bytes: u64) {
     let deadline = Instant::now() + PATIENCE;
-    while server.resident_bytes() > before + REST_BYTES_MAX {
-        let grown = (server.resident_bytes() - before) / MEBIBYTE;
-        assert!(Instant::now() < deadline, "{grown} MiB were not given back");
+    while server.resident_bytes() > bytes {
+        let rest = server.resident_bytes().saturating_sub(bytes) / 1024;
+        assert!(Instant::now() < deadline, "{rest} KiB too many were kept");
         thread::sleep(Duration::from_millis(20));
     }
-    server.stop();
 }
 
 #[test]

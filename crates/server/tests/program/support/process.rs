@@ -75,7 +75,13 @@ impl Server {
     pub(crate) fn resident_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kibibytes: u64 = line.unwrap().trim().strip_suffix(" kB").unwrap().parse().unwrap();
+        let kibibytes: u64 = line
+            .unwrap()
+            .trim()
+            .strip_suffix(" kB")
+            .unwrap()
+            .parse()
+            .unwrap();
         kibibytes * 1024
     }
 
