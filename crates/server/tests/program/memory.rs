@@ -62,6 +62,10 @@ fn memory_of_connections_is_given_back_while_the_server_idles() {
 }
 
 /// Waits until the server has no more than `bytes`, and asks it for nothing meanwhile.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nobody tells of memory that another process gave back, and there is no runtime here"
+)]
 fn wait_for_memory(server: &Server, bytes: u64) {
     let deadline = Instant::now() + PATIENCE;
     while server.resident_bytes() > bytes {
