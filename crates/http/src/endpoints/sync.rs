@@ -19,7 +19,7 @@ use crate::extract::{Authenticated, MatrixQuery};
 use crate::filter::Filter;
 use crate::json::json_response;
 use crate::metrics::Waited;
-use crate::state::App;
+use crate::state::{App, Call};
 use crate::sync::Answer;
 
 #[derive(Deserialize)]
@@ -38,11 +38,11 @@ pub(crate) struct SyncQuery {
 #[derive(Clone, Copy)]
 pub(crate) struct Sync;
 
-impl Handler<(), App> for Sync {
+impl Handler<(), Call> for Sync {
     type Future = Answering;
 
-    fn call(self, request: Request<Body>, app: App) -> Answering {
-        let beginning = Box::pin(begin(request, app));
+    fn call(self, request: Request<Body>, call: Call) -> Answering {
+        let beginning = Box::pin(begin(request, call));
         Box::pin(async move {
             match beginning.await {
                 Ok(Begun::Answered(response)) => response,
@@ -59,11 +59,12 @@ enum Begun {
     Waits(Answering),
 }
 
-async fn begin(request: Request<Body>, app: App) -> Result<Begun, ApiError> {
+async fn begin(request: Request<Body>, call: Call) -> Result<Begun, ApiError> {
     let (mut parts, _) = request.into_parts();
-    let auth = Authenticated::from_request_parts(&mut parts, &app).await?;
+    let auth = Authenticated::from_request_parts(&mut parts, &call).await?;
     let MatrixQuery(query) = MatrixQuery::<SyncQuery>::of(&parts.uri)?;
     drop(parts);
+    let app = call.app;
     let filter = app.filter_of(&auth, query.filter.as_deref()).await?;
     let since = match query.since.as_deref() {
         None => None,
