@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use kitbag_domain::{DeviceChanges, DeviceDataStore as _, FeedPosition, Limits, ServerName, Store};
 use kitbag_store_sqlite::{Options, SqliteStore};
-use kitbag_testkit::{Actor, global};
+use kitbag_testkit::{Actor, event_type, global};
 use tempfile::tempdir;
 
 fn open(dir: &Path) -> Arc<SqliteStore> {
@@ -98,4 +98,28 @@ async fn what_is_no_device_data_leaves_the_stores_row_alone() {
         1
     );
     assert_eq!(count("SELECT feed_head FROM store"), 1);
+}
+
+/// More deletions than one read looks at, as of an account whose devices come and go.
+#[tokio::test]
+async fn a_page_goes_on_behind_any_number_of_deletions() {
+    let dir = tempdir().unwrap();
+    let store = open(dir.path());
+    let alice = register(&store).await;
+    alice.put(&alice.own_key("a"), "{}").await;
+    store.close();
+    let connection = rusqlite::Connection::open(dir.path().join("kitbag.db")).unwrap();
+    let bury = "
+        WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2500)
+        INSERT INTO entries (user, scope, place, type, position, written_at, writer, feed)
+        SELECT 1, 2, 'D' || i, 'a', 100 + i, 1, 0, 100 + i FROM n";
+    connection.execute_batch(bury).unwrap();
+    drop(connection);
+    let store = open(dir.path());
+    let page = store.device_entries(&event_type("a"), None, 10).await;
+    assert_eq!(
+        page.unwrap().len(),
+        1,
+        "of PHONE, behind those of D1 to D2500"
+    );
 }

@@ -1,5 +1,7 @@
 //! The steps of a batch, one at a time: jobs are queued first, then the writer takes one step.
 
+mod feed;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

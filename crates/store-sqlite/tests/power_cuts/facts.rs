@@ -15,6 +15,8 @@ pub(crate) struct Facts {
     /// By the client that moves it.
     pub(crate) devices: HashMap<usize, Device>,
     pub(crate) heads: Vec<Head>,
+    /// Where the feed of all users' device data was told to stand.
+    pub(crate) feed_heads: Vec<(Place, u64)>,
     pub(crate) writes: Vec<Written>,
     /// What each position that was told stands for.
     pub(crate) positions: HashMap<(UserId, Position), Meaning>,

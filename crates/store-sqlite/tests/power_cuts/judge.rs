@@ -12,6 +12,7 @@ use kitbag_testkit::{content, global};
 use rusqlite::Connection;
 
 use crate::facts::{Account, Device, Facts, Place, Written};
+use crate::feed;
 use crate::load::place;
 
 /// What became of the writes that were under way.
@@ -50,6 +51,7 @@ pub(crate) async fn judge(dir: &Path, facts: &Facts, at: Place) -> Result<Verdic
             ends.push((&account.user, end));
         }
     }
+    feed::judge(dir, facts, at)?;
     for device in facts.devices.values() {
         judge_device(&store, device, at).await?;
     }

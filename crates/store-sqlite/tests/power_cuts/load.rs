@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use kitbag_domain::{
-    AccountStore as _, Allowance, ApplyError, DeviceSelection, EntryStore as _, Expectation, Guard,
-    Incarnation, Key, Limits, Login, NewAccount, Op, Position, Quota, Scope, Seen, ServerName,
-    UserId, Write, Writer,
+    AccountStore as _, Allowance, ApplyError, DeviceDataStore as _, DeviceSelection,
+    EntryStore as _, Expectation, Guard, Incarnation, Key, Limits, Login, NewAccount, Op, Position,
+    Quota, Scope, Seen, ServerName, UserId, Write, Writer,
 };
 use kitbag_store_sqlite::{FileOpener, Options, SqliteStore};
 use kitbag_testkit::dice::Dice;
@@ -260,6 +260,10 @@ impl Shared {
                 position: changes.head,
             };
             self.facts(|facts| facts.heads.push(head));
+        }
+        if let Ok(changes) = self.store.device_changes(None, usize::MAX).await {
+            let head = (self.disk.now(), changes.next.number);
+            self.facts(|facts| facts.feed_heads.push(head));
         }
     }
 

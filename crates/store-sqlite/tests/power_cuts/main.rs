@@ -12,6 +12,7 @@
 )]
 
 mod facts;
+mod feed;
 mod judge;
 mod load;
 

@@ -1,7 +1,9 @@
 //! Laws 1 and 3 at the steps of a commit: who sees it, who is woken, who is answered.
 
+use std::pin::pin;
 use std::task::{Context, Waker};
 
+use kitbag_domain::{DeviceChanges, DeviceDataStore as _, DeviceSubscription, FeedPosition};
 use kitbag_store_sqlite::Step;
 use kitbag_testkit::gate::in_time;
 use kitbag_testkit::global;
@@ -51,6 +53,41 @@ async fn a_write_is_seen_from_its_commit_on_and_waiters_are_woken_before_its_wri
             client.assert_knows(ground.since(&laptop, None).await);
         }
     }
+}
+
+/// The same for who follows the device data of all users.
+#[tokio::test]
+async fn who_follows_the_feed_is_woken_behind_the_commit_and_before_the_writer_is_told() {
+    let ground = Ground::new().await;
+    for (number, step) in STEPS.into_iter().enumerate() {
+        let (phone, _) = ground.user(&format!("user{number}")).await;
+        let key = phone.own_key("a");
+        let before = feed(&ground, None).await.next;
+        let mut following = ground.sqlite.subscribe_to_devices();
+        let mut stop = ground.stop_at(step);
+        let mut put = begin(Box::pin(phone.try_put(&key, "{}")));
+        stop.reached().await;
+        let noop = &mut Context::from_waker(Waker::noop());
+        assert!(put.as_mut().poll(noop).is_pending(), "{step:?}");
+        let is_woken = step == Step::BeforeAcknowledgement;
+        assert_eq!(hears(&mut following), is_woken, "{step:?}");
+        let told = feed(&ground, Some(before)).await.changes.len();
+        assert_eq!(told, usize::from(step != Step::BeforeCommit), "{step:?}");
+        stop.go_on();
+        in_time("the put", put).await.unwrap();
+        assert_eq!(hears(&mut following), !is_woken, "{step:?}");
+        assert_eq!(feed(&ground, Some(before)).await.changes.len(), 1);
+    }
+}
+
+async fn feed(ground: &Ground, after: Option<FeedPosition>) -> DeviceChanges {
+    ground.sqlite.device_changes(after, 100).await.unwrap()
+}
+
+/// Tells whether a change was published already, without waiting.
+fn hears(subscription: &mut DeviceSubscription) -> bool {
+    let noop = &mut Context::from_waker(Waker::noop());
+    pin!(subscription.changed()).poll(noop).is_ready()
 }
 
 /// A subscription that begins at any step either reads the write or is woken by it.
