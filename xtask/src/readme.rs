@@ -5,7 +5,8 @@
 //! one shell, so that a variable which one sets is there in the next.
 
 use std::fs;
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf, absolute};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail, ensure};
@@ -31,8 +32,11 @@ const ANYTHING: char = '…';
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ReadmeArguments {
     /// Run against this server instead of starting one. It must be fresh: the names are fixed.
-    #[arg(long)]
+    #[arg(long, requires = "data")]
     base_url: Option<String>,
+    /// The data directory of that server, for the blocks that run `kitbag`.
+    #[arg(long, requires = "base_url")]
+    data: Option<PathBuf>,
 }
 
 /// A block to run and what it must print.
@@ -60,9 +64,12 @@ impl Expected {
 
 /// `cargo xtask readme`.
 pub(crate) fn task(workspace: &Workspace, arguments: &ReadmeArguments) -> anyhow::Result<()> {
-    match &arguments.base_url {
-        Some(base_url) => run(workspace, base_url.trim_end_matches('/')),
-        None => match part(workspace)? {
+    match (&arguments.base_url, &arguments.data) {
+        (Some(base_url), Some(data)) => {
+            let data = absolute(data)?;
+            run(workspace, base_url.trim_end_matches('/'), &data)
+        }
+        _ => match part(workspace)? {
             Outcome::Passed(_) => Ok(()),
             outcome => bail!("{outcome:?}"),
         },
@@ -77,15 +84,27 @@ pub(crate) fn part(workspace: &Workspace) -> PartResult {
         ));
     }
     let count = blocks(&readme(workspace)?)?.len();
-    let server = Server::start(workspace, "readme", &[])?;
-    run(workspace, server.base_url())?;
+    let data = workspace.target.join("xtask/readme-data");
+    remove(&data)?;
+    let server = Server::start_in(workspace, "readme", &data)?;
+    run(workspace, server.base_url(), &data)?;
     server.stop()?;
+    remove(&data)?;
     Ok(Outcome::Passed(Some(u64::try_from(count)?)))
 }
 
-fn run(workspace: &Workspace, base_url: &str) -> anyhow::Result<()> {
+fn remove(data: &Path) -> anyhow::Result<()> {
+    match fs::remove_dir_all(data) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed.with_context(|| format!("cannot remove {}", data.display())),
+    }
+}
+
+fn run(workspace: &Workspace, base_url: &str, data: &Path) -> anyhow::Result<()> {
     let blocks = blocks(&readme(workspace)?)?;
-    let outputs = shell(&workspace.root, &script(&blocks, base_url))?;
+    let program = workspace.program("kitbag");
+    let script = script(&blocks, base_url);
+    let outputs = shell(&workspace.root, &script, &program, data)?;
     for (index, block) in blocks.iter().enumerate() {
         let output = outputs
             .get(index)
@@ -184,10 +203,13 @@ fn at(base_url: &str, text: &str) -> String {
     })
 }
 
-/// Runs the script and returns what each block printed, as far as it got.
-fn shell(root: &Path, script: &str) -> anyhow::Result<Vec<String>> {
+/// Runs the script and returns what each block printed, as far as it got; `kitbag` is ours, on `data`.
+fn shell(root: &Path, script: &str, program: &Path, data: &Path) -> anyhow::Result<Vec<String>> {
+    let script = format!("kitbag() {{ \"$README_PROGRAM\" \"$@\"; }}\n{script}");
     let output = Command::new("bash")
-        .args(["-c", script])
+        .args(["-c", &script])
+        .env("KITBAG_DATA", data)
+        .env("README_PROGRAM", program)
         .current_dir(root)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
@@ -297,7 +319,9 @@ echo \"{\\\"a\\\": 1}\"; echo $TOKEN >&2
 ";
 
     fn outputs(readme: &str, base_url: &str) -> Vec<String> {
-        shell(Path::new("."), &script(&blocks(readme).unwrap(), base_url)).unwrap()
+        let here = Path::new(".");
+        let script = script(&blocks(readme).unwrap(), base_url);
+        shell(here, &script, Path::new("kitbag"), here).unwrap()
     }
 
     #[test]

@@ -50,27 +50,25 @@ impl Server {
         part: &str,
         settings: &[&str],
     ) -> anyhow::Result<Self> {
-        process::build(&workspace.root)?;
-        let folder = workspace.target.join("xtask");
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let log = folder.join(format!("{part}.log"));
+        let log = prepare(workspace, part)?;
         Self::launch(&workspace.program("kitbag"), log, settings)
+    }
+
+    /// Does as [`Server::start`], with the data in a directory, so that commands of the operator reach
+    /// it.
+    pub(crate) fn start_in(workspace: &Workspace, part: &str, data: &Path) -> anyhow::Result<Self> {
+        let log = prepare(workspace, part)?;
+        let mut command = command(&workspace.program("kitbag"), &log)?;
+        command.arg("--data").arg(data);
+        Self::of(command, log)
     }
 
     /// Starts a fresh server of `program`, which is built already, on a free port.
     pub(crate) fn launch(program: &Path, log: PathBuf, settings: &[&str]) -> anyhow::Result<Self> {
-        let file = File::create(&log).with_context(|| format!("cannot make {}", log.display()))?;
-        let mut command = Command::new(program);
-        // Its configuration is ours alone, not also that of whoever runs the task.
-        process::remove_own_variables(&mut command);
+        let mut command = command(program, &log)?;
         command
-            .args(["serve", "--ephemeral", "--listen", "127.0.0.1:0"])
-            .args(["--set", "rate_limits.enabled=false"])
-            .args(["--set", "log.level=trace"])
-            .args(settings.iter().flat_map(|setting| ["--set", setting]))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(file);
+            .arg("--ephemeral")
+            .args(settings.iter().flat_map(|setting| ["--set", setting]));
         Self::of(command, log)
     }
 
@@ -154,6 +152,30 @@ impl Drop for Server {
             drop(self.signal("KILL"));
         }
     }
+}
+
+/// Builds the server and returns where its log goes.
+fn prepare(workspace: &Workspace, part: &str) -> anyhow::Result<PathBuf> {
+    process::build(&workspace.root)?;
+    let folder = workspace.target.join("xtask");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    Ok(folder.join(format!("{part}.log")))
+}
+
+/// Returns the command of a server on a free port, which logs all that it can.
+fn command(program: &Path, log: &Path) -> anyhow::Result<Command> {
+    let file = File::create(log).with_context(|| format!("cannot make {}", log.display()))?;
+    let mut command = Command::new(program);
+    // Its configuration is ours alone, not also that of whoever runs the task.
+    process::remove_own_variables(&mut command);
+    command
+        .args(["serve", "--listen", "127.0.0.1:0"])
+        .args(["--set", "rate_limits.enabled=false"])
+        .args(["--set", "log.level=trace"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(file);
+    Ok(command)
 }
 
 /// Reads on for ever, so that the server never blocks on a full pipe, and sends the first line.
