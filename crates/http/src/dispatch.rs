@@ -77,6 +77,16 @@ impl Methods {
         Self { delete, ..self }
     }
 
+    /// Puts something around each endpoint.
+    pub(crate) fn each(self, around: impl Fn(Endpoint) -> Endpoint) -> Self {
+        Self {
+            get: self.get.map(&around),
+            put: self.put.map(&around),
+            post: self.post.map(&around),
+            delete: self.delete.map(&around),
+        }
+    }
+
     fn endpoint(&self, method: &Method) -> Option<&Endpoint> {
         match *method {
             Method::GET | Method::HEAD => self.get.as_ref(),

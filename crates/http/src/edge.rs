@@ -55,7 +55,7 @@ impl Edge {
     #[must_use]
     pub fn private(&self) -> Self {
         let app = self.app().clone();
-        let router = routes::private(&app.metrics);
+        let router = routes::private(&app.settings, &app.metrics);
         Self(Arc::new(Inner {
             app,
             router,

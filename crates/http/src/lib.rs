@@ -30,6 +30,7 @@ mod sync;
 mod tokens;
 mod uia;
 
+pub use admin::{ADMIN_TOKEN_CHARACTERS_MIN, AdminSettings, AdminToken};
 pub use edge::Edge;
 pub use metrics::{RefusalStats, RenderMetrics, RequestStats, RouteStats, Stats};
 pub use passwords::{PasswordError, Passwords};

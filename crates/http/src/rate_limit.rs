@@ -1,9 +1,10 @@
 //! How often logins, registrations and password checks may be tried.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use governor::clock::Clock as GovernorClock;
@@ -22,6 +23,9 @@ const SWEEP_CHECKS: u64 = 1_024;
 /// The longest time in which a burst comes back, a century: governor counts in nanoseconds, of which
 /// 64 bits hold 584 years, and multiplies without looking.
 const BURST_RETURNS_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+/// Addresses that are remembered for having tried too many wrong admin tokens. Beyond it a further
+/// one is told so too, but its next try is looked at.
+const BARRED_MAX: usize = 16_384;
 /// Bits of an IPv6 address that one subscriber has; the others they can choose freely.
 const IPV6_SUBSCRIBER_BITS: u32 = 64;
 
@@ -48,6 +52,9 @@ type Limiter = RateLimiter<Key, DashMapStateStore<Key>, WallClock, NoOpMiddlewar
 
 /// The limits in force.
 pub(crate) struct RateLimits {
+    admin: Option<Limiter>,
+    /// Whose admin tokens are not looked at, and until when.
+    barred: Mutex<HashMap<Key, Duration>>,
     login: Option<Limiter>,
     account: Option<Limiter>,
     refresh: Option<Limiter>,
@@ -81,6 +88,8 @@ impl RateLimits {
         };
         let times = |number: u32| number.saturating_mul(ACCOUNT_FACTOR);
         Self {
+            admin: limiter(settings.admin_per_minute, settings.admin_burst),
+            barred: Mutex::default(),
             login: limiter(settings.login_per_minute, settings.login_burst),
             account: limiter(
                 times(settings.login_per_minute),
@@ -94,6 +103,38 @@ impl RateLimits {
             clock,
             checks: AtomicU64::new(0),
         }
+    }
+
+    /// Tells whether an admin token from `address` is looked at, which counts nothing.
+    pub(crate) fn admin(&self, address: IpAddr) -> Result<(), RateLimited> {
+        let until = self.barred().get(&Key::address(address)).copied();
+        let retry_after = until.and_then(|until| until.checked_sub(self.clock.now()));
+        match retry_after.filter(|wait| !wait.is_zero()) {
+            Some(retry_after) => Err(RateLimited { retry_after }),
+            None => Ok(()),
+        }
+    }
+
+    /// Counts a wrong admin token from `address`; where it is one too many, the right one is not
+    /// looked at for a while either, or a guess would be told from its refusal.
+    pub(crate) fn wrong_admin_token(&self, address: IpAddr) -> Result<(), RateLimited> {
+        let key = Key::address(address);
+        let checked = self.check(self.admin.as_ref(), &key);
+        if let Err(limited) = &checked {
+            let now = self.clock.now();
+            let mut barred = self.barred();
+            if barred.len() >= BARRED_MAX {
+                barred.retain(|_, until| *until > now);
+            }
+            if barred.len() < BARRED_MAX {
+                barred.insert(key, now + limited.retry_after);
+            }
+        }
+        checked
+    }
+
+    fn barred(&self) -> MutexGuard<'_, HashMap<Key, Duration>> {
+        self.barred.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a check of `account`'s password asked for from `address`.
@@ -177,6 +218,31 @@ mod tests {
         assert!(limits.login(address(40), &bob).is_ok());
         clock.0.fetch_add(61_000, Ordering::Relaxed);
         assert!(limits.login(address(1), &alice).is_ok());
+    }
+
+    #[test]
+    fn who_tried_too_many_admin_tokens_is_not_listened_to() {
+        let clock = Arc::new(Set(AtomicU64::new(1_000_000)));
+        let settings = RateLimitSettings {
+            admin_burst: 2,
+            admin_per_minute: 1,
+            ..RateLimitSettings::default()
+        };
+        let limits = RateLimits::new(settings, clock.clone());
+        let (guesser, other) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+        for _ in 0..2 {
+            assert!(limits.wrong_admin_token(guesser).is_ok());
+            assert!(limits.admin(guesser).is_ok(), "the next one is looked at");
+        }
+        assert!(limits.wrong_admin_token(guesser).is_err());
+        let limited = limits.admin(guesser).unwrap_err();
+        assert!(limited.retry_after > Duration::from_secs(50), "{limited:?}");
+        assert!(limits.admin(other).is_ok(), "each address for itself");
+        clock.0.fetch_add(61_000, Ordering::Relaxed);
+        assert!(limits.admin(guesser).is_ok());
+        assert!(limits.wrong_admin_token(guesser).is_ok());
+        assert!(limits.wrong_admin_token(guesser).is_err());
+        assert!(limits.admin(guesser).is_err(), "again");
     }
 
     #[test]

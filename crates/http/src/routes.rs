@@ -1,5 +1,6 @@
 //! The route table: one line an endpoint.
 
+use crate::admin;
 use crate::dispatch::{Methods, Router, delete, get, post};
 use crate::endpoints::{
     account, account_data, capabilities, devices, filters, health, login, logout, metrics, profile,
@@ -77,9 +78,35 @@ const PRIVATE: &[Route] = &[
     ("/metrics",                                          || get(metrics::get)),
 ];
 
+/// The admin API: on the private listener, where a token is configured, and behind its guard.
+#[rustfmt::skip]
+const ADMIN: &[Route] = &[
+    ("/_kitbag/admin/v1/changes",                         || get(admin::changes)),
+    ("/_kitbag/admin/v1/device_account_data",             || get(admin::device_data)),
+    ("/_kitbag/admin/v1/device_account_data/lacking",     || get(admin::lacking)),
+    ("/_kitbag/admin/v1/device_account_data/summary",     || get(admin::summary)),
+    ("/_kitbag/admin/v1/users",                           || get(admin::users)),
+    ("/_kitbag/admin/v1/users/{user}/account_data",       || get(admin::entries)),
+    ("/_kitbag/admin/v1/users/{user}/account_data/{type}", || admin::entry()),
+    ("/_kitbag/admin/v1/users/{user}/devices/{device}/account_data/{type}", || admin::entry()),
+    ("/_kitbag/admin/v1/users/{user}/rooms/{room}/account_data/{type}", || admin::entry()),
+    ("/_synapse/admin/v1/users/{user}/accountdata",       || get(admin::synapse_account_data)),
+];
+
+/// What of the admin API needs no token.
+const ADMIN_OPEN: &[Route] = &[("/_kitbag/admin/v1/openapi.json", || get(admin::openapi))];
+
 /// Returns the router of the private listener.
-pub(crate) fn private(metrics: &Metrics) -> Router {
-    add(Router::default(), "", PRIVATE, metrics)
+pub(crate) fn private(settings: &Settings, metrics: &Metrics) -> Router {
+    let router = add(Router::default(), "", PRIVATE, metrics);
+    if !settings.admin.is_enabled() {
+        return router;
+    }
+    let router = ADMIN.iter().fold(router, |router, (path, methods)| {
+        let metrics = metrics.route((*path).to_owned());
+        router.route("", path, methods().each(admin::guarded), metrics)
+    });
+    add(router, "", ADMIN_OPEN, metrics)
 }
 
 /// Returns the router of all public endpoints that the settings switch on.

@@ -6,6 +6,8 @@ use std::num::NonZeroUsize;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::admin::AdminSettings;
+
 /// All settings of the API.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
@@ -17,6 +19,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// Whether the server listens on loopback addresses alone.
     pub is_loopback_only: bool,
+    /// Who may use the admin API.
+    pub admin: AdminSettings,
     /// Who may register.
     pub registration: RegistrationSettings,
     /// How often logins, registrations and password checks may be tried.
@@ -115,6 +119,10 @@ pub enum RegistrationMode {
 pub struct RateLimitSettings {
     /// Whether there are any.
     pub enabled: bool,
+    /// Wrong admin tokens at once, by address.
+    pub admin_burst: u32,
+    /// Wrong admin tokens a minute.
+    pub admin_per_minute: u32,
     /// Logins and password checks at once, by address; an account has five times as many.
     pub login_burst: u32,
     /// Logins and password checks a minute.
@@ -133,6 +141,8 @@ impl Default for RateLimitSettings {
     fn default() -> Self {
         Self {
             enabled: true,
+            admin_burst: 20,
+            admin_per_minute: 20,
             login_burst: 20,
             login_per_minute: 20,
             refresh_burst: 300,

@@ -14,7 +14,7 @@ use figment::providers::{Env, Format as _, Serialized, Toml};
 use ipnet::IpNet;
 use kitbag_domain::{Limits, Quota, ServerName};
 use kitbag_http::{
-    CompatSettings, Features, ListenerSettings, Msc3391Settings, Msc4331Settings,
+    AdminSettings, CompatSettings, Features, ListenerSettings, Msc3391Settings, Msc4331Settings,
     RateLimitSettings, RegistrationSettings, SessionSettings, Settings, SyncSettings,
 };
 use kitbag_store_sqlite::limit::CACHE_BYTES_MAX;
@@ -41,6 +41,7 @@ pub(crate) struct Config {
     pub(crate) data: PathBuf,
     pub(crate) public_base_url: Option<String>,
     pub(crate) trusted_proxies: Vec<IpNet>,
+    pub(crate) admin: AdminSettings,
     pub(crate) cache: CacheConfig,
     pub(crate) compat: CompatSettings,
     pub(crate) limits: LimitsConfig,
@@ -64,6 +65,7 @@ impl Default for Config {
             data: "./kitbag-data".into(),
             public_base_url: None,
             trusted_proxies: Vec::new(),
+            admin: AdminSettings::default(),
             cache: CacheConfig::default(),
             compat: CompatSettings::default(),
             limits: LimitsConfig::default(),
@@ -225,6 +227,7 @@ impl Config {
             limits_info_uri: self.limits.info_uri.clone(),
             trusted_proxies: self.trusted_proxies.clone(),
             is_loopback_only: address.ip().is_loopback(),
+            admin: self.admin.clone(),
             registration: self.registration.clone(),
             rate_limits: self.rate_limits,
             features: Features {
@@ -472,5 +475,35 @@ mod tests {
         let error = read(&file, &[]).unwrap_err().to_string();
         let expected = "configuration: TOML parse error at line 2, column 19, invalid basic string";
         assert_eq!(error, format!("{expected} (in `{}`)", file.display()));
+    }
+
+    #[test]
+    fn a_wrong_admin_token_is_not_repeated() {
+        let rows = [
+            (
+                "admin.tokens.ops=s3cret-too-shor",
+                "setting `admin.tokens.ops`: a token must have at least 16 characters",
+            ),
+            (
+                "admin.tokens.ops=1234567890123456",
+                "setting `admin.tokens.ops`: a token is a string: put it into quotes",
+            ),
+            (
+                "admin.tokens=[\"s3cret-long-enough\"]",
+                "setting `admin.tokens`: expected a map",
+            ),
+            (
+                "admin=s3cret-long-enough",
+                "setting `admin`: expected struct AdminSettings",
+            ),
+        ];
+        for (pair, expected) in rows {
+            let error = set(&[pair]).unwrap_err().to_string();
+            assert_eq!(error, format!("configuration: {expected}"));
+        }
+        let secret = "s3cret-long-enough";
+        let config = set(&[&format!("admin.tokens.ops={secret}")]).unwrap();
+        let shown = format!("{config:?}{}", serde_json::to_string(&config).unwrap());
+        assert!(shown.contains("ops") && !shown.contains(secret), "{shown}");
     }
 }

@@ -11,7 +11,7 @@ use kitbag_store_sqlite::{Durability, Options, SqliteStore};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::admin::{Admin, socket};
 use crate::cli::ServeArguments;
@@ -119,6 +119,7 @@ impl Server<'_> {
                 tokio::spawn(socket::serve(socket, admin));
             }
         }
+        tell_of_admin_api(config);
         let private = match config.private {
             Some(address) => {
                 let listener = listen(address)
@@ -149,7 +150,7 @@ impl Server<'_> {
             stopping: stopping.clone(),
         });
         let private = private.map(|(_, listener)| {
-            // Its own task: whoever asks for the health of a server that stops holds nothing up.
+            // Its own task: each listener has its own connections.
             tokio::spawn(kitbag_http::serve(
                 listener,
                 edge.private(),
@@ -161,7 +162,8 @@ impl Server<'_> {
             socket::remove(&config.data);
         }
         if let Some(task) = private {
-            task.abort(); // whoever asks a stopped server for its health gets no answer
+            // A program that follows changes gets its last page, as a waiting sync does.
+            task.await.context("the private listener failed")?;
         }
         Ok(())
     }
@@ -174,6 +176,20 @@ impl Server<'_> {
             tokio::spawn(Arc::clone(&metrics).survey(Arc::clone(clock)));
         }
         metrics.renderer()
+    }
+}
+
+/// Says how the admin API is switched on, where somebody could be looking for it.
+fn tell_of_admin_api(config: &Config) {
+    match (config.private.is_some(), config.admin.is_enabled()) {
+        (true, false) => info!(
+            "there is no admin API without a token: set `admin.tokens.NAME`, for instance to what \
+             `openssl rand -hex 32` prints"
+        ),
+        (false, true) => {
+            warn!("`admin.tokens` does nothing without a private address: set `private`");
+        }
+        (true, true) | (false, false) => {}
     }
 }
 
@@ -219,6 +235,9 @@ impl Greeting<'_> {
         writeln!(out, "kitbag listening on http://{address}")?;
         if let Some(private) = private {
             writeln!(out, "  private:      http://{private}/health")?;
+            if config.admin.is_enabled() {
+                writeln!(out, "  admin API:    http://{private}/_kitbag/admin/v1")?;
+            }
         }
         writeln!(out, "  server name:  {}", config.server_name)?;
         if arguments.ephemeral {

@@ -7,7 +7,8 @@ use std::fmt;
 
 use bytes::Bytes;
 use kitbag_domain::{
-    Account, Content, DeviceChange, DeviceEntry, Entry, Scope, UnixMs, UserId, Writer,
+    Account, Content, DeviceChange, DeviceEntry, Entry, EventType, Pointer, Scope, Tally, UnixMs,
+    UserId, Writer,
 };
 use serde::de::Error as _;
 use serde::ser::Error as _;
@@ -62,8 +63,20 @@ impl<'de> Deserialize<'de> for StoredJson {
     }
 }
 
+#[cfg(test)]
+impl schemars::JsonSchema for StoredJson {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "StoredJson".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"description": "A JSON value, byte for byte as it is stored."})
+    }
+}
+
 /// A page of accounts.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct UsersPage {
     /// The accounts, in the order of their IDs.
     pub users: Vec<UserRow>,
@@ -74,6 +87,7 @@ pub struct UsersPage {
 
 /// An account and what it takes.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct UserRow {
     /// The user ID.
     pub user_id: String,
@@ -107,6 +121,7 @@ impl UserRow {
 
 /// The entries of a user.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct EntriesPage {
     /// The entries, in the order of their keys.
     pub entries: Vec<EntryRow>,
@@ -114,6 +129,7 @@ pub struct EntriesPage {
 
 /// An entry without its content.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct EntryRow {
     /// Where it lives.
     pub scope: ScopeKind,
@@ -157,6 +173,7 @@ impl EntryRow {
 
 /// The kind of a scope.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ScopeKind {
     /// One device.
@@ -169,6 +186,7 @@ pub enum ScopeKind {
 
 /// Who wrote an entry last.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct WriterRow {
     /// What wrote it.
     pub kind: WriterKind,
@@ -200,6 +218,7 @@ impl WriterRow {
 
 /// What can write an entry.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum WriterKind {
     /// The operator.
@@ -212,6 +231,7 @@ pub enum WriterKind {
 
 /// A page of entries of one type at device scope, of all users.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DeviceEntriesPage {
     /// The entries, account by account as these were made, and of an account by device ID.
     pub entries: Vec<DeviceEntryRow>,
@@ -222,6 +242,7 @@ pub struct DeviceEntriesPage {
 
 /// An entry at device scope, with its content.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DeviceEntryRow {
     /// The user.
     pub user_id: String,
@@ -261,6 +282,7 @@ impl DeviceEntryRow {
 
 /// How many devices have which value at a place of one type.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Summary {
     /// The type.
     #[serde(rename = "type")]
@@ -277,8 +299,28 @@ pub struct Summary {
     pub absent: u64,
 }
 
+impl Summary {
+    /// Describes what was counted.
+    #[must_use]
+    pub fn new(event_type: &EventType, pointer: &Pointer, tally: Tally) -> Self {
+        let value = |(text, devices)| SummaryValue {
+            value: StoredJson::new(text),
+            devices,
+        };
+        Self {
+            event_type: event_type.to_string(),
+            pointer: pointer.as_str().to_owned(),
+            devices: tally.devices,
+            values: tally.values.into_iter().map(value).collect(),
+            others: tally.others,
+            absent: tally.absent,
+        }
+    }
+}
+
 /// A value and how often it is there.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SummaryValue {
     /// The value, as JSON.
     pub value: StoredJson,
@@ -288,6 +330,7 @@ pub struct SummaryValue {
 
 /// A page of devices.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DevicesPage {
     /// The devices, account by account as these were made, and of an account by device ID.
     pub devices: Vec<DeviceRow>,
@@ -298,6 +341,7 @@ pub struct DevicesPage {
 
 /// A device of a user.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DeviceRow {
     /// The user.
     pub user_id: String,
@@ -322,6 +366,7 @@ impl DeviceRow {
 
 /// A part of the stream of changes of all users' device account data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ChangesPage {
     /// The `since` of the next request.
     pub next_batch: String,
@@ -335,6 +380,7 @@ pub struct ChangesPage {
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum ChangeRow {
     /// An entry has a new content.

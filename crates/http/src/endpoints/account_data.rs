@@ -29,6 +29,15 @@ pub(crate) struct PutQuery {
     unstable_expect_revision_id: Option<String>,
 }
 
+impl From<PutQuery> for Expectation {
+    fn from(query: PutQuery) -> Self {
+        Self {
+            stable: query.expect_revision_id,
+            unstable: query.unstable_expect_revision_id,
+        }
+    }
+}
+
 async fn get(State(app): State<App>, target: Target) -> Result<Verbatim, ApiError> {
     Ok(Verbatim(
         app.data.get(&target.auth.requester, &target.key).await?,
@@ -48,10 +57,7 @@ async fn put(
     // Behind the policy: a protected type is refused as such, whatever is expected of it.
     let MatrixQuery(query) = MatrixQuery::<PutQuery>::of(&uri)?;
     let content = Content::parse(read_body(&app, body, limit_bytes).await?, limits)?;
-    let expectation = Expectation {
-        stable: query.expect_revision_id,
-        unstable: query.unstable_expect_revision_id,
-    };
+    let expectation = Expectation::from(query);
     if empty_deletes && content.is_empty_object() {
         permit.delete_expecting(expectation).await?;
     } else {

@@ -44,6 +44,19 @@ impl PathParams {
         Some(&self.text[start..self.ends[at].1])
     }
 
+    /// Returns the entry that an account-data path names, in whichever scope.
+    ///
+    /// The type comes before the device: what is wrong with the path before what is not there.
+    pub(crate) fn key(&self) -> Result<Key, ApiError> {
+        let event_type = EventType::parse(self.get("type").unwrap_or_default())?;
+        let scope = match self.get("room") {
+            Some(room) => Scope::Room(RoomId::parse(room)?),
+            None if self.get("device").is_some() => Scope::Device(self.device()?),
+            None => Scope::Global,
+        };
+        Ok(Key::new(scope, event_type))
+    }
+
     /// Returns the device that the path names; one that cannot exist is one that does not.
     pub(crate) fn device(&self) -> Result<DeviceId, ApiError> {
         let device = self.get("device").unwrap_or_default();
@@ -93,16 +106,7 @@ impl FromRequestParts<Call> for Target {
 
     async fn from_request_parts(parts: &mut Parts, call: &Call) -> Result<Self, ApiError> {
         let OwnPath { auth, params } = OwnPath::from_request_parts(parts, call).await?;
-        // Before the device: what is wrong with the path comes before what is not there.
-        let event_type = EventType::parse(params.get("type").unwrap_or_default())?;
-        let scope = match params.get("room") {
-            Some(room) => Scope::Room(RoomId::parse(room)?),
-            None if params.get("device").is_some() => Scope::Device(params.device()?),
-            None => Scope::Global,
-        };
-        Ok(Self {
-            auth,
-            key: Key::new(scope, event_type),
-        })
+        let key = params.key()?;
+        Ok(Self { auth, key })
     }
 }

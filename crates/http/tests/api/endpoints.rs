@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use kitbag_domain::UserId;
 use serde_json::json;
 
 use crate::support::{Call, PASSWORD, Server, Session};
@@ -16,6 +17,7 @@ pub(crate) fn every_call(alice: &Session, filter: &str) -> Vec<Call> {
         .chain(entry_calls(alice));
     let mut calls = public_calls(alice);
     calls.extend(own.map(|call| call.by(alice)));
+    calls.extend(admin_calls(&alice.user).into_iter().map(Call::admin));
     calls
 }
 
@@ -121,6 +123,33 @@ fn entry_calls(alice: &Session) -> Vec<Call> {
     calls
 }
 
+/// Returns a call of each endpoint of the admin API.
+pub(crate) fn admin_calls(user: &UserId) -> Vec<Call> {
+    let base = "/_kitbag/admin/v1";
+    let mut calls = vec![Call::get(format!(
+        "/_synapse/admin/v1/users/{user}/accountdata"
+    ))];
+    for path in [
+        "/changes",
+        "/device_account_data?type=app.test",
+        "/device_account_data/lacking?type=app.test&pointer=/a&lacks=1",
+        "/device_account_data/summary?type=app.test&pointer=/a",
+        "/openapi.json",
+        "/users",
+    ] {
+        calls.push(Call::get(format!("{base}{path}")));
+    }
+    let base = format!("{base}/users/{user}");
+    calls.push(Call::get(format!("{base}/account_data?device_id=PHONE")));
+    for rest in ["", "/rooms/!r:x", "/devices/PHONE"] {
+        let path = format!("{base}{rest}/account_data/app.test");
+        calls.push(Call::get(&path));
+        calls.push(Call::put(&path, "{}"));
+        calls.push(Call::delete(path));
+    }
+    calls
+}
+
 /// Returns a call of `POST /refresh`, which needs a token of its own.
 pub(crate) async fn refresh_call(server: &Server, alice: &Session) -> Call {
     use kitbag_domain::{AccountStore as _, Token, TokenKind};
@@ -133,10 +162,9 @@ pub(crate) async fn refresh_call(server: &Server, alice: &Session) -> Call {
     Call::post("/_matrix/client/v3/refresh", body.to_string())
 }
 
-/// Returns the methods and templates of the public route table, as its source writes them.
-fn routes() -> BTreeSet<(String, String)> {
+/// Returns the methods and templates of the route table, as its source writes them.
+pub(crate) fn routes() -> BTreeSet<(String, String)> {
     let source = include_str!("../../src/routes.rs");
-    let (source, _) = source.split_once("const PRIVATE").unwrap();
     let mut routes = BTreeSet::new();
     for (at, _) in source.match_indices("(\"/") {
         let row = &source[at + 2..];
@@ -151,17 +179,19 @@ fn routes() -> BTreeSet<(String, String)> {
             let method = name.trim_end_matches('(').to_uppercase();
             routes.insert((method, path.to_owned()));
         }
-        if methods.contains("account_data::entry()") {
+        if methods.contains("::entry()") {
             for method in ["GET", "PUT", "DELETE"] {
                 routes.insert((method.to_owned(), path.to_owned()));
             }
         }
     }
+    // On the private listener, and asked for in `metrics.rs`.
+    assert!(routes.remove(&("GET".to_owned(), "/metrics".to_owned())));
     routes
 }
 
 /// Tells whether the end of `path` fits `template`, whose `{…}` stand for one segment.
-fn fits(template: &str, path: &str) -> bool {
+pub(crate) fn fits(template: &str, path: &str) -> bool {
     let path = path.split('?').next().unwrap_or_default();
     let wanted: Vec<&str> = template.split('/').skip(1).collect();
     let segments: Vec<&str> = path.split('/').skip(1).collect();

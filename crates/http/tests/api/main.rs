@@ -7,6 +7,7 @@
 
 mod account;
 mod account_data;
+mod admin;
 mod edge;
 mod endpoints;
 mod errors;

@@ -82,6 +82,8 @@ async fn a_failing_store_is_a_5xx_without_a_word_about_the_inside() {
         "changes",
         "deactivate",
         "device",
+        "device_changes",
+        "device_entries",
         "devices",
         "filter",
         "get",

@@ -6,8 +6,8 @@ use figment::error::{Error, Kind};
 /// How like a known key must be to be named: below it, a hint would only puzzle.
 const LIKENESS_MIN: f64 = 0.7;
 
-/// The table whose values are not repeated.
-const SECRETS: &str = "registration";
+/// The tables whose values are not repeated.
+const SECRETS: [&str; 2] = ["admin", "registration"];
 
 pub(super) fn explain(error: &Error) -> String {
     let path = error.path.join(".");
@@ -28,7 +28,7 @@ pub(super) fn explain(error: &Error) -> String {
             let wrong = match kind {
                 // Not what was found: it may be a token.
                 Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected)
-                    if path.starts_with(SECRETS) =>
+                    if SECRETS.iter().any(|table| path.starts_with(table)) =>
                 {
                     format!("expected {expected}")
                 }

@@ -11,7 +11,7 @@ use kitbag_http::REQUEST_ID_HEADER;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::Session;
+use super::{ADMIN_TOKEN, Session};
 
 /// A request to be made.
 #[derive(Clone, Debug)]
@@ -54,8 +54,19 @@ impl Call {
         self.token(&session.token)
     }
 
+    /// By the operator.
+    pub(crate) fn admin(self) -> Self {
+        self.token(ADMIN_TOKEN)
+    }
+
     pub(crate) fn token(self, token: &str) -> Self {
         self.header("authorization", format!("Bearer {token}"))
+    }
+
+    pub(crate) fn is_by(&self, session: &Session) -> bool {
+        let token = format!("Bearer {}", session.token);
+        let mut headers = self.headers.iter();
+        headers.any(|(name, value)| *name == "authorization" && *value == token)
     }
 
     pub(crate) fn body(mut self, body: impl Into<Bytes>) -> Self {

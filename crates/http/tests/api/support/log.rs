@@ -4,10 +4,11 @@ use std::cell::RefCell;
 use std::io::{self, Write};
 use std::sync::Once;
 
-use super::PASSWORD;
+use super::{ADMIN_TOKEN, PASSWORD};
 
-/// What no line may hold: the password that all tests use, and the start of any token.
-const SECRETS: [&str; 3] = [PASSWORD, "kt_", "ktr_"];
+/// What no line may hold: the password and the admin token that all tests use, and the start of any
+/// other token.
+const SECRETS: [&str; 4] = [PASSWORD, ADMIN_TOKEN, "kt_", "ktr_"];
 
 thread_local! {
     static CAPTURED: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };

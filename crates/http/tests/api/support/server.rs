@@ -8,7 +8,7 @@ use kitbag_domain::{
     Content, DeviceId, Key, Limits, Login, NewAccount, PushRules, Seen, ServerName, SessionTokens,
     SpecDefaults, Store, Token, TokenKind, UserId,
 };
-use kitbag_http::{Edge, Parts, Passwords, Random, RenderMetrics, Settings};
+use kitbag_http::{AdminToken, Edge, Parts, Passwords, Random, RenderMetrics, Settings};
 use kitbag_testkit::clock::TestClock;
 use kitbag_testkit::dice::Dice;
 use tokio::sync::watch;
@@ -17,6 +17,8 @@ use super::{Call, FailingStore, Reply, log};
 
 /// The password of every account that [`Server::user`] makes.
 pub(crate) const PASSWORD: &str = "wordpass";
+/// The admin token that all tests use, under the name `ops`.
+pub(crate) const ADMIN_TOKEN: &str = "adm-canary-0123456789abcdef";
 
 static HASH: LazyLock<String> = LazyLock::new(|| {
     // The cheapest parameters that Argon2 has: a hash names its own.
@@ -72,6 +74,8 @@ impl Default for Setup {
             ..Settings::default()
         };
         settings.rate_limits.enabled = false;
+        let token = AdminToken::parse(ADMIN_TOKEN).unwrap();
+        settings.admin.tokens.insert("ops".to_owned(), token);
         Self {
             settings,
             limits: Limits::default(),
@@ -86,6 +90,8 @@ impl Default for Setup {
 /// The API over a store in memory, or over that of the setup.
 pub(crate) struct Server {
     pub(crate) edge: Edge,
+    /// What the private listener serves.
+    pub(crate) private: Edge,
     pub(crate) store: Arc<FailingStore>,
     other: Option<Arc<dyn Store>>,
     pub(crate) clock: Arc<TestClock>,
@@ -139,6 +145,7 @@ impl Server {
             stopping,
         });
         Self {
+            private: edge.private(),
             edge,
             store,
             other: setup.store,
@@ -148,9 +155,21 @@ impl Server {
         }
     }
 
+    /// Sends a request to the listener that serves its path.
     pub(crate) async fn send(&self, call: Call) -> Reply {
+        let is_private = ["/_kitbag/admin/", "/_synapse/"];
+        let is_private = is_private.iter().any(|path| call.path.starts_with(path));
+        let edge = if is_private {
+            &self.private
+        } else {
+            &self.edge
+        };
+        self.send_to(edge, call).await
+    }
+
+    pub(crate) async fn send_to(&self, edge: &Edge, call: Call) -> Reply {
         let peer = call.peer;
-        let response = self.edge.clone().answer(peer, call.request()).await;
+        let response = edge.clone().answer(peer, call.request()).await;
         Reply::read(response).await
     }
 
