@@ -1,10 +1,5 @@
 //! What an operator writes into users' account data: past the owner, and past nothing else.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "clippy does not know the helpers of a test as tests"
-)]
-
 use std::sync::Arc;
 
 use kitbag_domain::{
