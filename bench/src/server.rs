@@ -1,6 +1,7 @@
 //! The servers of a workload: Kitbag with its users, and the references.
 
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -126,6 +127,11 @@ pub(crate) fn start_silent(plan: &Plan) -> Result<Process> {
 
 fn start_reference(plan: &Plan, command: Command) -> Result<Process> {
     Process::start(command, &plan.dir.path().join("reference.log"))
+}
+
+/// An address on which nobody listens, for who must be told one.
+pub(crate) fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
 /// A content of exactly [`CONTENT_BYTES`], filled with `letter`.

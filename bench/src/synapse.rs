@@ -2,7 +2,7 @@
 //! without rate limits and without what has no counterpart here (federation, presence).
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -31,7 +31,8 @@ impl Synapse {
         let mut synapse = Self {
             python,
             dir,
-            address: free_address()?,
+            // Synapse does not tell which one it was given by the system.
+            address: server::free_address()?,
             sessions: Vec::new(),
         };
         synapse.configure()?;
@@ -106,9 +107,4 @@ fn configuration(dir: &Path, address: SocketAddr) -> serde_json::Value {
         "rc_registration": boundless,
         "rc_login": {"address": boundless, "account": boundless, "failed_attempts": boundless},
     })
-}
-
-/// An address on which nobody listens: Synapse does not tell which one it was given by the system.
-fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }

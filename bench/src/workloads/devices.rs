@@ -1,12 +1,15 @@
 //! What an operator asks of all devices: a value counted over each device's entry of one type.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use rusqlite::{Connection, Transaction};
+use kitbag_client::path::segment;
+use rusqlite::Transaction;
 
+use crate::load::{Connection, prepare};
 use crate::plan::Plan;
 use crate::report::{Row, Table};
 use crate::server;
@@ -15,6 +18,7 @@ use crate::stats::Spread;
 const COLUMNS: [&str; 1] = ["ms"];
 const DEVICES_OF_A_USER: usize = 4;
 const TYPE: &str = "org.example.bench.device";
+const TOKEN: &str = "an-admin-token-of-the-bench";
 const POINTER: &str = "/client/version";
 /// Versions of clients that differ: what is counted.
 const VERSIONS: usize = 40;
@@ -25,10 +29,16 @@ pub(super) async fn report(name: &str, plan: &Plan) -> Result<Table> {
     fill(&accounts.data.join("kitbag.db"), plan.report_devices)?;
     // The format is the store's, and changes there.
     run(plan, &["check"], &accounts.data)?;
-    let mut beside = Vec::with_capacity(plan.pairs);
-    let process = accounts.serve(plan)?;
+    let (mut beside, mut over_http) = (Vec::new(), Vec::new());
+    let private = server::free_address()?;
+    let settings = [
+        format!("private={private}"),
+        format!("admin.tokens.bench={TOKEN}"),
+    ];
+    let process = accounts.serve_with(plan, &settings.each_ref().map(String::as_str))?;
     for _ in 0..plan.pairs {
         beside.push(ask(plan, &accounts.data)?);
+        over_http.push(request(plan, private).await?);
     }
     process.stop()?;
     let mut alone = Vec::with_capacity(plan.pairs);
@@ -36,10 +46,12 @@ pub(super) async fn report(name: &str, plan: &Plan) -> Result<Table> {
         alone.push(ask(plan, &accounts.data)?);
     }
     let what = format!(
-        "`kitbag devices report` over {} devices, from its start to its end, in the page cache",
+        "a report over {} devices in the page cache, by the admin API, and by `kitbag devices \
+         report` from its start to its end",
         plan.report_devices
     );
     let rows = vec![
+        Row::new("over HTTP", vec![Spread::of(over_http)]),
         Row::new("beside a server", vec![Spread::of(beside)]),
         Row::new("without one", vec![Spread::of(alone)]),
     ];
@@ -60,11 +72,33 @@ fn ask(plan: &Plan, data: &Path) -> Result<f64> {
     let began = Instant::now();
     let text = run(plan, &arguments, data)?;
     let took = began.elapsed();
-    let Summary { devices, values } =
-        serde_json::from_str(&text).with_context(|| format!("cannot read the report `{text}`"))?;
+    look(plan, text.as_bytes())?;
+    Ok(took.as_secs_f64() * 1e3)
+}
+
+/// The same by the admin API.
+async fn request(plan: &Plan, address: SocketAddr) -> Result<f64> {
+    let path = format!(
+        "/_kitbag/admin/v1/device_account_data/summary?type={TYPE}&pointer={}",
+        segment(POINTER)
+    );
+    let request = prepare("GET", &path, TOKEN, "");
+    let mut connection = Connection::open(address).await?;
+    let began = Instant::now();
+    let body = connection.exchange(&request).await?;
+    let took = began.elapsed();
+    look(plan, body)?;
+    Ok(took.as_secs_f64() * 1e3)
+}
+
+/// Checks that a report is about all devices.
+fn look(plan: &Plan, report: &[u8]) -> Result<()> {
+    let text = String::from_utf8_lossy(report);
+    let Summary { devices, values } = serde_json::from_slice(report)
+        .with_context(|| format!("cannot read the report `{text}`"))?;
     let is_whole = devices == plan.report_devices && values.len() == VERSIONS.min(devices);
     ensure!(is_whole, "a report counts {devices} devices:\n{text}");
-    Ok(took.as_secs_f64() * 1e3)
+    Ok(())
 }
 
 /// What is looked at of a report.
@@ -94,7 +128,7 @@ fn run(plan: &Plan, arguments: &[&str], data: &Path) -> Result<String> {
 /// Puts `count` devices with an entry each into a store that nobody has open: logins would take
 /// hours, since each is a password's hash.
 fn fill(file: &Path, count: usize) -> Result<()> {
-    let mut connection = Connection::open(file)?;
+    let mut connection = rusqlite::Connection::open(file)?;
     let transaction = connection.transaction()?;
     for user in 0..count.div_ceil(DEVICES_OF_A_USER) {
         let first = user * DEVICES_OF_A_USER;
