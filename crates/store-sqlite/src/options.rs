@@ -27,6 +27,8 @@ pub mod limit {
     pub const STATEMENTS_MAX: usize = 96;
     /// Users whose rows the writer remembers, at some 200 bytes each.
     pub const LEDGER_USERS_MAX: usize = 4_096;
+    /// Entries whose rows the writer remembers, at some 150 bytes each.
+    pub const LEDGER_ENTRIES_MAX: usize = 4_096;
     /// Devices of one user that the writer remembers: more than write at the same time.
     pub const LEDGER_DEVICES_MAX: usize = 64;
     /// How long to wait for a lock that another process holds, such as a `sqlite3` shell.

@@ -1,13 +1,13 @@
 //! The rows of users, and what the writer remembers of them.
 //!
 //! One thread writes, so what a write read or changed of a user the next one need not ask the file:
-//! a put finds its user's row and its own device in the [`Ledger`], and a user who puts often has
-//! the row written once in a batch.
+//! a put finds its user's row, its own device and often the row of its entry in the [`Ledger`], and
+//! a user who puts often has the user's row written once in a batch.
 
 use std::collections::HashMap;
 use std::mem;
 
-use kitbag_domain::{DeviceId, Guard, Incarnation, Position, Usage, UserId};
+use kitbag_domain::{DeviceId, Guard, Incarnation, Key, Position, Usage, UserId};
 use rusqlite::Connection;
 
 use crate::error::Failure;
@@ -37,6 +37,8 @@ pub(crate) struct Ledger {
     users: HashMap<UserId, Known>,
     /// Whose rows are newer here than in the file.
     unsaved: Vec<UserId>,
+    /// Entries that were added since nothing was known; some may have been forgotten.
+    entries: usize,
     /// What SQLite counts up where another program has written.
     version: i64,
 }
@@ -47,6 +49,17 @@ struct Known {
     is_saved: bool,
     /// Devices that are there, some of them.
     devices: Vec<(DeviceId, Incarnation)>,
+    /// Live entries that are there, some of them.
+    entries: HashMap<Key, Stored>,
+}
+
+/// What a write must know of the entry or tombstone in whose place it comes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stored {
+    /// The number of its row.
+    pub(super) row: i64,
+    /// What it counts towards the quota; `None` for a tombstone.
+    pub(super) live_bytes: Option<u64>,
 }
 
 impl Ledger {
@@ -54,11 +67,17 @@ impl Ledger {
     pub(crate) fn begin(&mut self, connection: &Connection) -> Result<(), Failure> {
         let version = first(connection, "PRAGMA data_version", [], |row| Ok(row.get(0)?))?;
         let version = version.unwrap_or_default();
-        if self.version != version || self.users.len() > limit::LEDGER_USERS_MAX {
-            self.users.clear();
+        let is_full = self.users.len() > limit::LEDGER_USERS_MAX;
+        if self.version != version || is_full || self.entries > limit::LEDGER_ENTRIES_MAX {
+            self.clear();
             self.version = version;
         }
         Ok(())
+    }
+
+    fn clear(&mut self) {
+        self.users.clear();
+        self.entries = 0;
     }
 
     /// Brings the file up to date; returns whose streams have moved since, and where to.
@@ -84,7 +103,7 @@ impl Ledger {
         connection: &Connection,
     ) -> Result<Vec<(UserId, Position)>, Failure> {
         let moved = self.settle(connection);
-        self.users.clear();
+        self.clear();
         moved
     }
 
@@ -93,6 +112,7 @@ impl Ledger {
             row,
             is_saved: true,
             devices: Vec::new(),
+            entries: HashMap::new(),
         };
         self.users.insert(user.clone(), known);
     }
@@ -103,6 +123,27 @@ impl Ledger {
             if mem::replace(&mut known.is_saved, false) {
                 self.unsaved.push(user.clone());
             }
+        }
+    }
+
+    /// Returns the row of a live entry, if it is known.
+    pub(super) fn entry(&self, user: &UserId, key: &Key) -> Option<Stored> {
+        self.users.get(user)?.entries.get(key).copied()
+    }
+
+    /// Keeps what became of an entry that was written. What is a tombstone now is forgotten: it may
+    /// be collected.
+    pub(super) fn keep_entry(&mut self, user: &UserId, key: &Key, stored: Stored) {
+        let Some(known) = self.users.get_mut(user) else {
+            return;
+        };
+        if stored.live_bytes.is_none() {
+            known.entries.remove(key);
+        } else if let Some(kept) = known.entries.get_mut(key) {
+            *kept = stored;
+        } else {
+            known.entries.insert(key.clone(), stored);
+            self.entries += 1;
         }
     }
 
@@ -225,7 +266,7 @@ impl UserRow {
 
 #[cfg(test)]
 mod tests {
-    use kitbag_domain::ServerName;
+    use kitbag_domain::{EventType, Scope, ServerName};
 
     use super::*;
     use crate::{Options, open};
@@ -266,6 +307,19 @@ mod tests {
         }
         let devices = ledger.users[&user(1)].devices.len();
         assert!(devices <= limit::LEDGER_DEVICES_MAX, "{devices}");
+        for number in 0..=limit::LEDGER_ENTRIES_MAX {
+            ledger.begin(&connection).unwrap();
+            assert_eq!(ledger.users[&user(1)].entries.len(), number);
+            let key = Key::new(
+                Scope::Global,
+                EventType::parse(format!("{number}")).unwrap(),
+            );
+            let (row, live_bytes) = (1, Some(1));
+            ledger.keep_entry(&user(1), &key, Stored { row, live_bytes });
+            ledger.keep_entry(&user(1), &key, Stored { row, live_bytes });
+        }
+        ledger.begin(&connection).unwrap();
+        assert_eq!((ledger.users.len(), ledger.entries), (0, 0));
     }
 
     #[test]

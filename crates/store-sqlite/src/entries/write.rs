@@ -5,7 +5,7 @@ use kitbag_domain::{
     Refusal, Scope, UnixMs, UpdateFn, UserId, Write, conflicts, decide, entry_size_bytes,
 };
 
-use super::users::{UserRow, incarnation, user_row};
+use super::users::{Stored, UserRow, incarnation, user_row};
 use crate::cache::Touched;
 use crate::error::{Failure, Halt};
 use crate::rows::{self, ContentParam, SCOPE_DEVICE, WriterColumns, all, first, int, run};
@@ -18,16 +18,22 @@ pub(super) fn apply(
     ops: Vec<Op>,
 ) -> Result<Applied, Halt<ApplyError>> {
     let mut row = user_row(tx, user, &write.guard)?.ok_or(Refusal::SessionGone)?;
-    let mut positions = Vec::with_capacity(ops.len());
+    let mut written = Vec::with_capacity(ops.len());
     let keys = ops.iter().map(|op| op.key().clone()).collect();
     tx.touched = Touched::Entries(user.clone(), keys);
+    // What an operation did is known to the next of the same write by the file alone.
+    let is_alone = ops.len() == 1;
     for op in ops {
-        let stored = stored(tx, row.id, op.key())?;
+        let known = is_alone.then(|| known(tx, user, op.key())).flatten();
+        let stored = match known {
+            Some(known) => Some(known),
+            None => stored(tx, row.id, op.key())?,
+        };
         let (key, content) = admit(tx, user, row.id, op, stored.as_ref())?;
-        positions.push(row.write_entry(tx, write, key, stored, content)?);
+        written.push(row.write_entry(tx, write, key, stored, content)?);
     }
     row.save(tx, user, write.at)?;
-    Ok(Applied { positions })
+    Ok(keep(tx, user, &written))
 }
 
 pub(super) fn update(
@@ -40,7 +46,10 @@ pub(super) fn update(
     let mut row = user_row(tx, user, &write.guard)?.ok_or(Refusal::SessionGone)?;
     check_device(tx, user, row.id, &key)?;
     tx.touched = Touched::Entries(user.clone(), vec![key.clone()]);
-    let stored = stored(tx, row.id, &key)?;
+    let stored = match known(tx, user, &key) {
+        Some(known) => Some(known),
+        None => stored(tx, row.id, &key)?,
+    };
     let live = stored.as_ref().filter(|stored| stored.live_bytes.is_some());
     let live = live.map(|stored| live_entry(tx, stored.row, &key));
     let live = live.transpose()?.flatten();
@@ -52,9 +61,34 @@ pub(super) fn update(
         Change::Delete => None,
         Change::Put(content) => Some(content),
     };
-    let positions = vec![row.write_entry(tx, write, key, stored, content)?];
+    let written = row.write_entry(tx, write, key, stored, content)?;
     row.save(tx, user, write.at)?;
-    Ok(Applied { positions })
+    Ok(keep(tx, user, &[written]))
+}
+
+/// What became of an entry.
+struct Written {
+    position: Position,
+    stored: Stored,
+}
+
+fn known(tx: &Tx<'_>, user: &UserId, key: &Key) -> Option<Stored> {
+    tx.ledger.as_ref()?.entry(user, key)
+}
+
+/// Keeps what a write has done to the keys that it touched, and tells of it.
+fn keep(tx: &mut Tx<'_>, user: &UserId, written: &[Option<Written>]) -> Applied {
+    if let (Some(ledger), Touched::Entries(_, keys)) = (&mut tx.ledger, &tx.touched) {
+        for (key, written) in keys.iter().zip(written) {
+            if let Some(written) = written {
+                ledger.keep_entry(user, key, written.stored);
+            }
+        }
+    }
+    let position = |written: &Option<Written>| written.as_ref().map(|written| written.position);
+    Applied {
+        positions: written.iter().map(position).collect(),
+    }
 }
 
 /// Checks what must hold before an operation; returns what it writes, `None` being deletion.
@@ -95,14 +129,6 @@ fn check_device(
         }
         _ => Ok(()),
     }
-}
-
-/// What a write must know of the entry or tombstone in whose place it comes.
-struct Stored {
-    /// The number of its row.
-    row: i64,
-    /// What it counts towards the quota; `None` for a tombstone.
-    live_bytes: Option<u64>,
 }
 
 fn stored(tx: &Tx<'_>, user: i64, key: &Key) -> Result<Option<Stored>, Failure> {
@@ -166,7 +192,7 @@ impl UserRow {
         key: Key,
         stored: Option<Stored>,
         content: Option<Content>,
-    ) -> Result<Option<Position>, Halt<ApplyError>> {
+    ) -> Result<Option<Written>, Halt<ApplyError>> {
         let live_bytes = stored.as_ref().and_then(|stored| stored.live_bytes);
         self.check_usage(live_bytes)?;
         let device_entries = match &key.scope {
@@ -199,11 +225,15 @@ impl UserRow {
             Scope::Global | Scope::Room(_) => None,
             Scope::Device(_) => Some(tx.feed.take_number(tx.connection)?),
         };
-        match stored {
+        let row = match stored {
             Some(stored) => replace(tx, stored.row, &entry, number)?,
             None => insert(tx, self.id, &entry, number)?,
-        }
-        Ok(Some(entry.position))
+        };
+        let live_bytes = entry.content.is_some().then(|| entry.size_bytes());
+        Ok(Some(Written {
+            position: entry.position,
+            stored: Stored { row, live_bytes },
+        }))
     }
 
     /// Checks that a live entry is counted: the arithmetic of the domain relies on it.
@@ -266,8 +296,8 @@ fn device_entries(tx: &Tx<'_>, user: i64, device: &DeviceId) -> Result<u64, Fail
     Ok(count.unwrap_or_default())
 }
 
-/// `number` is that of the change among those of device account data.
-fn insert(tx: &Tx<'_>, user: i64, entry: &Entry, number: Option<i64>) -> Result<(), Failure> {
+/// Returns the number of the row; `number` is that of the change among those of device account data.
+fn insert(tx: &Tx<'_>, user: i64, entry: &Entry, number: Option<i64>) -> Result<i64, Failure> {
     const SQL: &str = "
         INSERT INTO entries (user, scope, place, type, position, written_at, writer,
             writer_device, writer_user_agent, content, feed)
@@ -290,7 +320,8 @@ fn insert(tx: &Tx<'_>, user: i64, entry: &Entry, number: Option<i64>) -> Result<
         entry.content.as_ref().map(ContentParam),
         number,
     );
-    run(tx.connection, SQL, params).map(drop)
+    run(tx.connection, SQL, params)?;
+    Ok(tx.connection.last_insert_rowid())
 }
 
 /// Replaces what is in a row, and at device scope its number.
@@ -305,7 +336,7 @@ macro_rules! replace_sql {
     };
 }
 
-fn replace(tx: &Tx<'_>, row: i64, entry: &Entry, number: Option<i64>) -> Result<(), Failure> {
+fn replace(tx: &Tx<'_>, row: i64, entry: &Entry, number: Option<i64>) -> Result<i64, Failure> {
     // Without the number the index of numbers is not touched.
     const SQL: &str = replace_sql!("");
     const SQL_NUMBERED: &str = replace_sql!(", feed = ?8");
@@ -313,19 +344,22 @@ fn replace(tx: &Tx<'_>, row: i64, entry: &Entry, number: Option<i64>) -> Result<
     let (position, written_at) = (int(entry.position.0), int(entry.written_at));
     let (kind, device, user_agent) = (writer.kind, writer.device, writer.user_agent);
     let content = entry.content.as_ref().map(ContentParam);
-    match number {
+    let replaced = match number {
         None => {
             let params = (row, position, written_at, kind, device, user_agent, content);
-            run(tx.connection, SQL, params)?;
+            run(tx.connection, SQL, params)?
         }
         Some(number) => {
             let params = (
                 row, position, written_at, kind, device, user_agent, content, number,
             );
-            run(tx.connection, SQL_NUMBERED, params)?;
+            run(tx.connection, SQL_NUMBERED, params)?
         }
+    };
+    match replaced {
+        1 => Ok(row),
+        _ => Err(Failure::Row("an entry is not in its row".to_owned())),
     }
-    Ok(())
 }
 
 #[cfg(test)]

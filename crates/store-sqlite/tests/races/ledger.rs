@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use kitbag_domain::{
-    AccountStore as _, DeviceSelection, Incarnation, Op, Position, ProfileField, ServerName, Store,
-    WriteError,
+    AccountStore as _, DeviceSelection, Expectation, Incarnation, Key, Limits, Op, Position,
+    ProfileField, ServerName, Store, WriteError,
 };
 use kitbag_store_sqlite::{FileOpener, Options, SqliteStore};
 use kitbag_testkit::disk::{Call, Disk, Error, Fault, Part};
 use kitbag_testkit::gate::in_time;
-use kitbag_testkit::{Actor, device_id, global};
+use kitbag_testkit::{Actor, content, device_id, global};
 use rusqlite::Connection;
 
 use crate::ground::{Ground, Racer, assert_sound, meetings};
@@ -66,6 +66,57 @@ async fn writes_of_entries_and_of_devices_take_each_others_positions_in_one_batc
         let tablet = store.device(&phone.user, &device_id("TABLET")).await;
         let incarnation = tablet.unwrap().unwrap().incarnation;
         assert_eq!(incarnation, Incarnation(start.0 + 2), "{meeting:?}");
+    }
+    ground.assert_sound();
+}
+
+/// Entries come, grow, shrink, go, are collected and come back: in one write, in one batch, and in
+/// several. What is remembered of their rows and sizes is what the file holds.
+#[tokio::test]
+async fn an_entry_that_goes_and_comes_back_is_counted_as_it_is() {
+    let limits = Limits {
+        tombstones_max: 1,
+        ..Limits::default()
+    };
+    let ground = Ground::with(limits).await;
+    for (number, meeting) in meetings().enumerate() {
+        let (phone, _) = ground.user(&format!("user{number}")).await;
+        let (a, b) = (global("a"), global("b"));
+        let put = |key: &Key, text| Op::Put(key.clone(), content(text), Expectation::default());
+        let delete = |key: &Key| Op::Delete(key.clone());
+        let expected = Expectation {
+            stable: Some("other".to_owned()),
+            unstable: None,
+        };
+        let conflict = Op::Put(a.clone(), content("{\"n\":9}"), expected);
+        let writes = vec![
+            (vec![put(&a, "{\"m.revision_id\":\"1\"}")], true),
+            (vec![put(&a, "{\"m.revision_id\":\"1\",\"n\":2}")], true),
+            (vec![put(&a, "{\"m.revision_id\":\"1\"}")], true),
+            (vec![put(&b, "{\"n\":1}"), conflict.clone()], false),
+            (vec![put(&a, "{}"), delete(&a), put(&a, "{\"n\":3}")], true),
+            (vec![delete(&a)], true),
+            (vec![put(&b, "{\"n\":22}"), delete(&b)], true),
+            // The tombstone of `a` was collected.
+            (vec![put(&a, "{\"n\":4444}")], true),
+            (vec![put(&b, "{\"n\":5}")], true),
+            (vec![put(&a, "{\"n\":66}")], true),
+        ];
+        let racers = writes.into_iter().map(|(ops, is_done)| {
+            let phone = phone.clone();
+            boxed(async move { phone.apply(ops).await.is_ok() == is_done })
+        });
+        let told = ground
+            .race(meeting, racers.collect(), async |_, _| {})
+            .await;
+        assert_eq!(told, [true; 10], "{meeting:?}");
+        let read = (phone.text(&a).await, phone.text(&b).await);
+        let texts = (read.0.as_deref(), read.1.as_deref());
+        assert_eq!(
+            texts,
+            (Some("{\"n\":66}"), Some("{\"n\":5}")),
+            "{meeting:?}"
+        );
     }
     ground.assert_sound();
 }
