@@ -1,4 +1,4 @@
-//! README.md's marked shell blocks, run as they are printed.
+//! The marked shell blocks of README.md and docs/admin-api.md, run as they are printed.
 //!
 //! A fenced `sh` block with `<!-- test -->` on the line before it is run; the next fenced block, if
 //! it is `text` or `json`, is what it must print, where `…` stands for anything. All blocks run in
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::parts::{Outcome, PartResult};
 use crate::process;
-use crate::server::Server;
+use crate::server::{self, Server};
 use crate::workspace::Workspace;
 
 const MARK: &str = "<!-- test -->";
@@ -83,7 +83,7 @@ pub(crate) fn part(workspace: &Workspace) -> PartResult {
             "needs curl: https://curl.se/download.html".to_owned(),
         ));
     }
-    let count = blocks(&readme(workspace)?)?.len();
+    let count = blocks(&readme(workspace)?)?.len() + admin_api(workspace)?;
     let data = workspace.target.join("xtask/readme-data");
     remove(&data)?;
     let server = Server::start_in(workspace, "readme", &data)?;
@@ -91,6 +91,29 @@ pub(crate) fn part(workspace: &Workspace) -> PartResult {
     server.stop()?;
     remove(&data)?;
     Ok(Outcome::Passed(Some(u64::try_from(count)?)))
+}
+
+/// All marked blocks of the documentation of the admin API, against a fresh server; returns how many.
+fn admin_api(workspace: &Workspace) -> anyhow::Result<usize> {
+    const FILE: &str = "docs/admin-api.md";
+    // No log may hold it.
+    let token = server::CANARY;
+    let setting = format!("admin.tokens.ops={token}");
+    let server = Server::start(workspace, "admin-api", &["private=127.0.0.1:0", &setting])?;
+    let text = fs::read_to_string(workspace.path(FILE)).context(FILE)?;
+    let text = text.replace("http://127.0.0.1:8009", &server.private_url()?);
+    let blocks = blocks(&text)?;
+    let script = format!("TOKEN={token}\n{}", script(&blocks, server.base_url()));
+    let data = workspace.target.join("xtask/no-data");
+    let outputs = shell(
+        &workspace.root,
+        &script,
+        &workspace.program("kitbag"),
+        &data,
+    )?;
+    compare(FILE, &blocks, &outputs, server.base_url())?;
+    server.stop()?;
+    Ok(blocks.len())
 }
 
 fn remove(data: &Path) -> anyhow::Result<()> {
@@ -105,20 +128,24 @@ fn run(workspace: &Workspace, base_url: &str, data: &Path) -> anyhow::Result<()>
     let program = workspace.program("kitbag");
     let script = script(&blocks, base_url);
     let outputs = shell(&workspace.root, &script, &program, data)?;
+    compare("README.md", &blocks, &outputs, base_url)
+}
+
+fn compare(file: &str, blocks: &[Block], outputs: &[String], base_url: &str) -> anyhow::Result<()> {
     for (index, block) in blocks.iter().enumerate() {
         let output = outputs
             .get(index)
-            .with_context(|| format!("README.md:{}: the block did not end well", block.line))?;
+            .with_context(|| format!("{file}:{}: the block did not end well", block.line))?;
         if let Some(expected) = &block.expected
             && !matches(&expected.at(base_url), output)
         {
             let Block { line, script, .. } = block;
             bail!(
-                "README.md:{line}: the block\n{script}\nmust print\n{}\nand printed\n{output}",
+                "{file}:{line}: the block\n{script}\nmust print\n{}\nand printed\n{output}",
                 expected.text
             );
         }
-        println!("README.md:{}: as printed", block.line);
+        println!("{file}:{}: as printed", block.line);
     }
     Ok(())
 }

@@ -35,6 +35,8 @@ const FIRST_LINE: &str = "kitbag listening on ";
 #[derive(Debug)]
 pub(crate) struct Server {
     base_url: String,
+    /// What else it prints.
+    lines: Receiver<String>,
     log: PathBuf,
     process: u32,
     ended: Receiver<std::io::Result<ExitStatus>>,
@@ -75,18 +77,19 @@ impl Server {
     /// Starts `command` and waits for the line that tells its address.
     fn of(mut command: Command, log: PathBuf) -> anyhow::Result<Self> {
         let mut child = command.spawn().context("cannot start the server")?;
-        let first = first_line(&mut child)?;
+        let lines = read_lines(&mut child)?;
         let process = child.id();
         let (sender, ended) = mpsc::channel();
         thread::spawn(move || sender.send(child.wait()));
         let mut server = Self {
             base_url: String::new(),
+            lines,
             log,
             process,
             ended,
             stopped: false,
         };
-        let line = match first.recv_timeout(START_DEADLINE) {
+        let line = match server.lines.recv_timeout(START_DEADLINE) {
             Ok(line) => line,
             Err(error) => bail!(
                 "the server did not tell its address: {error}\n{}",
@@ -104,6 +107,17 @@ impl Server {
     /// The address, without a final slash.
     pub(crate) fn base_url(&self) -> &str {
         &self.base_url
+    }
+
+    /// The private address, which the settings must ask for, without a final slash.
+    pub(crate) fn private_url(&self) -> anyhow::Result<String> {
+        loop {
+            let line = self.lines.recv_timeout(START_DEADLINE);
+            let line = line.context("the server did not tell its private address")?;
+            if let Some(health) = line.trim().strip_prefix("private:") {
+                return Ok(health.trim().trim_end_matches("/health").to_owned());
+            }
+        }
     }
 
     /// Stops the server by SIGTERM and checks that it ends with 0 and has logged no secret.
@@ -178,17 +192,17 @@ fn command(program: &Path, log: &Path) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-/// Reads on for ever, so that the server never blocks on a full pipe, and sends the first line.
-fn first_line(child: &mut Child) -> anyhow::Result<Receiver<String>> {
+/// Reads on for ever, so that the server never blocks on a full pipe, and sends what it reads.
+fn read_lines(child: &mut Child) -> anyhow::Result<Receiver<String>> {
     let stdout = child.stdout.take().context("stdout is piped")?;
-    let (sender, first) = mpsc::channel();
+    let (sender, lines) = mpsc::channel();
     thread::spawn(move || {
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-            // Nobody listens after the first line.
+            // Nobody may listen any more.
             drop(sender.send(line));
         }
     });
-    Ok(first)
+    Ok(lines)
 }
 
 /// Refuses a log with a token, a content or a password in it, and an empty one, which would show

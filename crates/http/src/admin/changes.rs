@@ -14,6 +14,7 @@ use tokio::time::{self, Instant};
 use super::{ChangeRow, ChangesPage, page};
 use crate::error::ApiError;
 use crate::extract::MatrixQuery;
+use crate::metrics::Waited;
 use crate::state::App;
 
 /// Changes on a page, unless another number is asked for.
@@ -97,13 +98,15 @@ impl Following {
         let deadline = Instant::now() + timeout;
         // Subscribed before it is read: so no change falls between (law 3).
         let mut subscription = self.reader.subscribe();
+        let mut has_waited = false;
         loop {
             let told = self.read(since).await?;
-            if told.has_news()
-                || timeout.is_zero()
-                || !self.changes_before(deadline, &mut subscription).await
-            {
-                return self.answer(&told);
+            if told.has_news() || timeout.is_zero() {
+                return self.answer(&told, has_waited);
+            }
+            has_waited = true;
+            if !self.changes_before(deadline, &mut subscription).await {
+                return self.answer(&told, has_waited);
             }
             // What the filter dropped is behind this follower.
             since = Some(told.next);
@@ -163,6 +166,7 @@ impl Following {
         subscription: &mut DeviceSubscription,
     ) -> bool {
         let mut stopping = self.app.stopping.clone();
+        let _counted = self.app.metrics.syncs.wait();
         tokio::select! {
             () = subscription.changed() => true,
             () = time::sleep_until(deadline) => false,
@@ -170,17 +174,22 @@ impl Following {
         }
     }
 
-    fn answer(&self, told: &Told) -> Result<Response, ApiError> {
+    fn answer(&self, told: &Told, has_waited: bool) -> Result<Response, ApiError> {
         let next = FeedToken {
             epoch: self.epoch,
             position: told.next,
         };
-        page::json(&ChangesPage {
+        let mut response = page::json(&ChangesPage {
             next_batch: next.to_string(),
             starts_anew: told.starts_anew,
             changes: told.changes.iter().map(ChangeRow::new).collect(),
             has_more: told.has_more,
-        })
+        })?;
+        if has_waited {
+            // Or long polls would count as slow answers.
+            response.extensions_mut().insert(Waited);
+        }
+        Ok(response)
     }
 }
 

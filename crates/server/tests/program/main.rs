@@ -5,6 +5,7 @@
     reason = "helpers of tests: what fails in them is a failed test"
 )]
 
+mod admin_api;
 mod backup;
 mod check;
 mod configuration;

@@ -10,7 +10,7 @@ const C3: &str = "/_matrix/client/v3";
 /// Speaks HTTP/1.1 to one server, a connection for each request.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     pub(crate) token: Option<String>,
 }
 
