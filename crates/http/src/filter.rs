@@ -106,6 +106,13 @@ impl Filter {
         })
     }
 
+    /// Returns about how much memory its texts take.
+    pub(crate) fn size_bytes(&self) -> usize {
+        self.account_data
+            .as_deref()
+            .map_or(0, EventFilter::size_bytes)
+    }
+
     /// Tells whether global or device account data of this type passes.
     pub(crate) fn passes_account_data(&self, event_type: &str) -> bool {
         self.account_data
@@ -115,6 +122,20 @@ impl Filter {
 }
 
 impl EventFilter {
+    fn size_bytes(&self) -> usize {
+        let lists = [
+            &self.types,
+            &self.not_types,
+            &self.senders,
+            &self.not_senders,
+        ];
+        let texts = lists.into_iter().flatten().flatten();
+        size_of::<Self>()
+            + texts
+                .map(|text| size_of::<String>() + text.len())
+                .sum::<usize>()
+    }
+
     /// Account data has no sender: an allow-list of senders lets none pass (D26). `limit` is not
     /// applied, since what it dropped would never come again.
     fn passes(&self, event_type: &str) -> bool {

@@ -7,6 +7,7 @@
 
 pub mod admin;
 
+mod answers;
 mod dispatch;
 mod edge;
 mod endpoints;
@@ -38,7 +39,7 @@ pub use random::Random;
 pub use request_id::REQUEST_ID_HEADER;
 pub use serve::serve;
 pub use settings::{
-    CompatSettings, Features, ListenerSettings, Msc3391Settings, Msc4331Settings,
+    CacheSettings, CompatSettings, Features, ListenerSettings, Msc3391Settings, Msc4331Settings,
     RateLimitSettings, RegistrationMode, RegistrationSettings, SessionSettings, Settings,
     SyncSettings,
 };

@@ -35,6 +35,23 @@ pub struct Settings {
     pub sessions: SessionSettings,
     /// Bounds of /sync.
     pub sync: SyncSettings,
+    /// What is remembered.
+    pub cache: CacheSettings,
+}
+
+/// What of the table `cache` is the API's.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheSettings {
+    /// Bytes of answers to initial syncs that are remembered; 0 for none.
+    pub answers_bytes_max: u64,
+}
+
+impl Default for CacheSettings {
+    fn default() -> Self {
+        Self {
+            answers_bytes_max: 16 * 1024 * 1024,
+        } // some hundred accounts with 200 entries
+    }
 }
 
 /// The table `sessions`.

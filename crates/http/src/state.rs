@@ -9,7 +9,7 @@ use kitbag_domain::{AccountData, Clock, Limits, PushRules, ServerName, Store};
 use tokio::sync::watch;
 
 use crate::{
-    failures::Failures, metrics::Metrics, metrics::RenderMetrics, metrics::Stats,
+    answers::Answers, failures::Failures, metrics::Metrics, metrics::RenderMetrics, metrics::Stats,
     passwords::Passwords, random::Random, rate_limit::RateLimits, request_id::RequestIds,
     settings::Settings, sync::SyncTurns, uia::UiaSessions,
 };
@@ -69,6 +69,7 @@ pub(crate) struct Inner {
     pub(crate) rate_limits: RateLimits,
     pub(crate) request_ids: RequestIds,
     pub(crate) sync_turns: SyncTurns,
+    pub(crate) answers: Answers,
     pub(crate) uia: UiaSessions,
     pub(crate) failures: Failures,
     pub(crate) metrics: Metrics,
@@ -112,6 +113,7 @@ impl App {
             server_name,
             passwords,
             sync_turns: SyncTurns::default(),
+            answers: Answers::new(settings.cache.answers_bytes_max),
             uia: UiaSessions::default(),
             failures: Failures::default(),
             metrics: Metrics::default(),

@@ -14,8 +14,9 @@ use figment::providers::{Env, Format as _, Serialized, Toml};
 use ipnet::IpNet;
 use kitbag_domain::{Limits, Quota, ServerName};
 use kitbag_http::{
-    AdminSettings, CompatSettings, Features, ListenerSettings, Msc3391Settings, Msc4331Settings,
-    RateLimitSettings, RegistrationSettings, SessionSettings, Settings, SyncSettings,
+    AdminSettings, CacheSettings, CompatSettings, Features, ListenerSettings, Msc3391Settings,
+    Msc4331Settings, RateLimitSettings, RegistrationSettings, SessionSettings, Settings,
+    SyncSettings,
 };
 use kitbag_store_sqlite::limit::CACHE_BYTES_MAX;
 use serde::{Deserialize, Serialize};
@@ -88,12 +89,15 @@ impl Default for Config {
 pub(crate) struct CacheConfig {
     /// Bytes of entries and sessions that are kept in memory.
     pub(crate) bytes_max: u64,
+    /// Bytes of answers to initial syncs that are kept in memory.
+    answers_bytes_max: u64,
 }
 
 impl Default for CacheConfig {
     fn default() -> Self {
         Self {
             bytes_max: CACHE_BYTES_MAX,
+            answers_bytes_max: CacheSettings::default().answers_bytes_max,
         }
     }
 }
@@ -238,6 +242,9 @@ impl Config {
             listener: self.listener,
             sessions: self.sessions,
             sync: self.sync,
+            cache: CacheSettings {
+                answers_bytes_max: self.cache.answers_bytes_max,
+            },
         }
     }
 }

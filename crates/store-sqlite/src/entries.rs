@@ -31,6 +31,13 @@ impl EntryStore for SqliteStore {
         self.cache.look(user, &Item::Entry(key), Value::content)?
     }
 
+    fn peek_head(&self, user: &UserId) -> Option<Position> {
+        match self.cache.get(user, &Item::Head) {
+            Some(Value::Head(known)) => known,
+            _ => None,
+        }
+    }
+
     fn get(&self, user: &UserId, key: &Key) -> BoxFuture<'_, Result<Option<Entry>, StoreError>> {
         if let Some(Value::Entry(known)) = self.cache.get(user, &Item::Entry(key)) {
             return Box::pin(ready(Ok(known)));

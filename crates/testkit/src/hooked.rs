@@ -25,9 +25,11 @@ pub trait Hook: Send + Sync + 'static {
 
 /// Hands everything on to another store, with a hook around each call that reads or writes.
 ///
-/// It knows nothing at once (`peek`), so that every look comes by the hook.
+/// It knows nothing at once (`peek`), so that every look comes by the hook; heads of streams only
+/// where it is told to.
 pub struct HookedStore<H> {
     store: Arc<dyn Store>,
+    tells_heads: bool,
     /// The hook.
     pub hook: H,
 }
@@ -36,7 +38,20 @@ impl<H: Hook> HookedStore<H> {
     /// Returns a store over `store`.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, hook: H) -> Self {
-        Self { store, hook }
+        Self {
+            store,
+            tells_heads: false,
+            hook,
+        }
+    }
+
+    /// Lets `peek_head` through, past the hook.
+    #[must_use]
+    pub fn telling_heads(self) -> Self {
+        Self {
+            tells_heads: true,
+            ..self
+        }
     }
 
     fn call<'a, T: Send + 'a, E: From<StoreError> + Send + 'a>(
@@ -60,6 +75,10 @@ impl<H: Hook> EntryStore for HookedStore<H> {
 
     fn takes_writes(&self) -> bool {
         self.store.takes_writes()
+    }
+
+    fn peek_head(&self, user: &UserId) -> Option<Position> {
+        self.store.peek_head(user).filter(|_| self.tells_heads)
     }
 
     fn get(&self, user: &UserId, key: &Key) -> BoxFuture<'_, Result<Option<Entry>, StoreError>> {

@@ -10,6 +10,10 @@ impl EntryStore for MemoryStore {
         StoreInfo { epoch: self.epoch }
     }
 
+    fn peek_head(&self, user: &UserId) -> Option<Position> {
+        self.users().get(user).map(|state| state.position)
+    }
+
     fn get(&self, user: &UserId, key: &Key) -> BoxFuture<'_, Result<Option<Entry>, StoreError>> {
         let entry = self
             .users()

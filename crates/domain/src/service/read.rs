@@ -146,6 +146,20 @@ impl AccountData {
         })
     }
 
+    /// Tells at once which token an answer of now would bear, where the store knows without reading.
+    ///
+    /// What was answered with this token before is still all there is to tell.
+    #[must_use]
+    pub fn peek_next(&self, requester: &Requester) -> Option<SyncToken> {
+        let position = self.store.peek_head(&requester.user)?;
+        Some(SyncToken {
+            epoch: self.store.info().epoch,
+            user: SyncToken::user_mark(&requester.user),
+            position,
+            rules: self.rules.fingerprint(),
+        })
+    }
+
     /// Returns everything live, and the deletions behind `since`.
     ///
     /// For `full_state=true`: without the deletions the client's new token would pass them over.

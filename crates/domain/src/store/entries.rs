@@ -27,6 +27,14 @@ pub trait EntryStore: Send + Sync + 'static {
         None
     }
 
+    /// Tells at once where the stream of `user` stands, where that is in memory.
+    ///
+    /// `None` says nothing. What is told is what a read that begins now would find at the least: no
+    /// acknowledged change lies behind it.
+    fn peek_head(&self, _user: &UserId) -> Option<Position> {
+        None
+    }
+
     /// Returns one live entry; `None` where there is none, it was deleted, or there is no such user.
     fn get(&self, user: &UserId, key: &Key) -> BoxFuture<'_, Result<Option<Entry>, StoreError>>;
 

@@ -3,6 +3,7 @@
 
 mod accounts;
 mod commits;
+mod remembered;
 mod turns;
 mod waiting;
 mod writes;
@@ -34,7 +35,11 @@ impl Lab {
     }
 
     async fn over(store: Arc<dyn Store>) -> Self {
-        let pausing = Arc::new(PausingStore::over(store));
+        Self::paused(PausingStore::over(store)).await
+    }
+
+    async fn paused(pausing: PausingStore) -> Self {
+        let pausing = Arc::new(pausing);
         let served: Arc<dyn Store> = pausing.clone();
         let server = Server::with(|setup| setup.store = Some(served));
         let alice = server.user("alice").await;
