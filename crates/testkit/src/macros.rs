@@ -26,6 +26,7 @@ macro_rules! store_suite {
                 an_answer_can_be_asked_for_again
                 at_the_head_nothing_is_told
                 behind_the_head_everything_is_told
+                a_head_that_is_told_at_once_is_that_of_now
                 no_operation_moves_another_users_stream
             }
             compare_and_swap {

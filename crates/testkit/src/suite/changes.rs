@@ -57,6 +57,32 @@ pub async fn an_initial_answer_is_the_fold(open: Opener) {
     assert_eq!(alice.changes(Some(changes.head)).await.entries, []);
 }
 
+/// A store may tell nothing at once, and never the head of before a change was acknowledged.
+pub async fn a_head_that_is_told_at_once_is_that_of_now(open: Opener) {
+    let fixture = open.open().await;
+    let store = fixture.store();
+    let alice = Actor::register(&store, "alice").await;
+    let at_once = || store.peek_head(&alice.user);
+    for number in 0..3 {
+        let read = alice.changes(None).await.head;
+        assert!(at_once().is_none_or(|head| head == read));
+        let put = alice.put(&global("a"), "{}").await;
+        assert!(at_once().is_none_or(|head| head == put), "a put");
+        let other = alice.login(&format!("OTHER{number}")).await;
+        let read = alice.changes(None).await.head;
+        assert!(at_once().is_none_or(|head| head == read), "a login");
+        let written = other.put(&other.own_key("b"), "{}").await;
+        assert!(
+            at_once().is_none_or(|head| head == written),
+            "by another device"
+        );
+        other.log_out().await;
+        let told = at_once();
+        let read = alice.changes(None).await.head;
+        assert!(told.is_none_or(|head| head == read), "the end of a device");
+    }
+}
+
 pub async fn from_zero_the_whole_history_is_told(open: Opener) {
     let fixture = open.open().await;
     let alice = Actor::register(&fixture.store(), "alice").await;
