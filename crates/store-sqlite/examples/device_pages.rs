@@ -108,8 +108,9 @@ async fn fill(store: Arc<SqliteStore>, caller: usize, users: usize) {
         }
     }
     for device in DEVICES {
-        // 7,919 is a prime, so each comes once where there are not as many users.
-        for number in own().map(|number| number * 7_919 % users) {
+        // A prime that does not divide how many there are, so each comes once.
+        let count = own().count();
+        for number in (0..count).map(|turn| caller + turn * 7_919 % count * CALLERS) {
             let text = format!(
                 r#"{{"room_versions":["1","2","3","4","5","6","7","8","9","10","11"],"n":{number},"client":"{}"}}"#,
                 "x".repeat(220)
