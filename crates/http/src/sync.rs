@@ -76,8 +76,9 @@ impl Answer {
         filter: &Filter,
         tells_device_data: bool,
     ) -> Self {
-        let mut kept = Vec::new();
-        for (index, entry) in mem::take(&mut snapshot.entries).into_iter().enumerate() {
+        let entries = mem::take(&mut snapshot.entries);
+        let mut kept = Vec::with_capacity(entries.len());
+        for (index, entry) in entries.into_iter().enumerate() {
             if index % YIELD_ENTRIES == YIELD_ENTRIES - 1 {
                 task::yield_now().await;
             }
@@ -90,7 +91,8 @@ impl Answer {
                 kept.push(entry);
             }
         }
-        snapshot.entries = kept;
+        // A sync that waits because of what was dropped must not hold the room of it.
+        snapshot.entries = if kept.is_empty() { Vec::new() } else { kept };
         if !filter.passes_account_data(PUSH_RULES) {
             snapshot.push_rules = None;
         }

@@ -117,11 +117,15 @@ const ENTRY_COLUMNS: usize = 6;
 /// Reads an entry whose key is known, from the columns `position, written_at, writer,
 /// writer_device, writer_user_agent, content`.
 pub(crate) fn entry(key: Key, row: &Row<'_>) -> Result<Entry, Failure> {
+    entry_by(key, writer(row)?, row)
+}
+
+fn entry_by(key: Key, writer: Writer, row: &Row<'_>) -> Result<Entry, Failure> {
     Ok(Entry {
         key,
         position: Position(row.get(0)?),
         written_at: row.get(1)?,
-        writer: writer(row)?,
+        writer,
         content: content(row.get_ref(5)?)?,
     })
 }
@@ -131,12 +135,48 @@ pub(crate) fn entry_and_key(row: &Row<'_>) -> Result<Entry, Failure> {
     entry(key(row)?, row)
 }
 
+/// Reads many entries of one user, as [`entry_and_key`] does.
+///
+/// Most were written by the same device as the one before: its names are shared then, for making
+/// and dropping them anew costs as much as the content does.
+#[derive(Default)]
+pub(crate) struct EntryReader {
+    last_writer: Option<Writer>,
+}
+
+impl EntryReader {
+    pub(crate) fn read(&mut self, row: &Row<'_>) -> Result<Entry, Failure> {
+        let key = key(row)?;
+        let writer = match self.last_writer.take() {
+            Some(last) if is_writer(&last, row)? => last,
+            _ => writer(row)?,
+        };
+        self.last_writer = Some(writer.clone());
+        entry_by(key, writer, row)
+    }
+}
+
+/// Tells whether the row names this device as its writer.
+fn is_writer(writer: &Writer, row: &Row<'_>) -> Result<bool, Failure> {
+    let Writer::Device { id, user_agent } = writer else {
+        return Ok(false);
+    };
+    let text = |column| row.get_ref(column);
+    let user_agent = match user_agent {
+        Some(user_agent) => ValueRef::Text(user_agent.as_bytes()),
+        None => ValueRef::Null,
+    };
+    Ok(text(2)? == ValueRef::Integer(2)
+        && text(3)? == ValueRef::Text(id.as_str().as_bytes())
+        && text(4)? == user_agent)
+}
+
 fn key(row: &Row<'_>) -> Result<Key, Failure> {
-    let (scope, place): (i64, Arc<str>) = (row.get(ENTRY_COLUMNS)?, row.get(ENTRY_COLUMNS + 1)?);
-    let scope = match scope {
+    let place = || row.get::<_, Arc<str>>(ENTRY_COLUMNS + 1);
+    let scope = match row.get(ENTRY_COLUMNS)? {
         0 => Scope::Global,
-        1 => Scope::Room(RoomId::parse(place).map_err(unreadable)?),
-        SCOPE_DEVICE => Scope::Device(DeviceId::parse(place).map_err(unreadable)?),
+        1 => Scope::Room(RoomId::parse(place()?).map_err(unreadable)?),
+        SCOPE_DEVICE => Scope::Device(DeviceId::parse(place()?).map_err(unreadable)?),
         other => return Err(Failure::Row(format!("an entry has the scope {other}"))),
     };
     let event_type: Arc<str> = row.get(ENTRY_COLUMNS + 2)?;

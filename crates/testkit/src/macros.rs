@@ -21,6 +21,7 @@ macro_rules! store_suite {
             changes {
                 each_changed_entry_comes_once_at_its_latest_content
                 entries_are_those_that_get_returns
+                entries_that_are_read_together_bear_each_its_own_writer
                 an_initial_answer_is_the_fold
                 from_zero_the_whole_history_is_told
                 an_answer_can_be_asked_for_again

@@ -1,10 +1,10 @@
 //! Reading entries.
 
 use kitbag_domain::{Changes, Entry, Key, Position, Selector, UserId};
-use rusqlite::Connection;
+use rusqlite::{Connection, Row};
 
 use crate::error::Failure;
-use crate::rows::{self, SCOPE_DEVICE, all, first, int, scope_number};
+use crate::rows::{self, EntryReader, SCOPE_DEVICE, all, first, int, scope_number};
 
 /// Returns one live entry: the hot path, one look-up in each of two indexes.
 pub(super) fn live(
@@ -46,7 +46,9 @@ pub(super) fn list(
         FROM users u JOIN entries e ON e.user = u.id
         WHERE u.name = ?1 AND e.scope = ?2 AND e.place = ?3 AND e.content IS NOT NULL
         ORDER BY e.type";
-    let (user, read) = (user.as_str(), rows::entry_and_key);
+    let user = user.as_str();
+    let mut entries = EntryReader::default();
+    let read = |row: &Row<'_>| entries.read(row);
     match selector {
         Selector::All => all(connection, ALL, [user], read),
         Selector::AllDevices => all(connection, ALL_DEVICES, (user, SCOPE_DEVICE), read),
@@ -103,9 +105,11 @@ pub(super) fn changes(
     }
     let (user, position, horizon) = found.expect("without a user there is nothing new");
     let known = after.filter(|after| (horizon..=position).contains(after));
+    let mut entries = EntryReader::default();
+    let read = |row: &Row<'_>| entries.read(row);
     let entries = match known {
-        Some(after) => all(&snapshot, SINCE, (user, int(after.0)), rows::entry_and_key)?,
-        None => all(&snapshot, LIVE, [user], rows::entry_and_key)?,
+        Some(after) => all(&snapshot, SINCE, (user, int(after.0)), read)?,
+        None => all(&snapshot, LIVE, [user], read)?,
     };
     let changes = Changes {
         head: position,

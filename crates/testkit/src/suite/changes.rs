@@ -1,6 +1,6 @@
-use kitbag_domain::{Content, DeviceSelection, Position};
+use kitbag_domain::{Content, DeviceSelection, Expectation, Op, Position, Selector, Writer};
 
-use crate::{Actor, Opener, global, room_key};
+use crate::{Actor, Opener, content, device_id, global, room_key};
 
 pub async fn each_changed_entry_comes_once_at_its_latest_content(open: Opener) {
     let fixture = open.open().await;
@@ -39,6 +39,43 @@ pub async fn entries_are_those_that_get_returns(open: Opener) {
     alice.put(&alice.own_key("b"), "{\"é\":[1.0]}").await;
     for entry in alice.changes(None).await.entries {
         assert_eq!(alice.entry(&entry.key).await, Some(entry));
+    }
+}
+
+pub async fn entries_that_are_read_together_bear_each_its_own_writer(open: Opener) {
+    let fixture = open.open().await;
+    let alice = Actor::register(&fixture.store(), "alice").await;
+    let by = |id: &str, user_agent: Option<&str>| Writer::Device {
+        id: device_id(id),
+        user_agent: user_agent.map(Into::into),
+    };
+    let writers = [
+        by("A", None),
+        by("A", None),
+        by("B", None),
+        by("B", Some("app/1")),
+        by("B", Some("app/1")),
+        by("B", Some("app/2")),
+        by("B", Some("")),
+        by("B", None),
+        Writer::Server,
+        Writer::Admin,
+        by("B", None),
+        Writer::Server,
+    ];
+    for (number, writer) in writers.iter().enumerate() {
+        let mut write = alice.write();
+        write.writer = writer.clone();
+        let key = global(&format!("{number:02}"));
+        let put = Op::Put(key, content("{}"), Expectation::default());
+        let applied = alice.store.apply(&alice.user, write, vec![put]).await;
+        applied.unwrap();
+    }
+    let told = alice.changes(None).await.entries;
+    let listed = alice.store.list(&alice.user, Selector::All).await.unwrap();
+    for entries in [told, listed] {
+        let read: Vec<Writer> = entries.into_iter().map(|entry| entry.writer).collect();
+        assert_eq!(read, writers);
     }
 }
 
