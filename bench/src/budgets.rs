@@ -68,13 +68,19 @@ const fn report(row: &'static str, work: &'static str) -> Budget {
 }
 
 /// Every budget. Ratios are those to the reference in the same run.
-pub(crate) const BUDGETS: [Budget; 17] = [
+pub(crate) const BUDGETS: [Budget; 18] = [
     cpu("get/1", "GET of an entry, 1 connection", 1.3, 1.15),
     cpu("get/16", "GET of an entry, 16 connections", 1.3, 1.15),
     cpu("get/uncached", "GET of an entry, uncached", 2.5, 2.0),
     cpu("push_rules", "GET /pushrules/", 1.6, 1.3),
     cpu("sync/nothing_new", "sync with nothing new", 1.6, 1.3),
     cpu("sync/initial", "initial sync", 1.6, 1.2),
+    cpu(
+        "sync/changed_initial",
+        "the first initial sync after a change",
+        1.6,
+        1.2,
+    ),
     puts("put/64/one_user", "durable PUT, 64 clients of one user"),
     puts("put/64/many_users", "durable PUT, 64 clients of 64 users"),
     at_most(

@@ -17,7 +17,7 @@ use crate::plan::Plan;
 use crate::report::Table;
 
 /// In the order in which they run: what leaves the machine quiet comes first.
-const NAMES: [&str; 22] = [
+const NAMES: [&str; 23] = [
     "edge",
     "identity",
     "get/1",
@@ -26,6 +26,7 @@ const NAMES: [&str; 22] = [
     "push_rules",
     "sync/nothing_new",
     "sync/initial",
+    "sync/changed_initial",
     "device/get",
     "device/put",
     "put/1",
@@ -76,6 +77,7 @@ pub(crate) async fn run(name: &str, plan: &Plan) -> Result<Table> {
         "push_rules" => read::push_rules(name, plan).await,
         "sync/nothing_new" => read::nothing_new(name, plan).await,
         "sync/initial" => read::initial_sync(name, plan).await,
+        "sync/changed_initial" => read::changed_initial_sync(name, plan).await,
         "device/get" => read::device_entry(name, plan).await,
         "device/put" => put::entries(name, plan, 64, 64, Owner::Device).await,
         "put/1" => put::entries(name, plan, 1, 1, Owner::Account).await,

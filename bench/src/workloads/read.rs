@@ -22,6 +22,8 @@ const INITIAL_SYNC_ENTRIES: usize = 200;
 
 /// Keeps nothing of what was read, so that each request asks the database.
 const UNCACHED: &str = "cache.bytes_max=0";
+/// Each initial sync is answered anew, as the first one after a change is.
+const UNREMEMBERED: &str = "cache.answers_bytes_max=0";
 
 /// A request that asks for nothing: the edge and the route table.
 pub(super) async fn edge(name: &str, plan: &Plan) -> Result<Table> {
@@ -89,16 +91,33 @@ pub(super) async fn nothing_new(name: &str, plan: &Plan) -> Result<Table> {
     bench.beside_fixed(plan, what, request, CONNECTIONS).await
 }
 
-/// An initial sync of 200 entries of 1 KiB.
+/// An initial sync of 200 entries of 1 KiB, since whose last answer nothing was changed.
 pub(super) async fn initial_sync(name: &str, plan: &Plan) -> Result<Table> {
-    let bench = Bench::start(name, plan, &[]).await?;
+    let what = format!("initial sync of {INITIAL_SYNC_ENTRIES} entries of {CONTENT_BYTES} B");
+    initial_sync_with(name, plan, &[], &what).await
+}
+
+/// The same as if something had been changed each time: no answer is remembered.
+pub(super) async fn changed_initial_sync(name: &str, plan: &Plan) -> Result<Table> {
+    let what = format!(
+        "initial sync of {INITIAL_SYNC_ENTRIES} entries of {CONTENT_BYTES} B, with `{UNREMEMBERED}`"
+    );
+    initial_sync_with(name, plan, &[UNREMEMBERED], &what).await
+}
+
+async fn initial_sync_with(
+    name: &str,
+    plan: &Plan,
+    settings: &[&str],
+    what: &str,
+) -> Result<Table> {
+    let bench = Bench::start(name, plan, settings).await?;
     bench
         .put_entries(Scope::Global, INITIAL_SYNC_ENTRIES)
         .await?;
     let request = get(bench.accounts.session(0), &sync_path(None, 0));
-    let what = format!("initial sync of {INITIAL_SYNC_ENTRIES} entries of {CONTENT_BYTES} B");
     let connections = CONNECTIONS_LARGE;
-    bench.beside_fixed(plan, &what, request, connections).await
+    bench.beside_fixed(plan, what, request, connections).await
 }
 
 /// A server with one user.
