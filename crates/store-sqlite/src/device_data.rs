@@ -150,7 +150,11 @@ fn changes(
     let Heads { head, floor } = Heads::read(&snapshot)?;
     let known =
         after.filter(|after| after.number <= head && floor <= after.number.max(after.floor));
-    let from = known.unwrap_or(FeedPosition { number: 0, floor });
+    // What was deleted before they begin, they never hear of: it may be collected while they read.
+    let from = known.unwrap_or(FeedPosition {
+        number: 0,
+        floor: head,
+    });
     // One more than is told shows whether there is more.
     let params = (int(from.number), int(limit as u64).saturating_add(1));
     let mut behind: Vec<(u64, DeviceChange)> = all(&snapshot, ENDED, params, |row| {

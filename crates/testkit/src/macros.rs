@@ -53,6 +53,7 @@ macro_rules! store_suite {
                 each_change_is_told_once_at_its_latest_content
                 the_end_of_an_account_is_told
                 a_collected_deletion_starts_who_has_not_heard_of_it_anew
+                a_deletion_from_before_the_beginning_may_be_collected_while_it_is_read
                 behind_the_head_everything_is_told
                 a_change_wakes_who_follows_before_it_is_acknowledged
                 other_data_and_refusals_do_not_wake_who_follows

@@ -70,9 +70,10 @@ impl DeviceDataStore for MemoryStore {
         let known = after.filter(|after| {
             after.number <= feed.head && feed.floor <= after.number.max(after.floor)
         });
+        // What was deleted before they begin, they never hear of: it may be collected while they read.
         let from = known.unwrap_or(FeedPosition {
             number: 0,
-            floor: feed.floor,
+            floor: feed.head,
         });
         let mut behind: Vec<(u64, DeviceChange)> = Vec::new();
         for (user, user_feed) in &feed.users {

@@ -72,7 +72,8 @@ pub struct FeedPosition {
     /// The number of the last change that was told. Strictly increasing, gaps allowed, at most
     /// `i64::MAX`.
     pub number: u64,
-    /// Up to where collected deletions do not matter to the caller, who began later.
+    /// Up to where collected deletions do not matter to the caller, who began later: the head of the
+    /// stream at that time, as what was deleted by then was gone before they heard of anything.
     pub floor: u64,
 }
 

@@ -244,6 +244,35 @@ pub async fn a_collected_deletion_starts_who_has_not_heard_of_it_anew(open: Open
     assert_eq!(told(&store, now).await, [""; 0]);
 }
 
+pub async fn a_deletion_from_before_the_beginning_may_be_collected_while_it_is_read(open: Opener) {
+    let fixture = open
+        .open_with(Limits {
+            tombstones_max: 2,
+            ..Limits::default()
+        })
+        .await;
+    let store = fixture.store();
+    let alice = Actor::register(&store, "alice").await;
+    let names = ["a", "b", "c", "live", "more"];
+    for name in names {
+        alice.put(&alice.own_key(name), "{}").await;
+    }
+    for name in ["a", "b"] {
+        alice.delete(&alice.own_key(name)).await;
+    }
+    let first = changes(&store, None, 1).await;
+    assert!(first.starts_anew && first.has_more);
+    // The deletion of a is collected: who began after it never heard of a.
+    alice.delete(&alice.own_key("c")).await;
+    let second = changes(&store, Some(first.next), 1).await;
+    assert!(!second.starts_anew && second.has_more);
+    // That of c came while they read, and they may have heard of c.
+    for name in ["live", "more"] {
+        alice.delete(&alice.own_key(name)).await;
+    }
+    assert!(changes(&store, Some(second.next), 1).await.starts_anew);
+}
+
 pub async fn behind_the_head_everything_is_told(open: Opener) {
     let fixture = open.open().await;
     let store = fixture.store();
