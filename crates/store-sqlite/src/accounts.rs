@@ -70,7 +70,7 @@ impl AccountStore for SqliteStore {
 
     fn peek_session(&self, user: &UserId, access: TokenHash) -> Option<Option<Session>> {
         let item = Item::Session(&access);
-        self.cache.look(user, &item, Value::session)?
+        self.cache.look(user, &item, Value::session)
     }
 
     fn session(

@@ -136,22 +136,24 @@ impl<L: Lock<Shard>> Cache<L> {
 
     /// Returns what is known of an item of `user`.
     pub(crate) fn get(&self, user: &UserId, item: &Item<'_>) -> Option<Value> {
-        self.look(user, item, Value::clone)
+        self.look(user, item, |value| Some(value.clone()))
     }
 
     /// Takes out of what is known of an item what the caller needs: all of an entry is much.
+    ///
+    /// `None` where it is not known, or does not say what the caller needs.
     pub(crate) fn look<T>(
         &self,
         user: &UserId,
         item: &Item<'_>,
-        take: impl FnOnce(&Value) -> T,
+        take: impl FnOnce(&Value) -> Option<T>,
     ) -> Option<T> {
         let shard = self.shards.get(self.place(user)?)?;
         shard.with(|shard| {
             if shard.silence.covers(item) {
                 return None;
             }
-            let found = shard.items.get(&Wanted { user, item }).map(take);
+            let found = shard.items.get(&Wanted { user, item }).and_then(take);
             shard.hits += u64::from(found.is_some());
             found
         })

@@ -119,7 +119,8 @@ fn device_entry(
 ) -> Result<Option<DeviceEntry>, Failure> {
     let device = DeviceId::parse(device).map_err(unreadable)?;
     let key = Key::new(Scope::Device(device), event_type.clone());
-    let entry = rows::entry(key, row)?;
+    let named = |failure| unreadable_entry(failure, row, [8, 7], event_type.as_str());
+    let entry = rows::entry(key, row).map_err(named)?;
     if entry.content.is_none() {
         return Ok(None);
     }
@@ -161,7 +162,12 @@ fn changes(
         Ok((row.get(0)?, DeviceChange::AccountEnded(user(row, 1)?)))
     })?;
     behind.extend(all(&snapshot, CHANGED, params, |row| {
-        let change = DeviceChange::Entry(user(row, 9)?, rows::entry_and_key(row)?);
+        let named = |failure| match row.get::<_, Arc<str>>(8) {
+            Ok(event_type) => unreadable_entry(failure, row, [9, 7], &event_type),
+            Err(_) => failure,
+        };
+        let entry = rows::entry_and_key(row).map_err(named)?;
+        let change = DeviceChange::Entry(user(row, 9)?, entry);
         Ok((row.get(10)?, change))
     })?);
     drop(snapshot);
@@ -179,6 +185,26 @@ fn changes(
         has_more,
         changes: behind.into_iter().map(|(_, change)| change).collect(),
     })
+}
+
+/// Names the entry that cannot be read: it holds up whoever reads across users, until the operator
+/// replaces or deletes it.
+fn unreadable_entry(
+    failure: Failure,
+    row: &Row<'_>,
+    [user, device]: [usize; 2],
+    event_type: &str,
+) -> Failure {
+    let name = |column| row.get::<_, String>(column).unwrap_or_default();
+    match failure {
+        Failure::Row(reason) => {
+            let (user, device) = (name(user), name(device));
+            Failure::Row(format!(
+                "account data `{event_type}` of the device `{device}` of {user}: {reason}"
+            ))
+        }
+        other => other,
+    }
 }
 
 fn user(row: &Row<'_>, column: usize) -> Result<UserId, Failure> {

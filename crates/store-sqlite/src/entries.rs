@@ -28,7 +28,7 @@ impl EntryStore for SqliteStore {
     }
 
     fn peek(&self, user: &UserId, key: &Key) -> Option<Option<Content>> {
-        self.cache.look(user, &Item::Entry(key), Value::content)?
+        self.cache.look(user, &Item::Entry(key), Value::content)
     }
 
     fn peek_head(&self, user: &UserId) -> Option<Position> {
@@ -64,9 +64,11 @@ impl EntryStore for SqliteStore {
         user: &UserId,
         after: Option<Position>,
     ) -> BoxFuture<'_, Result<Changes, StoreError>> {
-        if let Some(Value::Head(head)) = self.cache.get(user, &Item::Head)
-            && let Some(nothing) = read::nothing_new(head, after)
-        {
+        let nothing = |value: &Value| match value {
+            Value::Head(head) => read::nothing_new(*head, after),
+            _ => None,
+        };
+        if let Some(nothing) = self.cache.look(user, &Item::Head, nothing) {
             return Box::pin(ready(Ok(nothing)));
         }
         let (user, cache) = (user.clone(), Arc::clone(&self.cache));

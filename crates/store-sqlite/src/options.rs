@@ -25,7 +25,8 @@ pub mod limit {
     pub const BATCH_BYTES_MAX: u64 = 8 * 1024 * 1024;
     /// Prepared statements that a connection keeps: more than there are.
     pub const STATEMENTS_MAX: usize = 96;
-    /// Users whose rows the writer remembers, at some 200 bytes each.
+    /// Users whose rows the writer remembers, at some 200 bytes each and 100 for each of their devices
+    /// that wrote.
     pub const LEDGER_USERS_MAX: usize = 4_096;
     /// Entries whose rows the writer remembers, at some 150 bytes each.
     pub const LEDGER_ENTRIES_MAX: usize = 4_096;

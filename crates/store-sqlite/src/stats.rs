@@ -192,7 +192,8 @@ mod tests {
 
     use kitbag_domain::{
         AccountStore as _, Allowance, Applied, ApplyError, Content, EntryStore as _, EventType,
-        Expectation, Guard, Key, Limits, NewAccount, Op, Scope, ServerName, UserId, Write, Writer,
+        Expectation, Guard, Key, Limits, NewAccount, Op, Position, Scope, ServerName, UserId,
+        Write, Writer,
     };
     use kitbag_testkit::gate::{Gate, in_time};
 
@@ -219,7 +220,7 @@ mod tests {
         let started = Instant::now();
         while !is_so(&store.stats()) {
             assert!(started.elapsed() < PATIENCE, "{:?}", store.stats());
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::yield_now();
         }
     }
 
@@ -336,6 +337,17 @@ mod tests {
             store.get(&user("alice"), &key()).await.unwrap();
         }
         assert_eq!(counts(), (hits + 2, misses + 1));
+        put(&store, "alice", "{}").await.unwrap();
+        let (hits, misses) = counts();
+        for _ in 0..2 {
+            let start = Some(Position::ZERO);
+            store.changes(&user("alice"), start).await.unwrap();
+        }
+        assert_eq!(
+            counts(),
+            (hits, misses + 2),
+            "a head alone tells no changes"
+        );
     }
 
     #[tokio::test]

@@ -123,3 +123,25 @@ async fn a_page_goes_on_behind_any_number_of_deletions() {
         "of PHONE, behind those of D1 to D2500"
     );
 }
+
+#[tokio::test]
+async fn an_entry_that_cannot_be_read_is_named_and_may_be_replaced() {
+    let dir = tempdir().unwrap();
+    let store = open(dir.path());
+    let alice = register(&store).await;
+    alice.put(&alice.own_key("org.example.a"), "{}").await;
+    let other = rusqlite::Connection::open(dir.path().join("kitbag.db")).unwrap();
+    let harm = "UPDATE entries SET content = CAST(x'ff7d' AS TEXT)";
+    assert_eq!(other.execute(harm, []), Ok(1));
+    drop(other);
+    let page = store.device_entries(&event_type("org.example.a"), None, 10);
+    let page = page.await.unwrap_err().to_string();
+    let changes = store.device_changes(None, 10).await;
+    for error in [page, changes.unwrap_err().to_string()] {
+        let named = ["`org.example.a`", alice.device.as_str(), "@alice:localhost"];
+        assert!(named.iter().all(|name| error.contains(name)), "{error}");
+    }
+    alice.put(&alice.own_key("org.example.a"), "{}").await;
+    let changes = store.device_changes(None, 10).await.unwrap();
+    assert_eq!(changes.changes.len(), 1);
+}

@@ -107,11 +107,8 @@ impl AccountData {
         requester: &Requester,
         since: Option<SyncToken>,
     ) -> Result<Snapshot, StoreError> {
-        let (epoch, user) = (
-            self.store.info().epoch,
-            SyncToken::user_mark(&requester.user),
-        );
-        let ours = since.filter(|token| token.epoch == epoch && token.user == user);
+        let (epoch, user) = self.mark(requester);
+        let ours = since.filter(|token| self.is_own(requester, token));
         let after = ours.map(|token| token.position);
         let changes = self.store.changes(&requester.user, after).await?;
 
@@ -146,15 +143,29 @@ impl AccountData {
         })
     }
 
+    /// Tells whether a token is of this store and of this user; another one tells nothing.
+    #[must_use]
+    pub fn is_own(&self, requester: &Requester, token: &SyncToken) -> bool {
+        let (epoch, user) = self.mark(requester);
+        token.epoch == epoch && token.user == user
+    }
+
+    /// Returns the epoch and the user that the requester's tokens bear.
+    fn mark(&self, requester: &Requester) -> (u64, u32) {
+        let user = SyncToken::user_mark(&requester.user);
+        (self.store.info().epoch, user)
+    }
+
     /// Tells at once which token an answer of now would bear, where the store knows without reading.
     ///
     /// What was answered with this token before is still all there is to tell.
     #[must_use]
     pub fn peek_next(&self, requester: &Requester) -> Option<SyncToken> {
         let position = self.store.peek_head(&requester.user)?;
+        let (epoch, user) = self.mark(requester);
         Some(SyncToken {
-            epoch: self.store.info().epoch,
-            user: SyncToken::user_mark(&requester.user),
+            epoch,
+            user,
             position,
             rules: self.rules.fingerprint(),
         })

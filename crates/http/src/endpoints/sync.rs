@@ -73,6 +73,8 @@ async fn begin(request: Request<Body>, call: Call) -> Result<Begun, ApiError> {
             ApiError::InvalidParam("`since` is not a token of a sync on this server".to_owned())
         })?),
     };
+    // One of another store, as after a restoring, is answered in full: that waits for its turn.
+    let since = since.filter(|token| app.data.is_own(&auth.requester, token));
     let waiting = Waiting {
         app,
         auth,

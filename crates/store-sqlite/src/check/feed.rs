@@ -77,11 +77,12 @@ pub(super) fn mend(connection: &Connection) -> Result<(), Failure> {
         let sql = format!("UPDATE {table} SET feed = NULL WHERE {stray}");
         connection.execute(&sql, [])?;
     }
-    let Some(Heads { head, highest, .. }) = Heads::read(connection)? else {
+    let Some(heads) = Heads::read(connection)? else {
         return Ok(());
     };
-    let raise = "UPDATE store SET feed_head = ?1";
-    connection.execute(raise, [head.max(highest).max(0)])?;
+    // The floor was given out too, to an entry that is gone.
+    let head = heads.head.max(heads.highest).max(heads.floor).max(0);
+    connection.execute("UPDATE store SET feed_head = ?1", [head])?;
     let mut without = connection.prepare(&format!("SELECT id {WITHOUT} ORDER BY id"))?;
     let rows = without.query_map([], |row| row.get::<_, i64>(0))?;
     for entry in rows.collect::<rusqlite::Result<Vec<_>>>()? {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::RecvTimeoutError;
 use kitbag_domain::StoreError;
 
-use super::{Control, State, Stop, Writer, begin, roll_back};
+use super::{Control, Ledger, State, Stop, Writer, begin, roll_back};
 use crate::checkpoint;
 use crate::error::Failure;
 use crate::format::Role;
@@ -20,6 +20,8 @@ impl Writer {
     /// moment. Returns when a write has succeeded, or the store is to be closed.
     pub(super) fn recover(&mut self) {
         self.setup.counters.outages.fetch_add(1, Ordering::Relaxed);
+        // What it knows of other programs' writes was told by the connection that goes.
+        self.ledger = Ledger::default();
         let mut wait_ms = limit::REOPEN_WAIT_MS_MIN;
         loop {
             let Err(failure) = self.mend() else {

@@ -68,6 +68,14 @@ async fn after_a_mending_of_the_feed_who_follows_it_starts_anew() {
         );
     }
     let ground = Ground::new().await;
+    ground.harm("UPDATE store SET feed_floor = 9");
+    ground.mend();
+    let (after, _, _) = followed(&ground, None).await;
+    assert!(
+        after.number > 9,
+        "a number that was told is not given again"
+    );
+    let ground = Ground::new().await;
     let (before, _, _) = followed(&ground, None).await;
     ground.harm("UPDATE users SET entries = 9");
     ground.mend();

@@ -1,5 +1,6 @@
 //! Law 10: of many syncs at once few read, and the others wait for their turn instead of failing.
 
+use kitbag_domain::SyncToken;
 use tokio::task;
 
 use super::{Begun, Lab, answered, go_on};
@@ -33,7 +34,9 @@ async fn see_turns(lab: &Lab, query: &str, turns: usize) {
 #[tokio::test(start_paused = true)]
 async fn initial_and_full_syncs_take_turns() {
     let lab = Lab::new().await;
-    for query in ["", "full_state=true"] {
+    let mut foreign: SyncToken = lab.now().await.parse().unwrap();
+    foreign.epoch += 1;
+    for query in ["", "full_state=true", &format!("since={foreign}")] {
         see_turns(&lab, query, FULL_MAX).await;
     }
 }
