@@ -4,7 +4,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use kitbag_domain::Content;
+use kitbag_domain::{Content, Entry};
 use serde::Serialize;
 
 /// An answer of 200 with a JSON body.
@@ -51,7 +51,18 @@ impl JsonObject {
         Self::with_capacity(0)
     }
 
-    pub(crate) fn with_capacity(bytes: usize) -> Self {
+    /// Begins an object that will hold entries and push rules, with room for about what they take:
+    /// a large one is not copied as it grows.
+    pub(crate) fn for_entries(entries: &[Entry], push_rules: Option<&Content>) -> Self {
+        const FRAME_BYTES: usize = 1024;
+        const ENTRY_BYTES: usize = 64;
+        let rules = push_rules.map_or(0, Content::size_bytes);
+        let contents: u64 = rules + entries.iter().map(Entry::size_bytes).sum::<u64>();
+        let contents = usize::try_from(contents).unwrap_or(0);
+        Self::with_capacity(FRAME_BYTES + contents + entries.len() * ENTRY_BYTES)
+    }
+
+    fn with_capacity(bytes: usize) -> Self {
         let mut out = Vec::with_capacity(bytes);
         out.push(b'{');
         Self(out)
@@ -107,6 +118,11 @@ impl JsonObject {
     pub(crate) fn finish(mut self) -> Bytes {
         self.0.push(b'}');
         self.0.into()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.0.capacity()
     }
 
     fn name(&mut self, name: &str) {

@@ -3,7 +3,7 @@
 use std::mem;
 
 use bytes::Bytes;
-use kitbag_domain::{Content, DeviceId, Entry, PUSH_RULES, Scope, Snapshot, SyncToken};
+use kitbag_domain::{DeviceId, Entry, PUSH_RULES, Scope, Snapshot, SyncToken};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task;
 
@@ -115,21 +115,6 @@ impl Answer {
         *is_full || push_rules.is_some() || !entries.is_empty()
     }
 
-    /// Returns about how large the body will be, so that a large one is not copied as it grows.
-    fn size_bytes(&self) -> usize {
-        const FRAME_BYTES: usize = 1024;
-        const EVENT_BYTES: usize = 64;
-        let Snapshot {
-            entries,
-            push_rules,
-            ..
-        } = &self.snapshot;
-        let rules = push_rules.as_ref().map_or(0, Content::size_bytes);
-        let contents: u64 = rules + entries.iter().map(Entry::size_bytes).sum::<u64>();
-        let contents = usize::try_from(contents).unwrap_or(0);
-        FRAME_BYTES + contents + entries.len() * EVENT_BYTES
-    }
-
     /// Writes the body.
     pub(crate) fn body(&self) -> Bytes {
         let Snapshot {
@@ -138,7 +123,7 @@ impl Answer {
             next,
             ..
         } = &self.snapshot;
-        let mut body = JsonObject::with_capacity(self.size_bytes());
+        let mut body = JsonObject::for_entries(entries, push_rules.as_ref());
         body.string("next_batch", &next.to_string());
         body.object("account_data", |out| {
             let rules = push_rules

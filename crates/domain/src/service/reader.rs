@@ -133,7 +133,8 @@ impl AccountData {
 impl Reader {
     /// Returns one entry of a user, read as a `T`; `None` where there is none, or no such user.
     ///
-    /// As its user would get it: global `m.push_rules` always exists.
+    /// As its user would get it: global `m.push_rules` always exists, also of who is not there, who
+    /// has the defaults.
     /// # Errors
     /// [`ReadError::Unreadable`] where the content is no `T`.
     pub async fn get<T: DeserializeOwned>(
@@ -178,7 +179,8 @@ impl Reader {
 
     /// Returns the content of one entry as its user would get it.
     /// # Errors
-    /// [`GetError::NotFound`] where there is none, or no such user.
+    /// [`GetError::NotFound`] where there is none, or no such user; never for global `m.push_rules`,
+    /// which are the defaults where nobody wrote any.
     pub async fn content(&self, user: &UserId, key: &Key) -> Result<Content, GetError> {
         self.0.content(user, key).await
     }

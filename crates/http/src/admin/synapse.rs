@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use kitbag_domain::{EventType, Key, PUSH_RULES, RoomId, Scope, Selector};
+use kitbag_domain::{Content, Entry, EventType, Key, PUSH_RULES, RoomId, Scope, Selector};
 
 use super::entries::TargetUser;
 use crate::error::ApiError;
@@ -32,14 +32,19 @@ pub(crate) async fn account_data(
     let reader = app.data.reader();
     let mut entries = reader.list(&user, Selector::All).await?;
     entries.retain(|entry| entry.key.event_type.as_str() != PUSH_RULES);
-    let mut rooms = BTreeMap::<&RoomId, Vec<(&str, &str)>>::new();
-    let mut global = Vec::new();
     let rules = match account.deactivated_at {
         None => Some(reader.content(&user, &push_rules()).await?),
         Some(_) => None,
     };
-    global.extend(rules.iter().map(|rules| (PUSH_RULES, rules.as_str())));
-    for entry in &entries {
+    let body = body(&entries, rules.as_ref());
+    Ok(json_response(StatusCode::OK, body.finish()))
+}
+
+fn body(entries: &[Entry], rules: Option<&Content>) -> JsonObject {
+    let mut rooms = BTreeMap::<&RoomId, Vec<(&str, &str)>>::new();
+    let mut global = Vec::new();
+    global.extend(rules.map(|rules| (PUSH_RULES, rules.as_str())));
+    for entry in entries {
         let content = entry
             .content
             .as_ref()
@@ -51,7 +56,7 @@ pub(crate) async fn account_data(
             Scope::Device(_) => {} // Synapse has none
         }
     }
-    let mut body = JsonObject::new();
+    let mut body = JsonObject::for_entries(entries, rules);
     body.object("account_data", |out| {
         out.object("global", |out| write(out, &global));
         out.object("rooms", |out| {
@@ -60,7 +65,7 @@ pub(crate) async fn account_data(
             }
         });
     });
-    Ok(json_response(StatusCode::OK, body.finish()))
+    body
 }
 
 fn push_rules() -> Key {
@@ -71,5 +76,43 @@ fn push_rules() -> Key {
 fn write(out: &mut JsonObject, contents: &[(&str, &str)]) {
     for (event_type, content) in contents {
         out.raw(event_type, content);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use kitbag_domain::{Limits, Position, Writer};
+
+    use super::*;
+
+    fn entry(scope: Scope, event_type: &str) -> Entry {
+        Entry {
+            key: Key::new(scope, EventType::parse(event_type).unwrap()),
+            content: Some(content(r#"{"a":1}"#)),
+            position: Position(1),
+            writer: Writer::Server,
+            written_at: 0,
+        }
+    }
+
+    fn content(text: &str) -> Content {
+        Content::parse(Bytes::copy_from_slice(text.as_bytes()), &Limits::default()).unwrap()
+    }
+
+    #[test]
+    fn a_body_is_not_copied_as_it_grows() {
+        let entries: Vec<Entry> = (0..500)
+            .map(|number| match number % 2 {
+                0 => entry(Scope::Global, &format!("app.{number}")),
+                _ => {
+                    let room = RoomId::parse(format!("!{number}:x")).unwrap();
+                    entry(Scope::Room(room), "app.test")
+                }
+            })
+            .collect();
+        let rules = content(&format!(r#"{{"b":"{}"}}"#, "x".repeat(900)));
+        let room_bytes = JsonObject::for_entries(&entries, Some(&rules)).capacity();
+        assert_eq!(body(&entries, Some(&rules)).capacity(), room_bytes);
     }
 }
