@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use kitbag_domain::{
     DeviceChange, DeviceSubscription, EventType, FeedPosition, FeedToken, Reader, StoreError,
 };
@@ -18,9 +18,9 @@ use crate::metrics::Waited;
 use crate::state::App;
 
 /// Changes on a page, unless another number is asked for.
-const PAGE_CHANGES: usize = 100;
+pub(super) const PAGE_CHANGES: usize = 100;
 /// Changes on a page at most.
-const PAGE_CHANGES_MAX: usize = 1_000;
+pub(super) const PAGE_CHANGES_MAX: usize = 1_000;
 /// Changes that are looked at for one page, most of which a filter may drop; then the caller gets
 /// what there is, and goes on from there.
 const CHANGES_READ_MAX: usize = 10_000;
@@ -58,9 +58,9 @@ pub(crate) async fn changes(
         app,
     };
     let since = since.and_then(|since| since.in_epoch(following.epoch));
-    following
+    Ok(following
         .wait(since, Duration::from_millis(timeout_ms))
-        .await
+        .await)
 }
 
 /// Who follows, and what they want to hear of.
@@ -89,24 +89,35 @@ impl Told {
 }
 
 impl Following {
-    /// Returns what followed `since`; where that is nothing, waits for something to tell.
-    async fn wait(
-        self,
+    /// Answers with what followed `since`; where that is nothing, waits for something to tell.
+    async fn wait(self, since: Option<FeedPosition>, timeout: Duration) -> Response {
+        let mut has_waited = false;
+        let answer = self.news(since, timeout, &mut has_waited).await;
+        let mut response = answer.into_response();
+        if has_waited {
+            // Or long polls would count as slow answers, those that end with an error too.
+            response.extensions_mut().insert(Waited);
+        }
+        response
+    }
+
+    async fn news(
+        &self,
         mut since: Option<FeedPosition>,
         timeout: Duration,
+        has_waited: &mut bool,
     ) -> Result<Response, ApiError> {
         let deadline = Instant::now() + timeout;
         // Subscribed before it is read: so no change falls between (law 3).
         let mut subscription = self.reader.subscribe();
-        let mut has_waited = false;
         loop {
             let told = self.read(since).await?;
             if told.has_news() || timeout.is_zero() {
-                return self.answer(&told, has_waited);
+                return self.answer(&told);
             }
-            has_waited = true;
+            *has_waited = true;
             if !self.changes_before(deadline, &mut subscription).await {
-                return self.answer(&told, has_waited);
+                return self.answer(&told);
             }
             // What the filter dropped is behind this follower.
             since = Some(told.next);
@@ -119,8 +130,8 @@ impl Following {
         let mut starts_anew = false;
         let mut changes = Vec::new();
         let (mut bytes, mut read) = (0, 0);
+        let mut wanted = self.wanted(0);
         loop {
-            let wanted = self.chunk.min(self.limit - changes.len());
             let found = self.reader.device_changes(after, wanted).await?;
             if found.starts_anew {
                 // Also in the middle, where a deletion was collected meanwhile.
@@ -128,6 +139,10 @@ impl Following {
                 changes.clear();
             }
             read += found.changes.len();
+            if let Some(fewer) = self.fewer(&found.changes, self.limit - changes.len()) {
+                wanted = fewer;
+                continue;
+            }
             let passed = found
                 .changes
                 .into_iter()
@@ -148,7 +163,27 @@ impl Following {
                 });
             }
             after = Some(found.next);
+            wanted = self.wanted(changes.len());
         }
+    }
+
+    /// Returns how many changes to read at once: more than still fit, where a filter drops most.
+    fn wanted(&self, has: usize) -> usize {
+        match self.event_type {
+            None => self.chunk.min(self.limit - has),
+            Some(_) => self.chunk,
+        }
+    }
+
+    /// Returns how many of these changes to read, where more of them pass than fit: the place behind
+    /// the last that fits is known only to a read that ends there.
+    fn fewer(&self, found: &[DeviceChange], fit: usize) -> Option<usize> {
+        let passing = found.iter().enumerate();
+        let mut passing = passing
+            .filter(|(_, change)| self.passes(change))
+            .skip(fit - 1);
+        let (last, _) = passing.next()?;
+        passing.next().map(|_| last + 1)
     }
 
     fn passes(&self, change: &DeviceChange) -> bool {
@@ -174,22 +209,17 @@ impl Following {
         }
     }
 
-    fn answer(&self, told: &Told, has_waited: bool) -> Result<Response, ApiError> {
+    fn answer(&self, told: &Told) -> Result<Response, ApiError> {
         let next = FeedToken {
             epoch: self.epoch,
             position: told.next,
         };
-        let mut response = page::json(&ChangesPage {
+        page::json(&ChangesPage {
             next_batch: next.to_string(),
             starts_anew: told.starts_anew,
             changes: told.changes.iter().map(ChangeRow::new).collect(),
             has_more: told.has_more,
-        })?;
-        if has_waited {
-            // Or long polls would count as slow answers.
-            response.extensions_mut().insert(Waited);
-        }
-        Ok(response)
+        })
     }
 }
 

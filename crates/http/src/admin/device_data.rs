@@ -15,9 +15,9 @@ use crate::extract::MatrixQuery;
 use crate::state::App;
 
 /// Devices on a page, unless another number is asked for.
-const PAGE_DEVICES: usize = 100;
+pub(super) const PAGE_DEVICES: usize = 100;
 /// Devices on a page at most.
-const PAGE_DEVICES_MAX: usize = 1_000;
+pub(super) const PAGE_DEVICES_MAX: usize = 1_000;
 /// Devices that are looked for at once.
 const PART_DEVICES: usize = 250;
 

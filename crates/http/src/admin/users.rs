@@ -11,9 +11,9 @@ use crate::extract::MatrixQuery;
 use crate::state::App;
 
 /// Accounts on a page, unless another number is asked for.
-const PAGE_USERS: usize = 100;
+pub(super) const PAGE_USERS: usize = 100;
 /// Accounts on a page at most.
-const PAGE_USERS_MAX: usize = 500;
+pub(super) const PAGE_USERS_MAX: usize = 500;
 
 #[derive(Deserialize)]
 pub(crate) struct UsersQuery {

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::http::Response;
+use kitbag_domain::StoreError;
 use kitbag_http::{RefusalStats, Stats};
 
 use crate::support::{Call, Reply, Server, Session, Setup, poll_once};
@@ -261,4 +262,25 @@ async fn a_sync_that_waits_is_counted_while_it_does_and_kept_out_of_the_duration
     let stats = counted.stats().await;
     assert_eq!((stats.syncs_waiting, stats.syncs_waited_us.count()), (0, 2));
     assert_eq!(durations(&stats), 2, "the two initial syncs alone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_changes_that_fails_is_kept_out_of_the_durations() {
+    let counted = Counted::start();
+    let alice = counted.server.user("alice").await;
+    let path = "/_kitbag/admin/v1/changes";
+    let ask = |query: &str| Call::get(format!("{path}?{query}")).admin();
+    let page = counted.send(ask("")).await.assert_ok();
+    let since = page["next_batch"].as_str().unwrap();
+    let mut waiting = Box::pin(counted.send(ask(&format!("since={since}&timeout=30000"))));
+    assert!(poll_once(&mut waiting).is_pending());
+    let put = Call::put(alice.device_data(alice.device.as_str(), "app.test"), "{}");
+    counted.send(put.by(&alice)).await.assert_ok();
+    let error = StoreError::Unavailable("the disk is away".to_owned());
+    counted.server.store.fail_after(0, error);
+    assert_eq!(waiting.await.status, 503);
+    let stats = counted.stats().await;
+    let found = stats.routes.iter().find(|known| *known.route == *path);
+    let durations = found.unwrap().durations_us.count();
+    assert_eq!((stats.syncs_waited_us.count(), durations), (1, 1));
 }

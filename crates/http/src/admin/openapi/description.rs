@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::admin::{
     ADMIN_TOKEN_CHARACTERS_MIN, ChangesPage, DeviceEntriesPage, DevicesPage, EntriesPage, Summary,
-    UsersPage,
+    UsersPage, changes, device_data, users,
 };
 
 /// One method of one path.
@@ -23,8 +23,31 @@ struct Operation {
 
 type Refusal = (u16, &'static str, &'static str);
 
-/// A parameter: name, whether it is needed, JSON type, text.
-type Parameter = (&'static str, bool, &'static str, &'static str);
+/// A parameter: name, whether it is needed, what it may be, text.
+type Parameter = (&'static str, bool, Kind, &'static str);
+
+/// What a parameter may be.
+#[derive(Clone, Copy)]
+enum Kind {
+    Text,
+    OneOf(&'static [&'static str]),
+    Milliseconds,
+    /// Rows on a page: the default and the most, which more is taken as.
+    Rows(usize, usize),
+}
+
+impl Kind {
+    fn schema(self) -> Value {
+        match self {
+            Self::Text => json!({"type": "string"}),
+            Self::OneOf(names) => json!({"type": "string", "enum": names}),
+            Self::Milliseconds => json!({"type": "integer", "minimum": 0, "default": 0}),
+            Self::Rows(default, rows_max) => json!({
+                "type": "integer", "minimum": 1, "maximum": rows_max, "default": default,
+            }),
+        }
+    }
+}
 
 /// What a 200 has in its body.
 #[derive(Clone, Copy)]
@@ -47,31 +70,31 @@ fn row<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
 
 const V1: &str = "/_kitbag/admin/v1";
 
-const TYPE: Parameter = ("type", true, "string", "The type of the entries.");
+const TYPE: Parameter = ("type", true, Kind::Text, "The type of the entries.");
 const POINTER: Parameter = (
     "pointer",
     true,
-    "string",
+    Kind::Text,
     "A place in the contents, as a JSON pointer (RFC 6901).",
 );
 const FROM: Parameter = (
     "from",
     false,
-    "string",
+    Kind::Text,
     "The `next_batch` of the page before.",
 );
 const EXPECTATIONS: &[Parameter] = &[
     (
         "expect_revision_id",
         false,
-        "string",
+        Kind::Text,
         "Writes only where the stored content has this `m.revision_id`, or with an empty value \
          where there is none (MSC4547).",
     ),
     (
         "com.beeper.expect_revision_id",
         false,
-        "string",
+        Kind::Text,
         "The same, of `com.beeper.revision_id`.",
     ),
 ];
@@ -87,10 +110,11 @@ const NO_ENTRY: Refusal = (
     "M_NOT_FOUND",
     "There is no such account, device or entry.",
 );
+const NO_PLACE: Refusal = (404, "M_NOT_FOUND", "There is no such account or device.");
 const MANAGED: Refusal = (405, "M_BAD_JSON", "The type is the server's.");
 
 const GET_ERRORS: &[Refusal] = &[INVALID, NO_ENTRY];
-const DELETE_ERRORS: &[Refusal] = &[INVALID, NO_ENTRY, MANAGED];
+const DELETE_ERRORS: &[Refusal] = &[INVALID, NO_PLACE, MANAGED];
 const PUT_ERRORS: &[Refusal] = &[
     (
         400,
@@ -104,7 +128,7 @@ const PUT_ERRORS: &[Refusal] = &[
         "M_USER_LIMIT_EXCEEDED",
         "The user's quota is full: it counts what operators write too.",
     ),
-    NO_ENTRY,
+    NO_PLACE,
     MANAGED,
     (408, "M_UNKNOWN", "The body did not arrive in time."),
     (
@@ -216,13 +240,13 @@ const LISTS: &[Operation] = &[
             (
                 "from",
                 false,
-                "string",
+                Kind::Text,
                 "The `next_batch` of the page before, or a user ID.",
             ),
             (
                 "limit",
                 false,
-                "integer",
+                Kind::Rows(users::PAGE_USERS, users::PAGE_USERS_MAX),
                 "Accounts on the page: 100, at most 500.",
             ),
         ],
@@ -238,27 +262,24 @@ const LISTS: &[Operation] = &[
             (
                 "scope",
                 false,
-                "string",
+                Kind::OneOf(&["global", "rooms", "devices"]),
                 "`global`, `rooms` or `devices`; all without it.",
             ),
             (
                 "room_id",
                 false,
-                "string",
+                Kind::Text,
                 "The entries of this room alone.",
             ),
             (
                 "device_id",
                 false,
-                "string",
+                Kind::Text,
                 "The entries of this device alone.",
             ),
         ],
         answer: Answer::Row(row::<EntriesPage>),
-        errors: &[
-            INVALID,
-            (404, "M_NOT_FOUND", "There is no such account or device."),
-        ],
+        errors: &[INVALID, NO_PLACE],
     },
     Operation {
         method: "get",
@@ -271,7 +292,7 @@ const LISTS: &[Operation] = &[
             (
                 "limit",
                 false,
-                "integer",
+                Kind::Rows(device_data::PAGE_DEVICES, device_data::PAGE_DEVICES_MAX),
                 "Entries on the page: 100, at most 1000.",
             ),
         ],
@@ -298,7 +319,7 @@ const LISTS: &[Operation] = &[
             (
                 "lacks",
                 true,
-                "string",
+                Kind::Text,
                 "The value, as JSON. A device has it where it stands at the place, is in the \
                      array that stands there, or names a member of the object that stands there.",
             ),
@@ -306,7 +327,7 @@ const LISTS: &[Operation] = &[
             (
                 "limit",
                 false,
-                "integer",
+                Kind::Rows(device_data::PAGE_DEVICES, device_data::PAGE_DEVICES_MAX),
                 "Devices on the page: 100, at most 1000.",
             ),
         ],
@@ -323,25 +344,25 @@ const LISTS: &[Operation] = &[
             (
                 "since",
                 false,
-                "string",
+                Kind::Text,
                 "The `next_batch` of the page before.",
             ),
             (
                 "timeout",
                 false,
-                "integer",
+                Kind::Milliseconds,
                 "How long to wait, in milliseconds: 0, at most `sync.timeout_ms_max`.",
             ),
             (
                 "limit",
                 false,
-                "integer",
+                Kind::Rows(changes::PAGE_CHANGES, changes::PAGE_CHANGES_MAX),
                 "Changes on the page: 100, at most 1000.",
             ),
             (
                 "type",
                 false,
-                "string",
+                Kind::Text,
                 "Changes of entries of this type alone.",
             ),
         ],
@@ -455,10 +476,10 @@ impl Operation {
                 "schema": {"type": "string"},
             })
         });
-        let in_query = self.query.iter().map(|(name, required, json_type, text)| {
+        let in_query = self.query.iter().map(|(name, required, kind, text)| {
             json!({
                 "name": name, "in": "query", "required": required, "description": text,
-                "schema": {"type": json_type},
+                "schema": kind.schema(),
             })
         });
         in_path.chain(in_query).collect()

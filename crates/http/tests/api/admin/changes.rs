@@ -24,14 +24,16 @@ impl Lab {
         format!("since={}", token(&page))
     }
 
-    /// Returns what all pages behind `since` tell.
-    async fn all_changes(&self, since: &str, limit: usize) -> Vec<String> {
-        let mut page = self.changes(&format!("{since}&limit={limit}")).await;
+    /// Returns what all pages tell, from the `since` of the query on.
+    async fn all_changes(&self, query: &str, limit: usize) -> Vec<String> {
+        let mut page = self.changes(&format!("{query}&limit={limit}")).await;
         let mut all = told(&page);
         while page["has_more"] == true {
             assert!(told(&page).len() <= limit, "{limit}");
             let since = token(&page);
-            page = self.changes(&format!("since={since}&limit={limit}")).await;
+            let filter = query.split_once('&').map_or("", |(_, filter)| filter);
+            let query = format!("since={since}&limit={limit}&{filter}");
+            page = self.changes(&query).await;
             all.extend(told(&page));
         }
         all
@@ -137,6 +139,38 @@ async fn pages_of_changes_go_on_where_the_last_ended() {
                     .map(|number| format!("@alice:localhost PHONE app.{number} {{}}"))
                     .collect();
                 assert_eq!(all, expected, "{limit}");
+            }
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn pages_of_one_type_are_full_and_take_few_reads() {
+    over_each_store(
+        |_| {},
+        async |lab| {
+            let since = lab.now().await;
+            for number in 0..50 {
+                let other = format!("app.{number}");
+                lab.tell(&lab.alice, &other, "{}").await;
+            }
+            for session in [&lab.alice, &lab.tablet] {
+                lab.tell(session, "app.test", "{}").await;
+                lab.tell(session, "app.other", "{}").await;
+            }
+            let expected = [
+                "@alice:localhost PHONE app.test {}",
+                "@alice:localhost TABLET app.test {}",
+            ];
+            let query = format!("{since}&type=app.test");
+            for limit in [1, 2, 3] {
+                lab.server.store.take_calls();
+                assert_eq!(lab.all_changes(&query, limit).await, expected, "{limit}");
+                let calls = lab.server.store.take_calls();
+                let reads = calls.iter().filter(|call| **call == "device_changes");
+                let reads = reads.count();
+                assert!(reads <= 4, "{reads} with {limit}");
             }
         },
     )
@@ -298,7 +332,11 @@ async fn a_change_of_another_type_does_not_end_the_wait_and_is_passed_over() {
     assert_eq!(told(&page), [""; 0]);
     let passed = format!("since={}", token(&page));
     assert_ne!(passed, since, "it goes on behind what it passed over");
-    assert_eq!(passed, lab.now().await);
+    let number = |since: &str| {
+        let token: FeedToken = since["since=".len()..].parse().unwrap();
+        token.position.number
+    };
+    assert_eq!(number(&passed), number(&lab.now().await));
 }
 
 #[tokio::test(start_paused = true)]
