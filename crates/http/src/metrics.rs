@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::{Method, StatusCode};
-use kitbag_domain::{Histogram, Spread, StoreError};
+use kitbag_domain::{Histogram, QuotaExceeded, Spread, StoreError, WriteError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::ApiError;
@@ -155,8 +155,8 @@ impl Default for Metrics {
         let [unknown, preflight] = [unknown, preflight].map(RouteMetrics::new).map(Arc::new);
         // What alerts watch is told before it happens: a first time that comes out of nothing is no
         // increase to Prometheus.
-        let failures = failures().into_iter();
-        let refusals = failures.map(|error| ((error.row().1, error.reason()), 0));
+        let watched = failures().into_iter().chain(fullnesses());
+        let refusals = watched.map(|error| ((error.row().1, error.reason()), 0));
         Self {
             routes: Mutex::new(vec![Arc::clone(&unknown), Arc::clone(&preflight)]),
             unknown,
@@ -335,6 +335,18 @@ fn failures() -> [ApiError; 7] {
     ]
 }
 
+/// Returns one of each way to be full.
+fn fullnesses() -> [ApiError; 4] {
+    let limit = 0;
+    let of_quota = |error: QuotaExceeded| ApiError::Write(WriteError::Quota(error));
+    [
+        of_quota(QuotaExceeded::Bytes { limit }),
+        of_quota(QuotaExceeded::DeviceEntries { limit }),
+        of_quota(QuotaExceeded::Entries { limit }),
+        ApiError::TooMany(String::new()),
+    ]
+}
+
 fn place_of_method(method: &Method) -> usize {
     match *method {
         Method::DELETE => 0,
@@ -393,10 +405,15 @@ mod tests {
     #[test]
     fn failures_are_told_before_they_happen() {
         let told = Metrics::default().read().refusals;
-        assert_eq!(told.len(), failures().len());
+        assert_eq!(told.len(), failures().len() + fullnesses().len());
         for error in failures() {
-            let (status, errcode) = error.row();
-            assert!(status.is_server_error(), "{error}");
+            assert!(error.row().0.is_server_error(), "{error}");
+        }
+        for error in fullnesses() {
+            assert!(error.reason().starts_with("quota_"), "{error}");
+        }
+        for error in failures().into_iter().chain(fullnesses()) {
+            let (_, errcode) = error.row();
             let expected = RefusalStats {
                 errcode,
                 reason: error.reason(),

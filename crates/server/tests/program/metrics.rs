@@ -164,6 +164,27 @@ fn figures_of_the_store_and_of_accounts_are_told() {
     watched.server.stop();
 }
 
+#[test]
+fn a_user_whose_account_is_full_is_told_of() {
+    let dir = directory();
+    let arguments = ["--ephemeral", "--set", "limits.bytes_max=100"];
+    let watched = Watched::start(dir.path(), &arguments);
+    let alice = watched.server.client().register("alice", "wordpass");
+    let refused = |reason: &str| {
+        let labels = format!("errcode=\"M_USER_LIMIT_EXCEEDED\",reason=\"{reason}\"");
+        let page = Page::parse(&watched.scrape().body);
+        page.value(&format!("kitbag_http_refusals_total{{{labels}}}"))
+    };
+    for reason in ["bytes", "count", "device_entries", "entries"] {
+        assert_eq!(refused(&format!("quota_{reason}")), Some(0.0), "{reason}");
+    }
+    let large = format!("{{\"a\":\"{}\"}}", "x".repeat(100));
+    assert_eq!(alice.put("alice", "app.test", &large).status, 403);
+    // No account has reached its bound.
+    assert_eq!(refused("quota_bytes"), Some(1.0));
+    watched.server.stop();
+}
+
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
