@@ -79,16 +79,22 @@ impl Edge {
 
     /// Answers one request that came from `peer`.
     ///
-    /// A preflight of CORS is answered here, without looking at anything.
+    /// A preflight of CORS is answered here, without looking at anything. The private listener has
+    /// neither that nor the headers: no page that the operator opens in a browser is to read it.
     pub async fn answer(self, peer: IpAddr, request: Request<Body>) -> Response {
-        let Inner { app, router, .. } = &*self.0;
+        let Inner {
+            app,
+            router,
+            listener,
+        } = &*self.0;
+        let has_cors = matches!(listener, Listener::Public);
         let request_id = app.request_ids.next();
-        if request.method() == Method::OPTIONS {
+        if has_cors && request.method() == Method::OPTIONS {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::NO_CONTENT;
             let preflight = app.metrics.preflight.begin(request.method());
             preflight.answered(response.status());
-            finish(&mut response, request_id);
+            finish(&mut response, request_id, has_cors);
             return response;
         }
         // The path only: a query can hold a token, and paths hold no secrets.
@@ -108,6 +114,7 @@ impl Edge {
             },
             unread,
             is_head,
+            has_cors,
             request_id,
             counting,
         };
@@ -120,6 +127,7 @@ struct Work<'a> {
     answering: Answering,
     unread: Unread,
     is_head: bool,
+    has_cors: bool,
     request_id: RequestId,
     counting: Counting<'a>,
 }
@@ -130,6 +138,7 @@ impl Work<'_> {
             answering,
             unread,
             is_head,
+            has_cors,
             request_id,
             counting,
         } = self;
@@ -156,7 +165,7 @@ impl Work<'_> {
                 response.headers_mut().insert(ALLOW, methods);
             }
         }
-        finish(&mut response, request_id);
+        finish(&mut response, request_id, has_cors);
         let duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         counting.answered(response.status());
         match waited {
@@ -196,10 +205,14 @@ impl App {
 }
 
 /// Puts the headers on that every answer carries [spec, "Web Browser Clients"].
-fn finish(response: &mut Response, request_id: RequestId) {
+fn finish(response: &mut Response, request_id: RequestId, has_cors: bool) {
     const ALLOWED_METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
     const ALLOWED_HEADERS: &str = "X-Requested-With, Content-Type, Authorization, Date";
     let headers: &mut HeaderMap = response.headers_mut();
+    headers.insert(REQUEST_ID_HEADER, request_id.into_header());
+    if !has_cors {
+        return;
+    }
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(
         ACCESS_CONTROL_ALLOW_METHODS,
@@ -213,5 +226,4 @@ fn finish(response: &mut Response, request_id: RequestId) {
         ACCESS_CONTROL_EXPOSE_HEADERS,
         HeaderValue::from_static("Retry-After, X-Request-Id"),
     );
-    headers.insert(REQUEST_ID_HEADER, request_id.into_header());
 }

@@ -1,5 +1,6 @@
 //! Who may: the admin token, and no other, on the private listener alone.
 
+use axum::http::HeaderName;
 use serde_json::Value;
 
 use super::{Lab, V1};
@@ -105,6 +106,28 @@ async fn the_private_listener_serves_nothing_of_the_client_server_api() {
             let reply = lab.server.send_to(&lab.server.private, call).await;
             assert_eq!(reply.row(), (404, "M_UNRECOGNIZED".to_owned()), "{context}");
         }
+    }
+}
+
+#[tokio::test]
+async fn no_web_page_may_read_what_the_private_listener_says() {
+    let lab = Lab::new().await;
+    let rows = [
+        ("GET", "/health", 200),
+        ("GET", "/metrics", 200),
+        ("GET", "/nothing", 404),
+        ("OPTIONS", "/health", 405),
+        ("OPTIONS", "/metrics", 405),
+        ("OPTIONS", "/_kitbag/admin/v1/users", 405),
+        ("OPTIONS", "/nothing", 404),
+    ];
+    for (method, path, status) in rows {
+        let call = Call::new(method, path).header("origin", "http://evil.test");
+        let reply = lab.server.send_to(&lab.server.private, call).await;
+        assert_eq!(reply.status, status, "{method} {path}");
+        let mut names = reply.headers.keys().map(HeaderName::as_str);
+        let cors = names.find(|name| name.starts_with("access-control-"));
+        assert_eq!(cors, None, "{method} {path}");
     }
 }
 

@@ -164,7 +164,10 @@ impl Server {
         } else {
             &self.edge
         };
-        self.send_to(edge, call).await
+        let reply = self.send_to(edge, call).await;
+        let has_cors = reply.headers.contains_key("access-control-allow-origin");
+        assert_eq!(has_cors, !is_private, "{reply:?}");
+        reply
     }
 
     pub(crate) async fn send_to(&self, edge: &Edge, call: Call) -> Reply {
