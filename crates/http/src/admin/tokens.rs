@@ -22,6 +22,7 @@ const UNKNOWN: ApiError = ApiError::UnknownToken { soft_logout: false };
 #[serde(default, deny_unknown_fields)]
 pub struct AdminSettings {
     /// The tokens by their names, which stand in the log; without any there is no admin API.
+    #[serde(deserialize_with = "each_of_its_own")]
     pub tokens: BTreeMap<String, AdminToken>,
 }
 
@@ -101,6 +102,22 @@ impl<'de> Deserialize<'de> for AdminToken {
     }
 }
 
+/// Refuses one secret under two names: the log would name one of them for both.
+fn each_of_its_own<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, AdminToken>, D::Error> {
+    let tokens = BTreeMap::<String, AdminToken>::deserialize(deserializer)?;
+    let mut names = BTreeMap::new();
+    for (name, token) in &tokens {
+        if let Some(other) = names.insert(token.0, name) {
+            return Err(D::Error::custom(format!(
+                "`{other}` and `{name}` have the same token; each needs one of its own"
+            )));
+        }
+    }
+    Ok(tokens)
+}
+
 /// Reads a string; what is none is refused without quoting it, as serde would.
 struct Secret;
 
@@ -177,6 +194,13 @@ mod tests {
         ] {
             assert_eq!(settings.name_of(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn one_token_has_one_name() {
+        let error = settings(&json!({"grafana": SECRET, "ops": SECRET})).unwrap_err();
+        let expected = "`grafana` and `ops` have the same token; each needs one of its own";
+        assert_eq!(error, expected);
     }
 
     #[test]
