@@ -1,7 +1,8 @@
 //! The admin API: what an operator's programs read and write, on the private listener alone.
 //!
 //! docs/admin-api.md is its documentation. Each endpoint has the guard of `guard.rs` before it, which
-//! the route table puts there; the order of checks is token, IDs, user, device, policy, body.
+//! the route table puts there; the order of checks is path, method, token, IDs, user, device, policy,
+//! body.
 
 mod changes;
 mod device_data;

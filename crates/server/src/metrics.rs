@@ -153,7 +153,7 @@ impl Figures {
         } = &self.api;
         page.gauge(
             "kitbag_sync_waiting",
-            "Syncs that wait for something to tell",
+            "Syncs and followers of changes that wait for something to tell",
             *syncs_waiting,
         )?;
         page.duration(
