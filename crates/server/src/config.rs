@@ -317,19 +317,28 @@ fn sources(arguments: &ConfigArguments) -> Result<Figment> {
 /// Lays what `--set` says over everything else.
 fn set(mut figment: Figment, arguments: &ConfigArguments) -> Result<Figment> {
     for pair in &arguments.set {
+        let shown = shown(pair);
         let (key, text) = pair
             .split_once('=')
-            .with_context(|| format!("`--set {pair}`: expected KEY=VALUE"))?;
+            .filter(|(key, _)| key.trim() == shown)
+            .with_context(|| format!("`--set {shown}`: expected KEY=VALUE"))?;
         let key = key.trim();
         let is_whole = !key.split('.').any(str::is_empty);
         ensure!(
             is_whole,
-            "`--set {pair}`: the key is empty, or a part of it"
+            "`--set {shown}`: the key is empty, or a part of it"
         );
         let place = "command line";
         figment = figment.merge(Text { key, text, place });
     }
     Ok(figment)
+}
+
+/// Returns what of a pair can be shown: its key. What stands behind that can be a secret, also where
+/// the pair is none.
+fn shown(pair: &str) -> &str {
+    let is_end = |c: char| c.is_whitespace() || "=:[{\"'".contains(c);
+    pair.trim_start().split(is_end).next().unwrap_or_default()
 }
 
 #[expect(
@@ -482,6 +491,37 @@ mod tests {
         let error = read(&file, &[]).unwrap_err().to_string();
         let expected = "configuration: TOML parse error at line 2, column 19, invalid basic string";
         assert_eq!(error, format!("{expected} (in `{}`)", file.display()));
+    }
+
+    #[test]
+    fn of_what_is_no_pair_the_key_alone_is_repeated() {
+        for key in ["admin.tokens.ops", "registration.tokens"] {
+            for pair in [
+                format!("{key}: s3cret-long-enough"),
+                format!("{key}: s3cret-long-enough=="),
+                format!("{key} s3cret-long-enough"),
+                format!("{key}[\"s3cret-long-enough\"]"),
+            ] {
+                let error = set(&[&pair]).unwrap_err().to_string();
+                assert_eq!(error, format!("`--set {key}`: expected KEY=VALUE"));
+            }
+        }
+        for key in ["admin.tokens.", "registration..tokens", ""] {
+            let pair = format!("{key}=s3cret-long-enough");
+            let error = set(&[&pair]).unwrap_err().to_string();
+            let because = "the key is empty, or a part of it";
+            assert_eq!(error, format!("`--set {key}`: {because}"));
+        }
+    }
+
+    #[test]
+    fn one_admin_token_has_one_name() {
+        let pairs =
+            ["ops", "dashboard"].map(|name| format!("admin.tokens.{name}=s3cret-long-enough"));
+        let error = set(&[&pairs[0], &pairs[1]]).unwrap_err().to_string();
+        let because = "`dashboard` and `ops` have the same token; each needs one of its own";
+        let expected = format!("configuration: setting `admin.tokens`: {because}");
+        assert_eq!(error, expected);
     }
 
     #[test]

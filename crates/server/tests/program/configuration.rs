@@ -56,7 +56,7 @@ fn wrong_settings_are_told_with_what_was_probably_meant() {
         ),
         ("limits.entries_max=-1", &["`limits.entries_max`", "-1"]),
         ("novalue", &["`--set novalue`", "KEY=VALUE"]),
-        ("=1", &["`--set =1`", "the key is empty"]),
+        ("=1", &["`--set `", "the key is empty"]),
     ];
     for (pair, because) in rows {
         assert_refused(&serve(dir.path(), &["--set", pair]), because);
