@@ -29,7 +29,7 @@ pub(crate) fn run(arguments: &CheckArguments) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => FOUND.into(),
         Err(error) => {
-            eprintln!("kitbag: {error:#}");
+            eprintln!("kitbag: {}", crate::table::plain(&format!("{error:#}")));
             NOT_CHECKED.into()
         }
     }

@@ -46,8 +46,8 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // With the whole chain of causes, on one line.
-            eprintln!("kitbag: {error:#}");
+            // With the whole chain of causes, on one line: users choose types that it can name.
+            eprintln!("kitbag: {}", table::plain(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }

@@ -439,7 +439,7 @@ fn without_data_there_is_nothing_to_open() {
 }
 
 #[test]
-fn names_that_a_terminal_would_obey_are_escaped_in_the_table_alone() {
+fn names_that_a_terminal_would_obey_are_escaped_but_for_json() {
     both(
         |_| {},
         |dir, _| {
@@ -450,6 +450,8 @@ fn names_that_a_terminal_would_obey_are_escaped_in_the_table_alone() {
             let json = data(dir, &["list", "alice", "--json"]).stdout;
             let row: Value = serde_json::from_str(&json).unwrap();
             assert_eq!(row["type"], named);
+            let because = "@alice:localhost has no `a[2J`; there is `a\\u{1b}[2J`";
+            assert_refused(&data(dir, &["get", "alice", "a[2J"]), because);
         },
     );
 }
