@@ -8,12 +8,14 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use kitbag_domain::{
-    Account, AccountData, AccountStore as _, Allowance, Clock, DeviceSelection, Guard, Limits,
-    NewAccount, ServerName, SpecDefaults, Store, UserId, Write, Writer, validate_localpart,
+    AccountData, AccountStore as _, Allowance, Clock, DeviceSelection, Guard, Limits, NewAccount,
+    ServerName, SpecDefaults, Store, UserId, Write, Writer, validate_localpart,
 };
 use kitbag_http::Passwords;
+use kitbag_http::admin::UserRow;
 use kitbag_store_sqlite::SqliteStore;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use copying::{Far, Order};
 use data::{After, DataCommand};
@@ -78,15 +80,6 @@ pub(crate) enum Reply {
     Users { users: Vec<UserRow> },
 }
 
-/// One account in a list.
-#[derive(Deserialize, Serialize)]
-pub(crate) struct UserRow {
-    pub(crate) user_id: String,
-    pub(crate) created_ts: u64,
-    pub(crate) deactivated_ts: Option<u64>,
-    pub(crate) devices: u64,
-}
-
 /// Carries commands that concern accounts and their data out on an open store.
 #[derive(Clone)]
 pub(crate) struct Admin {
@@ -95,6 +88,8 @@ pub(crate) struct Admin {
     clock: Arc<dyn Clock>,
     passwords: Passwords,
     server_name: ServerName,
+    /// Lists of a user's entries are made one at a time.
+    list_turn: Arc<Semaphore>,
 }
 
 impl Admin {
@@ -113,6 +108,7 @@ impl Admin {
             clock,
             passwords,
             server_name,
+            list_turn: Arc::new(Semaphore::new(1)),
         }
     }
 
@@ -169,14 +165,8 @@ impl Admin {
     async fn list(&self, after: Option<String>) -> Result<Reply> {
         let after = after.map(UserId::parse).transpose()?;
         let accounts = self.store.accounts(after, PAGE).await?;
-        let row = |account: Account| UserRow {
-            user_id: account.user.to_string(),
-            created_ts: account.created_at,
-            deactivated_ts: account.deactivated_at,
-            devices: account.devices,
-        };
         Ok(Reply::Users {
-            users: accounts.into_iter().map(row).collect(),
+            users: accounts.iter().map(UserRow::new).collect(),
         })
     }
 

@@ -15,7 +15,7 @@ use crate::admin::data::{After, DataCommand};
 use crate::admin::{AccountCommand, Admin, Reply, socket};
 use crate::config::Config;
 use crate::data;
-use crate::output::say;
+use crate::output::is_heard;
 use crate::system::{SystemClock, SystemRandom};
 use crate::table::Table;
 
@@ -75,6 +75,8 @@ impl Operator {
     }
 
     /// Prints all rows of a list: each as it came, or as cells of a table. Tells whether there are any.
+    ///
+    /// Ends where nobody reads on.
     pub(crate) fn print_rows<const COLUMNS: usize>(
         &self,
         command: impl Fn(Option<After>) -> DataCommand,
@@ -82,25 +84,16 @@ impl Operator {
         mut table: Table<COLUMNS>,
         cells: impl Fn(&str) -> Result<[String; COLUMNS]>,
     ) -> Result<bool> {
-        let (mut after, mut is_any) = (None, false);
-        loop {
-            let reply = self.data(command(after), Bytes::new(), |_| {})?;
-            let Reply::Rows { rows, after: next } = reply else {
-                bail!(UNEXPECTED);
-            };
-            is_any |= !rows.is_empty();
+        let ask = |after| self.data(command(after), Bytes::new(), |_| {});
+        go_through(ask, |rows| {
             let text = if is_json {
                 rows.iter().map(|row| format!("{row}\n")).collect()
             } else {
                 let rows: Result<Vec<_>> = rows.iter().map(|row| cells(row)).collect();
                 table.lines(&rows?)
             };
-            say(text.as_bytes())?;
-            if next.is_none() {
-                return Ok(is_any);
-            }
-            after = next;
-        }
+            Ok(is_heard(text.as_bytes())?)
+        })
     }
 
     fn exchange(
@@ -144,5 +137,53 @@ impl Operator {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let runtime = builder.enable_all().build()?;
         Ok(self.here.get_or_init(|| Here { runtime, admin }))
+    }
+}
+
+/// Asks for page after page and prints each, until the last one or until nobody reads on. Tells
+/// whether there were rows.
+fn go_through(
+    mut ask: impl FnMut(Option<After>) -> Result<Reply>,
+    mut print: impl FnMut(&[String]) -> Result<bool>,
+) -> Result<bool> {
+    let (mut after, mut is_any) = (None, false);
+    loop {
+        let Reply::Rows { rows, after: next } = ask(after)? else {
+            bail!(UNEXPECTED);
+        };
+        is_any |= !rows.is_empty();
+        let is_heard = print(&rows)?;
+        if !is_heard || next.is_none() {
+            return Ok(is_any);
+        }
+        after = next;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_more_is_asked_for_where_nobody_reads_on() {
+        for (heard_pages, expected) in [(1, 2), (9, 3)] {
+            let (mut asked, mut printed) = (0, 0);
+            let ask = |_| {
+                asked += 1;
+                let device = After::Device {
+                    user: String::new(),
+                    device: String::new(),
+                };
+                let after = (asked < 3).then_some(device);
+                let rows = vec!["{}".to_owned()];
+                Ok(Reply::Rows { rows, after })
+            };
+            let print = |_: &[String]| {
+                printed += 1;
+                Ok(printed <= heard_pages)
+            };
+            assert!(go_through(ask, print).unwrap());
+            assert_eq!(asked, expected, "{heard_pages}");
+        }
     }
 }

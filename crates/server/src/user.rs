@@ -1,13 +1,16 @@
 //! `kitbag user …`
 
-use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write};
+use std::fmt::Write as _;
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 
 use anyhow::{Context as _, Result, bail};
+use kitbag_http::admin::UserRow;
 
-use crate::admin::{AccountCommand, PAGE, Reply, UserRow};
+use crate::admin::{AccountCommand, PAGE, Reply};
 use crate::cli::{PasswordArguments, UserArguments, UserCommand};
 use crate::config::Config;
 use crate::operator::Operator;
+use crate::output::is_heard;
 
 /// Bytes of a password read from standard input.
 const PASSWORD_BYTES_MAX: u64 = 4_096;
@@ -65,7 +68,6 @@ impl Accounts {
     }
 
     fn list(&self, json: bool) -> Result<()> {
-        let mut out = io::stdout().lock();
         let mut after = None;
         let mut total = 0;
         loop {
@@ -76,26 +78,27 @@ impl Accounts {
                 Reply::Failed { error } => bail!(error),
                 _ => bail!("the server gave an unexpected answer"),
             };
+            let mut text = String::new();
             if total == 0 && !json && !users.is_empty() {
-                writeln!(out, "{:<40} {:>7}  STATE", "USER", "DEVICES")?;
+                writeln!(text, "{:<40} {:>7}  STATE", "USER", "DEVICES")?;
             }
             for user in &users {
-                write_row(&mut out, user, json)?;
+                write_row(&mut text, user, json)?;
             }
             total += users.len();
-            if users.len() < PAGE {
+            if !is_heard(text.as_bytes())? || users.len() < PAGE {
                 break;
             }
             after = users.last().map(|user| user.user_id.clone());
         }
         if total == 0 && !json {
-            writeln!(out, "no accounts")?;
+            is_heard(b"no accounts\n")?;
         }
         Ok(())
     }
 }
 
-fn write_row(out: &mut impl Write, user: &UserRow, json: bool) -> Result<()> {
+fn write_row(out: &mut String, user: &UserRow, json: bool) -> Result<()> {
     if json {
         writeln!(out, "{}", serde_json::to_string(user)?)?;
     } else {
