@@ -1,5 +1,6 @@
 //! What an operator does: the same commands beside a running server and without one.
 
+mod audit;
 pub(crate) mod copying;
 pub(crate) mod data;
 pub(crate) mod socket;

@@ -12,7 +12,6 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
-use tracing::{info, warn};
 
 use super::copying::Far;
 use super::{Admin, Reply};
@@ -116,20 +115,6 @@ impl DataCommand {
             Self::LackingDevices { .. } | Self::TallyDevices { .. }
         )
     }
-
-    /// Returns the name of the command, the user and the type.
-    fn audited(&self) -> (&'static str, Option<&str>, Option<&Place>, Option<&str>) {
-        match self {
-            Self::DeleteData { place } => ("data delete", None, Some(place), None),
-            Self::GetData { place } => ("data get", None, Some(place), None),
-            Self::PutData { place, .. } => ("data put", None, Some(place), None),
-            Self::ListData { user, .. } => ("data list", Some(user), None, None),
-            Self::LackingDevices { question, .. } | Self::TallyDevices { question } => {
-                ("devices report", None, None, Some(&question.event_type))
-            }
-            Self::ListDevices { event_type, .. } => ("devices list", None, None, Some(event_type)),
-        }
-    }
 }
 
 impl Admin {
@@ -145,9 +130,7 @@ impl Admin {
         content: Bytes,
         tells: &watch::Sender<Far>,
     ) -> Reply {
-        let audited = command.clone();
         let done = self.try_look_after(command, content, tells).await;
-        audit(&audited, done.is_ok());
         done.unwrap_or_else(|error| Reply::Failed {
             error: format!("{error:#}"),
         })
@@ -377,21 +360,6 @@ impl Question {
     fn parse(&self) -> Result<(EventType, Pointer)> {
         let event_type = EventType::parse(&*self.event_type)?;
         Ok((event_type, Pointer::parse(&self.pointer)?))
-    }
-}
-
-/// Notes who did what, as the admin API does; never what a content says.
-fn audit(command: &DataCommand, is_done: bool) {
-    let (name, user, place, event_type) = command.audited();
-    let user = place.map(|place| &*place.user).or(user);
-    let event_type = place.map(|place| &*place.event_type).or(event_type);
-    let room = place.and_then(|place| place.room.as_deref());
-    let device = place.and_then(|place| place.device.as_deref());
-    let admin = super::socket::FILE;
-    if is_done {
-        info!(target: "kitbag::audit", admin, command = name, user, room, device, r#type = event_type, "done");
-    } else {
-        warn!(target: "kitbag::audit", admin, command = name, user, room, device, r#type = event_type, "refused");
     }
 }
 

@@ -23,6 +23,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{self, Instant};
 use tracing::warn;
 
+use super::audit::Audit;
 use super::copying::{self, Far, Order, Started};
 use super::data::DataCommand;
 use super::{Admin, Command, Reply};
@@ -115,7 +116,12 @@ async fn answer(stream: UnixStream, admin: &Admin) -> Result<()> {
         Ok(Command::Backup { order }) => {
             return back_up(&mut reader.into_inner(), &mut writer, admin, order).await;
         }
-        Ok(Command::Accounts(command)) => admin.run(command).await,
+        Ok(Command::Accounts(command)) => {
+            let mut audit = Audit::of_accounts(&command);
+            let reply = admin.run(command).await;
+            audit.ended(&reply);
+            reply
+        }
         Ok(Command::Data(command)) => {
             return look_after(&mut reader.into_inner(), &mut writer, admin, command).await;
         }
@@ -136,7 +142,10 @@ async fn back_up(
 ) -> Result<()> {
     // What was made to be looked through is of no use to anyone else.
     let scratch = (!order.verify).then(|| order.file.clone());
+    let mut audit = Audit::of_backup(&order);
     let (reply, mut heard) = copy(reader, writer, admin, order).await?;
+    audit.ended(&reply);
+    drop(audit);
     if heard.is_ok() {
         heard = write(writer, &reply).await;
     }
@@ -188,6 +197,7 @@ async fn look_after(
     admin: &Admin,
     command: DataCommand,
 ) -> Result<()> {
+    let mut audit = Audit::of_data(&command);
     let content = read_content(reader, &command, admin.content_bytes_max());
     let content = time::timeout(COMMAND_TIMEOUT, content).await??;
     let (tells, told) = watch::channel(Far::Counting { devices: 0 });
@@ -195,13 +205,20 @@ async fn look_after(
     let mut running = pin!(admin.look_after(command, content, &tells));
     if !is_long {
         // Whoever left after a write has it written.
-        return write(writer, &running.await).await;
+        let reply = running.await;
+        audit.ended(&reply);
+        drop(audit);
+        return write(writer, &reply).await;
     }
     let mut period = time::interval_at(Instant::now() + FAR_PERIOD, FAR_PERIOD);
     let mut nothing = [0];
     loop {
         tokio::select! {
-            reply = &mut running => return write(writer, &reply).await,
+            reply = &mut running => {
+                audit.ended(&reply);
+                drop(audit);
+                return write(writer, &reply).await;
+            }
             _ = period.tick() => {
                 let far = *told.borrow();
                 write(writer, &Reply::Far { far }).await?;

@@ -1,6 +1,9 @@
 //! `kitbag data`: the same beside a running server and without one.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -406,6 +409,21 @@ fn a_server_notes_who_read_and_wrote_and_no_content() {
     assert_eq!(data(dir.path(), &put).code, Some(0));
     assert_eq!(data(dir.path(), &["get", "alice", ENTRY]).code, Some(1));
     assert_eq!(data(dir.path(), &["list", "alice"]).code, Some(0));
+    // Its content does not come to its end.
+    let mut stream = UnixStream::connect(dir.path().join("data/admin.sock")).unwrap();
+    let place = json!({"user": "alice", "room": null, "device": null, "event_type": ENTRY});
+    let half = json!({"command": "put_data", "place": place, "content_bytes": 20});
+    write!(stream, "{half}\n{{\"a\":\"secret").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).unwrap();
+    assert_eq!(reply, "", "it is not answered");
+    let add = &mut kitbag(dir.path());
+    let add = add.args(["user", "--data", "data", "add", "alice", "--password-stdin"]);
+    assert_eq!(run_with_input(add, "secret").code, Some(1), "she is there");
+    let backup = &mut kitbag(dir.path());
+    let backup = backup.args(["backup", "--data", "data", "alice.db"]);
+    assert_eq!(run_with_input(backup, "").code, Some(0));
     let log = server.stop().stderr;
     let audited: Vec<&str> = log
         .lines()
@@ -415,12 +433,15 @@ fn a_server_notes_who_read_and_wrote_and_no_content() {
         ("INFO", "data put", "done", true),
         ("WARN", "data get", "refused", true),
         ("INFO", "data list", "done", false),
+        ("WARN", "data put", "ended without an answer", true),
+        ("WARN", "user add", "refused", false),
+        ("INFO", "backup", "done", false),
     ];
     assert_eq!(audited.len(), expected.len(), "{log}");
     for (line, (level, command, end, has_type)) in audited.iter().zip(expected) {
         let named = line.contains(level) && line.contains(command) && line.contains(end);
         assert!(
-            named && line.contains("\"alice\"") && line.contains("admin.sock"),
+            named && line.contains("alice") && line.contains("admin.sock"),
             "{line}"
         );
         assert_eq!(line.contains(ENTRY), has_type, "{line}");
