@@ -56,6 +56,10 @@ pub mod limit {
     pub const TALLY_VALUES_MAX: usize = 1_000;
     /// Bytes of a value that a tally tells apart: with the number above, 1 MiB in all.
     pub const TALLY_VALUE_BYTES_MAX: usize = 1_024;
+    /// Bytes of contents of many devices that the server itself reads at once.
+    pub const DEVICE_PAGE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+    /// Entries of many devices that the server itself reads at once, however small they are.
+    pub const DEVICE_PAGE_ENTRIES_MAX: usize = 250;
 }
 
 /// The limits in force: the [`limit`] defaults, unless the configuration says otherwise.
@@ -87,6 +91,16 @@ impl Limits {
             Scope::Global | Scope::Room(_) => self.content_bytes_max,
             Scope::Device(_) => self.device_content_bytes_max,
         }
+    }
+
+    /// Returns how many entries of devices to read at once, at least 1: as many as stay within
+    /// [`limit::DEVICE_PAGE_BYTES_MAX`] where each is as large as it may be, and within
+    /// [`limit::DEVICE_PAGE_ENTRIES_MAX`].
+    #[must_use]
+    pub fn device_entries_at_once(&self) -> usize {
+        let fit = limit::DEVICE_PAGE_BYTES_MAX / self.device_content_bytes_max.max(1);
+        let fit = usize::try_from(fit).unwrap_or(usize::MAX);
+        fit.clamp(1, limit::DEVICE_PAGE_ENTRIES_MAX)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
 pub use operator::{Operator, OperatorWriteError};
 pub use read::{GetError, Snapshot};
 pub use reader::{DeviceValue, ReadError, Reader, Unreadable};
-pub use report::Tally;
+pub use report::{LackingDevice, Tally};
 pub use write::{PermitError, WriteError, WritePermit};
 
 /// On whose behalf a request is made.

@@ -8,13 +8,15 @@
 use std::future::Future as _;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use kitbag_domain::{
-    AccountData, DeviceChange, DeviceEntry, DevicePlace, DeviceSelection, EventType, Limits,
-    MemoryStore, Pointer, ReadError, Reader, SpecDefaults, Store, Tally,
+    AccountData, BoxFuture, DeviceChange, DevicePlace, DeviceSelection, EventType, LackingDevice,
+    Limits, MemoryStore, Pointer, ReadError, Reader, SpecDefaults, Store, StoreError, Tally,
 };
 use kitbag_testkit::clock::TestClock;
+use kitbag_testkit::hooked::{Hook, HookedStore};
 use kitbag_testkit::{Actor, device_id, event_type, global, room_key, user_id};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -36,6 +38,10 @@ impl Ground {
     fn new() -> Self {
         let limits = Limits::default();
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(limits.clone(), 7));
+        Self::over(store, limits)
+    }
+
+    fn over(store: Arc<dyn Store>, limits: Limits) -> Self {
         let clock = Arc::new(TestClock::default());
         let (kept, rules) = (Arc::clone(&store), Arc::new(SpecDefaults));
         let service = AccountData::new(kept, rules, clock, Arc::new(limits));
@@ -68,7 +74,7 @@ impl Ground {
         let (wanted, pointer) = (client(), Pointer::parse(pointer).unwrap());
         let found = self.reader.lacking(&wanted, &pointer, value, after, limit);
         let found = found.await.unwrap();
-        found.iter().map(DeviceEntry::place).collect()
+        found.iter().map(LackingDevice::place).collect()
     }
 }
 
@@ -277,6 +283,38 @@ async fn who_lacks_a_value_is_told_page_by_page() {
         .await;
     assert_eq!(names(&rest), ["u400"]);
     assert!(ground.lacking("/v", &json!(1), None, 0).await.is_empty());
+}
+
+/// Counts the reads of all devices.
+#[derive(Default)]
+struct Reads(AtomicUsize);
+
+impl Hook for Reads {
+    fn before(&self, method: &'static str) -> BoxFuture<'_, Result<(), StoreError>> {
+        if method == "device_entries" {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        Box::pin(async { Ok(()) })
+    }
+}
+
+#[tokio::test]
+async fn large_contents_are_read_one_by_one_for_a_report() {
+    let limits = Limits {
+        device_content_bytes_max: 3 * 1024 * 1024,
+        ..Limits::default()
+    };
+    let memory = Arc::new(MemoryStore::new(limits.clone(), 7));
+    let store = Arc::new(HookedStore::new(memory, Reads::default()));
+    let ground = Ground::over(store.clone(), limits);
+    for name in ["alice", "bob", "carol"] {
+        ground.device(name, "{}").await;
+    }
+    assert_eq!(ground.tally("/v").await.absent, 3);
+    assert_eq!(store.hook.0.swap(0, Ordering::Relaxed), 4, "a tally");
+    let lacking = ground.lacking("/v", &json!(1), None, 10).await;
+    assert_eq!(names(&lacking), ["alice", "bob", "carol"]);
+    assert_eq!(store.hook.0.swap(0, Ordering::Relaxed), 4, "a list");
 }
 
 #[tokio::test]

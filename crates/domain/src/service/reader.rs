@@ -65,7 +65,7 @@ use crate::{
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Reader(AccountData);
+pub struct Reader(pub(super) AccountData);
 
 /// A content is not of the form that its reader asked for.
 ///

@@ -7,10 +7,9 @@ use serde_json::Value;
 
 use super::Reader;
 use crate::pointer::{any_element, member};
-use crate::{Content, DeviceEntry, DevicePlace, EventType, Pointer, StoreError, limit};
-
-/// Entries that a report reads at once: at 64 KiB each they take 16 MiB for the moment.
-const PAGE_ENTRIES: usize = 250;
+use crate::{
+    Content, DeviceEntry, DeviceId, DevicePlace, EventType, Pointer, StoreError, UserId, limit,
+};
 
 /// How many devices have which value at one place of their entries of one type.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +29,38 @@ pub struct Tally {
     pub others: u64,
     /// Devices whose entry has nothing at the place.
     pub absent: u64,
+}
+
+/// A device that lacks a value, see [`Reader::lacking`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LackingDevice {
+    /// The user.
+    pub user: UserId,
+    /// The device.
+    pub device: DeviceId,
+    /// The device's name for people.
+    pub display_name: Option<String>,
+}
+
+impl LackingDevice {
+    fn new(found: DeviceEntry) -> Self {
+        let DevicePlace { user, device } = found.place();
+        let display_name = found.display_name;
+        Self {
+            user,
+            device,
+            display_name,
+        }
+    }
+
+    /// Returns the device, which is where the next page begins.
+    #[must_use]
+    pub fn place(&self) -> DevicePlace {
+        DevicePlace {
+            user: self.user.clone(),
+            device: self.device.clone(),
+        }
+    }
 }
 
 impl Reader {
@@ -56,10 +87,11 @@ impl Reader {
         pointer: &Pointer,
         tell: impl Fn(u64) + Send,
     ) -> Result<Tally, StoreError> {
+        let at_once = self.0.limits().device_entries_at_once();
         let mut count = Count::default();
         let mut after = None;
         loop {
-            let page = self.device_entries(event_type, after, PAGE_ENTRIES).await?;
+            let page = self.device_entries(event_type, after, at_once).await?;
             let Some(last) = page.last() else {
                 return Ok(count.tally());
             };
@@ -85,11 +117,13 @@ impl Reader {
         value: &Value,
         mut after: Option<DevicePlace>,
         limit: usize,
-    ) -> Result<Vec<DeviceEntry>, StoreError> {
+    ) -> Result<Vec<LackingDevice>, StoreError> {
         let wanted = Wanted::new(value);
         let mut lacking = Vec::new();
+        let at_once_max = self.0.limits().device_entries_at_once();
+        let mut at_once = limit.min(at_once_max);
         while lacking.len() < limit {
-            let page = self.device_entries(event_type, after, PAGE_ENTRIES).await?;
+            let page = self.device_entries(event_type, after, at_once).await?;
             let Some(last) = page.last() else {
                 break;
             };
@@ -98,7 +132,10 @@ impl Reader {
                 let content = found.entry.content.as_ref();
                 !content.is_some_and(|content| wanted.is_in(pointer, content))
             };
-            lacking.extend(page.into_iter().filter(lacks));
+            // Without the contents: nobody asked for them.
+            lacking.extend(page.into_iter().filter(lacks).map(LackingDevice::new));
+            // Most devices have it, or the first page would do.
+            at_once = at_once_max;
         }
         lacking.truncate(limit);
         Ok(lacking)

@@ -52,7 +52,7 @@ pub(crate) async fn changes(
     let following = Following {
         epoch: app.store.info().epoch,
         reader: app.data.reader(),
-        chunk: page::chunk(&app),
+        chunk: app.data.limits().device_entries_at_once(),
         event_type,
         limit,
         app,

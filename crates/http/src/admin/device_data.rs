@@ -18,8 +18,6 @@ use crate::state::App;
 pub(super) const PAGE_DEVICES: usize = 100;
 /// Devices on a page at most.
 pub(super) const PAGE_DEVICES_MAX: usize = 1_000;
-/// Devices that are looked for at once.
-const PART_DEVICES: usize = 250;
 
 #[derive(Deserialize)]
 pub(crate) struct ListQuery {
@@ -37,10 +35,11 @@ pub(crate) async fn list(
     let limit = page::limit(query.limit, PAGE_DEVICES, PAGE_DEVICES_MAX)?;
     let mut after = page::place(query.from.as_deref())?;
     let reader = app.data.reader();
+    let at_once = app.data.limits().device_entries_at_once();
     let mut entries: Vec<DeviceEntryRow> = Vec::new();
     let mut bytes = 0;
     let next_batch = loop {
-        let wanted = page::chunk(&app).min(limit - entries.len());
+        let wanted = at_once.min(limit - entries.len());
         let found = reader.device_entries(&event_type, after, wanted).await?;
         entries.extend(found.iter().map(DeviceEntryRow::new));
         bytes += found
@@ -98,26 +97,14 @@ pub(crate) async fn lacking(
     let not_json = |_| ApiError::InvalidParam("`lacks` is not JSON".to_owned());
     let lacks: Value = serde_json::from_str(&lacks).map_err(not_json)?;
     let limit = page::limit(query.limit, PAGE_DEVICES, PAGE_DEVICES_MAX)?;
-    let mut after = page::place(query.from.as_deref())?;
+    let after = page::place(query.from.as_deref())?;
     let reader = app.data.reader();
-    let mut devices: Vec<DeviceRow> = Vec::new();
-    let next_batch = loop {
-        // In parts, as contents come along that are not told.
-        let wanted = PART_DEVICES.min(limit - devices.len());
-        let found = reader.lacking(&event_type, &pointer, &lacks, after, wanted);
-        let found = found.await?;
-        devices.extend(found.iter().map(DeviceRow::new));
-        let Some(last) = found.last().filter(|_| found.len() == wanted) else {
-            break None;
-        };
-        if devices.len() == limit {
-            break Some(page::from_place(&last.place()));
-        }
-        after = Some(last.place());
-    };
+    let found = reader.lacking(&event_type, &pointer, &lacks, after, limit);
+    let found = found.await?;
+    let last = found.last().filter(|_| found.len() == limit);
     page::json(&DevicesPage {
-        devices,
-        next_batch,
+        next_batch: last.map(|last| page::from_place(&last.place())),
+        devices: found.iter().map(DeviceRow::new).collect(),
     })
 }
 

@@ -4,15 +4,14 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use kitbag_domain::{DeviceId, DevicePlace, EventType, StoreError, UserId};
+use kitbag_domain::{DeviceId, DevicePlace, EventType, StoreError, UserId, limit};
 use serde::Serialize;
 
 use crate::error::ApiError;
 use crate::json::json_response;
-use crate::state::App;
 
 /// Bytes of contents after which a page ends before its limit: it is in memory twice.
-pub(super) const PAGE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+pub(super) const PAGE_BYTES_MAX: u64 = limit::DEVICE_PAGE_BYTES_MAX;
 
 /// What stands between user and device in the `from` of a list of devices: neither can hold it.
 const SEPARATOR: char = '\0';
@@ -30,12 +29,6 @@ pub(super) fn limit(
         )),
         Some(asked) => Ok(asked.min(limit_max)),
     }
-}
-
-/// Returns how many contents of devices are read at once, so that they stay within a page's bytes.
-pub(super) fn chunk(app: &App) -> usize {
-    let content_bytes_max = app.data.limits().device_content_bytes_max.max(1);
-    usize::try_from((PAGE_BYTES_MAX / content_bytes_max).max(1)).unwrap_or(usize::MAX)
 }
 
 /// Reads the type that a query must name.

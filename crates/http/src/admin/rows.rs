@@ -7,8 +7,8 @@ use std::fmt;
 
 use bytes::Bytes;
 use kitbag_domain::{
-    Account, Content, DeviceChange, DeviceEntry, Entry, EventType, Pointer, Scope, Tally, UnixMs,
-    UserId, Writer,
+    Account, Content, DeviceChange, DeviceEntry, Entry, EventType, LackingDevice, Pointer, Scope,
+    Tally, UnixMs, UserId, Writer,
 };
 use serde::de::Error as _;
 use serde::ser::Error as _;
@@ -353,12 +353,12 @@ pub struct DeviceRow {
 }
 
 impl DeviceRow {
-    /// Describes the device of an entry.
+    /// Describes a device.
     #[must_use]
-    pub fn new(found: &DeviceEntry) -> Self {
+    pub fn new(found: &LackingDevice) -> Self {
         Self {
             user_id: found.user.to_string(),
-            device_id: found.entry.key.scope.place().to_owned(),
+            device_id: found.device.to_string(),
             display_name: found.display_name.clone(),
         }
     }

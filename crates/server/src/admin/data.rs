@@ -3,9 +3,8 @@
 use anyhow::{Context as _, Result, anyhow, bail};
 use bytes::Bytes;
 use kitbag_domain::{
-    AccountStore as _, Content, ContentError, DeviceEntry, DeviceId, DevicePlace, Entry, EventType,
-    Expectation, GetError, Key, OperatorWriteError, Pointer, RoomId, Scope, Selector, UserId,
-    WriteError,
+    AccountStore as _, Content, ContentError, DeviceId, DevicePlace, Entry, EventType, Expectation,
+    GetError, Key, OperatorWriteError, Pointer, RoomId, Scope, Selector, UserId, WriteError,
 };
 use kitbag_http::admin::{DeviceEntryRow, DeviceRow, EntryRow, Summary};
 use serde::de::IgnoredAny;
@@ -18,7 +17,7 @@ use super::{Admin, Reply};
 
 /// Rows without a content in one reply: at most some MiB. All entries are read for each.
 const ROWS_MAX: usize = 5_000;
-/// Rows with a content of up to 64 KiB in one reply.
+/// Rows with a content in one reply, at most; fewer where contents may be large.
 const CONTENT_ROWS_MAX: usize = 100;
 /// Names of devices or types that an answer to a wrong one repeats.
 const HINTS_MAX: usize = 8;
@@ -248,12 +247,13 @@ impl Admin {
     async fn list_devices(&self, event_type: &str, after: Option<After>) -> Result<Reply> {
         let event_type = EventType::parse(event_type)?;
         let reader = self.data.reader();
-        let page = reader.device_entries(&event_type, device_place(after)?, CONTENT_ROWS_MAX);
+        let limit = CONTENT_ROWS_MAX.min(self.data.limits().device_entries_at_once());
+        let page = reader.device_entries(&event_type, device_place(after)?, limit);
         let page = page.await?;
         let rows = page.iter().map(|found| row(&DeviceEntryRow::new(found)));
         Ok(Reply::Rows {
             rows: rows.collect::<Result<_>>()?,
-            after: page.last().map(after_device),
+            after: page.last().map(|last| after_device(&last.place())),
         })
     }
 
@@ -273,7 +273,7 @@ impl Admin {
         let last = page.last().filter(|_| page.len() == CONTENT_ROWS_MAX);
         Ok(Reply::Rows {
             rows: rows.collect::<Result<_>>()?,
-            after: last.map(after_device),
+            after: last.map(|last| after_device(&last.place())),
         })
     }
 
@@ -419,9 +419,9 @@ fn device_place(after: Option<After>) -> Result<Option<DevicePlace>> {
     }
 }
 
-fn after_device(found: &DeviceEntry) -> After {
+fn after_device(place: &DevicePlace) -> After {
     After::Device {
-        user: found.user.to_string(),
-        device: found.entry.key.scope.place().to_owned(),
+        user: place.user.to_string(),
+        device: place.device.to_string(),
     }
 }
