@@ -18,7 +18,7 @@ const REQUEST: &[u8] = b"GET /_matrix/client/versions HTTP/1.1\r\nhost: localhos
 /// What each takes at the least.
 const CONNECTION_BYTES: u64 = 8 * 1024;
 /// A few times what it takes: from ten seconds on, threads of the runtime end, which gives back too.
-const PATIENCE: Duration = Duration::from_secs(8);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// What a server may have more than before once a load is gone: less than one check's memory.
 const REST_BYTES_MAX: u64 = CHECK_BYTES / 2;
 
