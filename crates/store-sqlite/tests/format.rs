@@ -173,7 +173,7 @@ async fn device_data_of_every_format_are_in_the_feed() {
             (
                 expected.iter().map(|told| (*told).to_owned()).collect(),
                 head,
-                0
+                head
             )
         );
         let event_type = EventType::parse("com.example.seen").unwrap();
