@@ -149,13 +149,8 @@ fn changes(
     // Ends when it is dropped; without it the head and the changes might be of two snapshots.
     let snapshot = connection.unchecked_transaction()?;
     let Heads { head, floor } = Heads::read(&snapshot)?;
-    let known =
-        after.filter(|after| after.number <= head && floor <= after.number.max(after.floor));
-    // What was deleted before they begin, they never hear of: it may be collected while they read.
-    let from = known.unwrap_or(FeedPosition {
-        number: 0,
-        floor: head,
-    });
+    let known = FeedPosition::known(after, head, floor);
+    let from = known.unwrap_or(FeedPosition::beginning(head));
     // One more than is told shows whether there is more.
     let params = (int(from.number), int(limit as u64).saturating_add(1));
     let mut behind: Vec<(u64, DeviceChange)> = all(&snapshot, ENDED, params, |row| {
@@ -171,20 +166,7 @@ fn changes(
         Ok((row.get(10)?, change))
     })?);
     drop(snapshot);
-    behind.sort_by_key(|(number, _)| *number);
-    let has_more = behind.len() > limit;
-    behind.truncate(limit);
-    let number = match behind.last() {
-        _ if !has_more => head,
-        Some((number, _)) => *number,
-        None => from.number,
-    };
-    Ok(DeviceChanges {
-        next: FeedPosition { number, ..from },
-        starts_anew: known.is_none(),
-        has_more,
-        changes: behind.into_iter().map(|(_, change)| change).collect(),
-    })
+    Ok(DeviceChanges::page(known, head, behind, limit))
 }
 
 /// Names the entry that cannot be read: it holds up whoever reads across users, until the operator

@@ -67,14 +67,8 @@ impl DeviceDataStore for MemoryStore {
     ) -> BoxFuture<'_, Result<DeviceChanges, StoreError>> {
         let users = self.users();
         let feed = self.feed();
-        let known = after.filter(|after| {
-            after.number <= feed.head && feed.floor <= after.number.max(after.floor)
-        });
-        // What was deleted before they begin, they never hear of: it may be collected while they read.
-        let from = known.unwrap_or(FeedPosition {
-            number: 0,
-            floor: feed.head,
-        });
+        let known = FeedPosition::known(after, feed.head, feed.floor);
+        let from = known.unwrap_or(FeedPosition::beginning(feed.head));
         let mut behind: Vec<(u64, DeviceChange)> = Vec::new();
         for (user, user_feed) in &feed.users {
             let ended = user_feed.ended.filter(|number| *number > from.number);
@@ -86,20 +80,7 @@ impl DeviceDataStore for MemoryStore {
                 }
             }
         }
-        behind.sort_by_key(|(number, _)| *number);
-        let has_more = behind.len() > limit;
-        behind.truncate(limit);
-        let number = match behind.last() {
-            Some((number, _)) if has_more => *number,
-            _ if has_more => from.number,
-            _ => feed.head,
-        };
-        let changes = DeviceChanges {
-            next: FeedPosition { number, ..from },
-            starts_anew: known.is_none(),
-            has_more,
-            changes: behind.into_iter().map(|(_, change)| change).collect(),
-        };
+        let changes = DeviceChanges::page(known, feed.head, behind, limit);
         drop((feed, users));
         Box::pin(async { Ok(changes) })
     }

@@ -77,6 +77,26 @@ pub struct FeedPosition {
     pub floor: u64,
 }
 
+impl FeedPosition {
+    /// Tells where a caller with `after` goes on in a stream with this head and this floor, the number
+    /// of the latest deletion that was collected: `None` where they begin anew.
+    #[must_use]
+    pub fn known(after: Option<Self>, head: u64, floor: u64) -> Option<Self> {
+        after.filter(|after| after.number <= head && floor <= after.number.max(after.floor))
+    }
+
+    /// Returns the beginning of a stream with this head.
+    ///
+    /// What was deleted before, the caller never hears of: it may be collected while they read.
+    #[must_use]
+    pub fn beginning(head: u64) -> Self {
+        Self {
+            number: 0,
+            floor: head,
+        }
+    }
+}
+
 /// A part of the stream of changes of all users' device account data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceChanges {
@@ -89,6 +109,36 @@ pub struct DeviceChanges {
     pub has_more: bool,
     /// The changes.
     pub changes: Vec<DeviceChange>,
+}
+
+impl DeviceChanges {
+    /// Returns the first `limit` of the changes behind a position, with their numbers.
+    ///
+    /// `known` and `head` are those of the same snapshot, see [`FeedPosition::known`]. One change more
+    /// than `limit` is enough to show that there are more.
+    #[must_use]
+    pub fn page(
+        known: Option<FeedPosition>,
+        head: u64,
+        mut behind: Vec<(u64, DeviceChange)>,
+        limit: usize,
+    ) -> Self {
+        let from = known.unwrap_or(FeedPosition::beginning(head));
+        behind.sort_by_key(|(number, _)| *number);
+        let has_more = behind.len() > limit;
+        behind.truncate(limit);
+        let number = match behind.last() {
+            _ if !has_more => head,
+            Some((number, _)) => *number,
+            None => from.number,
+        };
+        Self {
+            next: FeedPosition { number, ..from },
+            starts_anew: known.is_none(),
+            has_more,
+            changes: behind.into_iter().map(|(_, change)| change).collect(),
+        }
+    }
 }
 
 /// One change of device account data.
