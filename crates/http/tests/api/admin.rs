@@ -71,6 +71,26 @@ impl Lab {
     }
 }
 
+/// Runs a test over each store, where each device has an entry of 2 MiB: two of them fill a page.
+async fn over_each_store_with_large_contents(test: impl AsyncFn(Lab)) {
+    let limits = Limits {
+        device_content_bytes_max: 3 * 1024 * 1024,
+        content_bytes_max: 3 * 1024 * 1024,
+        ..Limits::default()
+    };
+    over_each_store(
+        |setup| setup.limits = limits.clone(),
+        async |lab| {
+            let content = format!("{{\"a\":\"{}\"}}", "x".repeat(2 * 1024 * 1024));
+            for session in [&lab.alice, &lab.tablet, &lab.bob] {
+                lab.tell(session, "app.test", &content).await;
+            }
+            test(lab).await;
+        },
+    )
+    .await;
+}
+
 /// Runs a test over each store.
 async fn over_each_store(change: impl Fn(&mut Setup), test: impl AsyncFn(Lab)) {
     test(Lab::with(&change).await).await;

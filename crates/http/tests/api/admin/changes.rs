@@ -5,7 +5,7 @@ use kitbag_testkit::gate::in_time;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{EPOCH, Lab, V1, over_each_store};
+use super::{EPOCH, Lab, V1, over_each_store, over_each_store_with_large_contents};
 use crate::support::{Call, PASSWORD, poll_once};
 
 const LONG: &str = "&timeout=30000";
@@ -354,24 +354,12 @@ async fn a_stop_of_the_server_ends_the_wait_with_an_empty_page() {
 
 #[tokio::test]
 async fn a_page_of_changes_ends_before_its_contents_are_too_many_bytes() {
-    let large = Limits {
-        device_content_bytes_max: 3 * 1024 * 1024,
-        content_bytes_max: 3 * 1024 * 1024,
-        ..Limits::default()
-    };
-    over_each_store(
-        |setup| setup.limits = large.clone(),
-        async |lab| {
-            let content = format!("{{\"a\":\"{}\"}}", "x".repeat(2 * 1024 * 1024));
-            for session in [&lab.alice, &lab.tablet, &lab.bob] {
-                lab.tell(session, "app.test", &content).await;
-            }
-            let page = lab.changes("").await;
-            assert_eq!((told(&page).len(), &page["has_more"]), (2, &json!(true)));
-            let page = lab.changes(&format!("since={}", token(&page))).await;
-            assert_eq!((told(&page).len(), &page["has_more"]), (1, &json!(false)));
-        },
-    )
+    over_each_store_with_large_contents(async |lab| {
+        let page = lab.changes("").await;
+        assert_eq!((told(&page).len(), &page["has_more"]), (2, &json!(true)));
+        let page = lab.changes(&format!("since={}", token(&page))).await;
+        assert_eq!((told(&page).len(), &page["has_more"]), (1, &json!(false)));
+    })
     .await;
 }
 

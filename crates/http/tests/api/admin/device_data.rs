@@ -1,7 +1,6 @@
-use kitbag_domain::Limits;
 use serde_json::{Value, json};
 
-use super::{Lab, V1, over_each_store};
+use super::{Lab, V1, over_each_store, over_each_store_with_large_contents};
 use crate::support::Call;
 
 const BASE: &str = "/device_account_data";
@@ -107,25 +106,13 @@ async fn pages_of_devices_have_each_once() {
 
 #[tokio::test]
 async fn a_page_ends_before_its_contents_are_too_many_bytes() {
-    let large = Limits {
-        device_content_bytes_max: 3 * 1024 * 1024,
-        content_bytes_max: 3 * 1024 * 1024,
-        ..Limits::default()
-    };
-    over_each_store(
-        |setup| setup.limits = large.clone(),
-        async |lab| {
-            let content = format!("{{\"a\":\"{}\"}}", "x".repeat(2 * 1024 * 1024));
-            for session in [&lab.alice, &lab.tablet, &lab.bob] {
-                lab.tell(session, "app.test", &content).await;
-            }
-            let path = format!("{BASE}?type=app.test");
-            assert_eq!(
-                lab.pages("entries", &path).await,
-                (ALL.map(str::to_owned).into(), 2)
-            );
-        },
-    )
+    over_each_store_with_large_contents(async |lab| {
+        let path = format!("{BASE}?type=app.test");
+        assert_eq!(
+            lab.pages("entries", &path).await,
+            (ALL.map(str::to_owned).into(), 2)
+        );
+    })
     .await;
 }
 
