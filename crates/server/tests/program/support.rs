@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-pub(crate) use http::{Answer, Client};
+pub(crate) use http::{Answer, Client, entry};
 pub(crate) use process::{Ended, Server, run, run_with_input};
 
 /// What every wait ends with at last: far more than any of them needs.

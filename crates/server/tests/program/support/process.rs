@@ -70,11 +70,15 @@ impl Server {
         Client::new(self.address)
     }
 
-    /// Returns how much memory the program has, in bytes, where the system tells.
+    /// Returns how much memory the program has for itself, in bytes, where the system tells.
+    ///
+    /// The pages of its file are not among them: they come with the first run of each function.
     #[cfg(target_os = "linux")]
-    pub(crate) fn resident_bytes(&self) -> u64 {
+    pub(crate) fn memory_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"));
         let kibibytes: u64 = line
             .unwrap()
             .trim()
