@@ -64,8 +64,9 @@ pub use push_rules::{PushRules, SpecDefaults};
 pub use revision::{Expectation, RevisionNames, conflicts};
 pub use scope::{Key, Scope, Selector};
 pub use service::{
-    AccountData, DeviceValue, GetError, LackingDevice, Operator, OperatorWriteError, PermitError,
-    ReadError, Reader, Requester, Snapshot, Tally, Unreadable, WriteError, WritePermit,
+    AccountData, DeviceValue, EditRulesError, GetError, LackingDevice, Operator,
+    OperatorWriteError, PermitError, ReadError, Reader, Requester, Snapshot, Tally, Unreadable,
+    WriteError, WritePermit,
 };
 pub use store::{
     Account, AccountStore, Applied, ApplyError, BoxFuture, Change, Changes, Device, DeviceChange,

@@ -2,16 +2,18 @@
 
 use std::sync::LazyLock;
 
-use crate::{Content, Entry, UserId};
+use crate::{Content, UserId};
 
 /// Lays what a user changed over the default push rules.
 ///
-/// The crate `push` will implement it; until then [`SpecDefaults`] serves the defaults, read-only.
+/// What a change looks like is the implementation's alone: whoever calls
+/// [`AccountData::edit_push_rules`](crate::AccountData::edit_push_rules) edits what it can serve.
 pub trait PushRules: Send + Sync + 'static {
     /// Returns the content of `m.push_rules` as every door shows it.
     ///
-    /// `stored` is the user's entry `m.push_rules`, which holds the changes only.
-    fn served(&self, user: &UserId, stored: Option<&Entry>) -> Content;
+    /// `stored` is the content of the user's entry `m.push_rules`, which holds the changes only. It
+    /// never fails: what it cannot read hides nothing else.
+    fn served(&self, user: &UserId, stored: Option<&Content>) -> Content;
 
     /// Returns a number that changes when the defaults change, so that syncs announce new ones.
     fn fingerprint(&self) -> u32;
@@ -30,7 +32,7 @@ static PARTS: LazyLock<Vec<&str>> = LazyLock::new(|| RULES.trim_end().split(USER
 static FINGERPRINT: LazyLock<u32> = LazyLock::new(|| crc32fast::hash(RULES.as_bytes()));
 
 impl PushRules for SpecDefaults {
-    fn served(&self, user: &UserId, _stored: Option<&Entry>) -> Content {
+    fn served(&self, user: &UserId, _stored: Option<&Content>) -> Content {
         let user = serde_json::to_string(user.as_str()).expect("a string is serialisable");
         Content::from_stored(PARTS.join(&user).into())
     }

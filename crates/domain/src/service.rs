@@ -1,6 +1,7 @@
 //! The service that every door to account data uses.
 
 mod operator;
+mod push_rules;
 mod read;
 mod reader;
 mod report;
@@ -14,6 +15,7 @@ use crate::{
 };
 
 pub use operator::{Operator, OperatorWriteError};
+pub use push_rules::EditRulesError;
 pub use read::{GetError, Snapshot};
 pub use reader::{DeviceValue, ReadError, Reader, Unreadable};
 pub use report::{LackingDevice, Tally};

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use kitbag_domain::{
     AccountData, ContentError, Expectation, Key, Limits, MemoryStore, Operator, OperatorWriteError,
-    Position, Quota, QuotaExceeded, RevisionNames, SpecDefaults, Store, WriteError, Writer,
+    Position, Quota, QuotaExceeded, RevisionNames, Store, WriteError, Writer,
 };
 use kitbag_testkit::clock::TestClock;
+use kitbag_testkit::rules::PlainRules;
 use kitbag_testkit::{Actor, content, device_key, event_type, global, room_key, user_id};
 
 struct Ground {
@@ -20,7 +21,7 @@ impl Ground {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(limits.clone(), 7));
         let phone = Actor::register(&store, "alice").await;
         let clock = Arc::new(TestClock::default());
-        let (rules, time) = (Arc::new(SpecDefaults), Arc::clone(&clock));
+        let (rules, time) = (Arc::new(PlainRules::default()), Arc::clone(&clock));
         let service = AccountData::new(store, rules, time, Arc::new(limits));
         Self {
             phone,

@@ -13,10 +13,11 @@ use std::task::{Context, Poll, Waker};
 
 use kitbag_domain::{
     AccountData, BoxFuture, DeviceChange, DevicePlace, DeviceSelection, EventType, LackingDevice,
-    Limits, MemoryStore, Pointer, ReadError, Reader, SpecDefaults, Store, StoreError, Tally,
+    Limits, MemoryStore, Pointer, ReadError, Reader, Store, StoreError, Tally,
 };
 use kitbag_testkit::clock::TestClock;
 use kitbag_testkit::hooked::{Hook, HookedStore};
+use kitbag_testkit::rules::PlainRules;
 use kitbag_testkit::{Actor, device_id, event_type, global, room_key, user_id};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -43,7 +44,7 @@ impl Ground {
 
     fn over(store: Arc<dyn Store>, limits: Limits) -> Self {
         let clock = Arc::new(TestClock::default());
-        let (kept, rules) = (Arc::clone(&store), Arc::new(SpecDefaults));
+        let (kept, rules) = (Arc::clone(&store), Arc::new(PlainRules::default()));
         let service = AccountData::new(kept, rules, clock, Arc::new(limits));
         Self {
             store,

@@ -1,30 +1,16 @@
 //! The service that every door uses: who may write, what is refused first, and what syncs tell.
 
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use kitbag_domain::{
-    AccountData, Content, ContentError, Entry, Expectation, GetError, Key, Limits, MemoryStore,
-    PermitError, Position, PushRules, Quota, QuotaExceeded, Requester, RevisionNames, Scope,
-    Selector, Snapshot, SpecDefaults, Store, SyncToken, UserId, WriteError,
+    AccountData, Content, ContentError, EditRulesError, Expectation, GetError, Key, Limits,
+    MemoryStore, PermitError, Position, PushRules, Quota, QuotaExceeded, Requester, RevisionNames,
+    Scope, Selector, Snapshot, Store, SyncToken, WriteError,
 };
 use kitbag_testkit::clock::TestClock;
+use kitbag_testkit::rules::{PlainRules, adding};
 use kitbag_testkit::{Actor, content, device_key, global, room_key};
-
-/// The default rules, whose fingerprint a test may change.
-struct Rules {
-    fingerprint: AtomicU32,
-}
-
-impl PushRules for Rules {
-    fn served(&self, user: &UserId, stored: Option<&Entry>) -> Content {
-        SpecDefaults.served(user, stored)
-    }
-
-    fn fingerprint(&self) -> u32 {
-        self.fingerprint.load(Ordering::SeqCst)
-    }
-}
 
 /// Alice with the devices `PHONE` and `LAPTOP`, and the service over her store.
 struct Ground {
@@ -32,7 +18,7 @@ struct Ground {
     laptop: Actor,
     service: AccountData,
     clock: Arc<TestClock>,
-    rules: Arc<Rules>,
+    rules: Arc<PlainRules>,
 }
 
 impl Ground {
@@ -45,9 +31,7 @@ impl Ground {
         let phone = Actor::register(&store, "alice").await;
         let laptop = phone.login("LAPTOP").await;
         let clock = Arc::new(TestClock::default());
-        let rules = Arc::new(Rules {
-            fingerprint: AtomicU32::new(1),
-        });
+        let rules = Arc::new(PlainRules::default());
         let (rules_too, clock_too) = (Arc::clone(&rules), Arc::clone(&clock));
         let service = AccountData::new(store, rules_too, clock_too, Arc::new(limits));
         Self {
@@ -304,7 +288,7 @@ async fn push_rules_are_served_at_global_scope_only() {
     let ground = Ground::new().await;
     let phone = ground.phone.requester();
     let served = ground.service.push_rules(&phone).await.unwrap();
-    assert_eq!(served, SpecDefaults.served(&phone.user, None));
+    assert_eq!(served, ground.rules.served(&phone.user, None));
     let key = global("m.push_rules");
     assert_eq!(ground.service.get(&phone, &key).await, Ok(served));
     for key in [
@@ -363,27 +347,101 @@ async fn an_initial_sync_has_the_push_rules_and_no_tombstones() {
 async fn new_default_rules_are_told_once() {
     let ground = Ground::new().await;
     let first = ground.since(None).await;
-    ground.rules.fingerprint.store(2, Ordering::SeqCst);
+    ground.rules.set_fingerprint(2);
     let second = ground.since(Some(first.next)).await;
     assert!(!second.is_full && second.push_rules.is_some());
     assert_eq!(ground.since(Some(second.next)).await.push_rules, None);
 }
 
 #[tokio::test]
-async fn stored_push_rules_are_told_as_served_and_never_as_an_entry() {
+async fn edited_push_rules_are_told_as_served_and_never_as_an_entry() {
     let ground = Ground::new().await;
+    let phone = ground.phone.requester();
     let first = ground.since(None).await;
-    // The user's own door writes them; the service's ordinary one may not.
-    ground
-        .phone
-        .put(&global("m.push_rules"), "{\"raw\":1}")
-        .await;
+    let edited = ground.service.edit_push_rules(&phone, adding("a")).await;
+    let served = ground
+        .rules
+        .served(&phone.user, Some(&content("{\"a\":{}}")));
+    assert_eq!(ground.service.push_rules(&phone).await, Ok(served.clone()));
+    let key = global("m.push_rules");
+    assert_eq!(ground.service.get(&phone, &key).await, Ok(served.clone()));
     for since in [None, Some(first.next)] {
         let snapshot = ground.since(since).await;
-        let rules = snapshot.push_rules.unwrap();
-        assert_eq!(rules, SpecDefaults.served(&ground.phone.user, None));
+        assert_eq!(snapshot.push_rules.as_ref(), Some(&served));
         assert_eq!(snapshot.entries, []);
+        assert_eq!(Ok(snapshot.next.position), edited);
     }
+    let next = ground.since(None).await.next;
+    assert_eq!(ground.since(Some(next)).await.push_rules, None);
+}
+
+#[tokio::test]
+async fn of_edits_of_two_devices_none_is_lost() {
+    let ground = Ground::new().await;
+    let mut editing = Vec::new();
+    for number in 0..40 {
+        let device = [&ground.phone, &ground.laptop][number % 2].requester();
+        let service = ground.service.clone();
+        editing.push(tokio::spawn(async move {
+            let edit = adding(&number.to_string());
+            service.edit_push_rules(&device, edit).await.unwrap()
+        }));
+    }
+    let mut positions = Vec::new();
+    for edit in editing {
+        positions.push(edit.await.unwrap());
+    }
+    positions.sort_unstable();
+    positions.dedup();
+    assert_eq!(positions.len(), 40, "each has a position of its own");
+    let phone = ground.phone.requester();
+    let served = ground.service.push_rules(&phone).await.unwrap();
+    for number in 0..40 {
+        assert!(served.as_str().contains(&format!("\"{number}\":")));
+    }
+}
+
+#[tokio::test]
+async fn a_refused_edit_changes_nothing() {
+    let ground = Ground::new().await;
+    let phone = ground.phone.requester();
+    let edited = ground.service.edit_push_rules(&phone, adding("a")).await;
+    let head = ground.since(None).await.next;
+    assert_eq!(Ok(head.position), edited);
+    let refuse = |_: Option<&Content>| Err("no such rule");
+    let refused = ground.service.edit_push_rules(&phone, refuse).await;
+    assert_eq!(refused, Err(EditRulesError::Refused("no such rule")));
+    assert_eq!(ground.since(Some(head)).await.next, head);
+    ground.laptop.log_out().await;
+    let laptop = ground.laptop.requester();
+    let gone = ground.service.edit_push_rules(&laptop, adding("b")).await;
+    assert_eq!(gone, Err(WriteError::SessionGone.into()));
+}
+
+#[tokio::test]
+async fn edits_use_the_reserve_and_have_the_size_of_a_content() {
+    let limits = Limits {
+        content_bytes_max: 20,
+        quota: Quota {
+            entries_max: 0,
+            ..Quota::default()
+        },
+        ..Limits::default()
+    };
+    let ground = Ground::with(limits).await;
+    let phone = ground.phone.requester();
+    let edit = |rule: &str| ground.service.edit_push_rules(&phone, adding(rule));
+    assert!(edit("a").await.is_ok(), "a full account edits its rules");
+    assert!(edit("bcdefg").await.is_ok(), "20 bytes");
+    let too_large = ContentError::TooLarge { limit_bytes: 20 };
+    let too_large = EditRulesError::from(WriteError::from(too_large));
+    assert_eq!(edit("i").await, Err(too_large));
+    // As with a limit that was lowered since.
+    let stored = "{\"more than\":\"20 bytes\"}";
+    ground.phone.put(&global("m.push_rules"), stored).await;
+    let keep = |stored: Option<&Content>| Ok::<_, Infallible>(stored.unwrap().clone());
+    let kept = ground.service.edit_push_rules(&phone, keep).await;
+    assert!(kept.is_ok(), "it did not grow");
 }
 
 #[tokio::test]

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use kitbag_domain::{
     AccountData, Allowance, ApplyError, Clock as _, DeviceSelection, Entry, Expectation, GetError,
     Incarnation, Key, Limits, Login, LoginError, NewAccount, PermitError, Position, QuotaExceeded,
-    RefreshError, Refusal, Requester, RevisionNames, Seen, Snapshot, SpecDefaults, Store,
-    StoreError, SyncToken, TokenHash, UserId, Write, WriteError, Writer,
+    RefreshError, Refusal, Requester, RevisionNames, Seen, Snapshot, Store, StoreError, SyncToken,
+    TokenHash, UserId, Write, WriteError, Writer,
 };
 use tokio::sync::RwLock;
 
@@ -16,6 +16,7 @@ use crate::abandon::abandon_after;
 use crate::clock::TestClock;
 use crate::history::{Answer, Call, Event, Told, ToldEntry, Why, revision};
 use crate::ops::{Expect, Make, Since, Slot, Step, USERS, What, device_name};
+use crate::rules::PlainRules;
 use crate::{content, fresh_tokens, user_id};
 
 const PASSWORD_HASH: &str = "$test$hash";
@@ -59,7 +60,7 @@ impl World {
         }
         let service = AccountData::new(
             Arc::clone(&store),
-            Arc::new(SpecDefaults),
+            Arc::new(PlainRules::default()),
             Arc::clone(&clock) as _,
             Arc::new(limits),
         );

@@ -49,6 +49,7 @@ pub mod ops;
 pub mod oracle;
 pub mod outside;
 pub mod pausing;
+pub mod rules;
 pub mod settings;
 #[doc(hidden)]
 pub mod suite;

@@ -1,18 +1,10 @@
 use std::collections::HashSet;
-use std::sync::LazyLock;
 
 use thiserror::Error;
 
+use super::push_rules::PUSH_RULES_KEY;
 use super::{AccountData, Requester};
-use crate::{
-    Content, Entry, EventType, Key, PUSH_RULES, Scope, Selector, StoreError, Subscription,
-    SyncToken, UserId,
-};
-
-static PUSH_RULES_KEY: LazyLock<Key> = LazyLock::new(|| {
-    let event_type = EventType::parse(PUSH_RULES).expect("the type is well-formed");
-    Key::new(Scope::Global, event_type)
-});
+use crate::{Content, Entry, Key, Selector, StoreError, Subscription, SyncToken, UserId};
 
 /// Why an entry was not returned.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -64,21 +56,6 @@ impl AccountData {
         content.ok_or(GetError::NotFound)
     }
 
-    /// Returns the requester's push rules: the one value behind every door.
-    /// # Errors
-    /// [`StoreError`] where the store failed.
-    pub async fn push_rules(&self, requester: &Requester) -> Result<Content, StoreError> {
-        self.push_rules_of(&requester.user).await
-    }
-
-    async fn push_rules_of(&self, user: &UserId) -> Result<Content, StoreError> {
-        let stored = match self.store.peek(user, &PUSH_RULES_KEY) {
-            Some(None) => None,
-            Some(Some(_)) | None => self.store.get(user, &PUSH_RULES_KEY).await?,
-        };
-        Ok(self.rules.served(user, stored.as_ref()))
-    }
-
     /// Returns live entries of all the requester's devices, or of one of them.
     /// # Errors
     /// [`StoreError`] where the store failed.
@@ -122,7 +99,10 @@ impl AccountData {
             // Unchanged changes of the user are not among the entries, and may be newer than the
             // snapshot: the next sync then tells them again, which the laws allow.
             Some(match entries.iter().find(|entry| is_rules(entry)) {
-                Some(stored) => self.rules.served(&requester.user, Some(stored)),
+                Some(stored) => {
+                    let stored = stored.content.as_ref();
+                    self.rules.served(&requester.user, stored)
+                }
                 None => self.push_rules(requester).await?,
             })
         } else {

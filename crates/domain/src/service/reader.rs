@@ -21,7 +21,7 @@ use crate::{
 /// ```
 /// use std::sync::Arc;
 ///
-/// use kitbag_domain::{AccountData, EventType, Limits, MemoryStore, Pointer, SpecDefaults, Store};
+/// use kitbag_domain::{AccountData, EventType, Limits, MemoryStore, Pointer, Store};
 /// use serde::Deserialize;
 ///
 /// #[derive(Deserialize)]
@@ -39,7 +39,8 @@ use crate::{
 /// # let laptop = phone.login("LAPTOP").await;
 /// # laptop.put(&laptop.own_key("org.example.capabilities"), r#"{"room_versions":"all"}"#).await;
 /// # let clock = Arc::new(kitbag_testkit::clock::TestClock::default());
-/// let data = AccountData::new(store, Arc::new(SpecDefaults), clock, Arc::new(limits));
+/// # let rules = Arc::new(kitbag_testkit::rules::PlainRules::default());
+/// let data = AccountData::new(store, rules, clock, Arc::new(limits));
 /// let reader = data.reader();
 ///
 /// let wanted = EventType::parse("org.example.capabilities")?;

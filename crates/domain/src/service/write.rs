@@ -184,7 +184,7 @@ impl WritePermit<'_> {
     }
 }
 
-fn write_error(error: ApplyError, names: RevisionNames) -> WriteError {
+pub(super) fn write_error(error: ApplyError, names: RevisionNames) -> WriteError {
     let refusal = match error {
         ApplyError::Refused(refusal) => refusal,
         ApplyError::Store(error) => return WriteError::Store(error),

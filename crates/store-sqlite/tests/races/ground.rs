@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Waker};
 
 use kitbag_domain::{
-    AccountData, Key, Limits, Position, Requester, ServerName, Snapshot, SpecDefaults, Store,
-    SyncToken, WriteError,
+    AccountData, Key, Limits, Position, Requester, ServerName, Snapshot, Store, SyncToken,
+    WriteError,
 };
 use kitbag_store_sqlite::{Durability, Observer, Options, SqliteStore, Step, check};
 use kitbag_testkit::clock::TestClock;
 use kitbag_testkit::gate::{Gate, Stop, in_time};
 use kitbag_testkit::pausing::PausingStore;
+use kitbag_testkit::rules::PlainRules;
 use kitbag_testkit::{Actor, content, global};
 use tempfile::TempDir;
 
@@ -103,7 +104,7 @@ impl Ground {
         let bystander = Actor::register(&store, "bystander").await;
         let pausing = Arc::new(PausingStore::over(store));
         let clock = Arc::new(TestClock::default());
-        let (rules, limits) = (Arc::new(SpecDefaults), Arc::new(limits));
+        let (rules, limits) = (Arc::new(PlainRules::default()), Arc::new(limits));
         let service = AccountData::new(pausing.clone(), rules, clock, limits);
         Self {
             service,

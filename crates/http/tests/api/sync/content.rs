@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use kitbag_domain::{Content, Entry, PushRules, UserId};
+use kitbag_domain::{Content, PushRules, UserId};
 use serde_json::{Value, json};
 
 use super::{DEVICE_DATA, Lab, check_shape, event, events, global, next_batch};
@@ -10,7 +10,7 @@ use crate::support::Call;
 struct NewDefaults;
 
 impl PushRules for NewDefaults {
-    fn served(&self, _user: &UserId, _stored: Option<&Entry>) -> Content {
+    fn served(&self, _user: &UserId, _stored: Option<&Content>) -> Content {
         Content::from_stored("{\"global\":{\"new\":[]}}".into())
     }
 

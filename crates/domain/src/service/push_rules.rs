@@ -1,0 +1,103 @@
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use thiserror::Error;
+
+use super::write::write_error;
+use super::{AccountData, Requester, WriteError};
+use crate::{
+    Allowance, Change, Content, ContentError, EventType, Key, Limits, PUSH_RULES, Position,
+    RevisionNames, Scope, StoreError, UpdateFn, UserId, Write,
+};
+
+/// The entry that holds what a user changed about the push rules.
+pub(super) static PUSH_RULES_KEY: LazyLock<Key> = LazyLock::new(|| {
+    let event_type = EventType::parse(PUSH_RULES).expect("the type is well-formed");
+    Key::new(Scope::Global, event_type)
+});
+
+/// Why push rules were not edited; `E` is what the edit itself says.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum EditRulesError<E> {
+    /// The edit does not apply to what is stored; nothing was written.
+    #[error("{0}")]
+    Refused(E),
+    /// The result was not written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+impl AccountData {
+    /// Returns the requester's push rules: the one value behind every door.
+    /// # Errors
+    /// [`StoreError`] where the store failed.
+    pub async fn push_rules(&self, requester: &Requester) -> Result<Content, StoreError> {
+        self.push_rules_of(&requester.user).await
+    }
+
+    pub(super) async fn push_rules_of(&self, user: &UserId) -> Result<Content, StoreError> {
+        let stored = match self.store.peek(user, &PUSH_RULES_KEY) {
+            Some(known) => known,
+            None => {
+                let entry = self.store.get(user, &PUSH_RULES_KEY).await?;
+                entry.and_then(|entry| entry.content)
+            }
+        };
+        Ok(self.rules.served(user, stored.as_ref()))
+    }
+
+    /// Edits the requester's push rules and returns the position at which readers see it.
+    ///
+    /// `edit` gets what is stored of the user's changes, if anything is, and returns what is to be
+    /// stored; it runs inside the transaction, so that of several devices' edits none is lost, and
+    /// so it must be quick. What it accepts takes a position, also where it changes nothing: clients
+    /// wait for the echo (law 11).
+    /// # Errors
+    /// [`EditRulesError::Refused`] with what `edit` says, otherwise as of any write. The result may
+    /// be as large as any content; one that is not larger than what it replaces always fits.
+    pub async fn edit_push_rules<E: Send + 'static>(
+        &self,
+        requester: &Requester,
+        edit: impl FnOnce(Option<&Content>) -> Result<Content, E> + Send + 'static,
+    ) -> Result<Position, EditRulesError<E>> {
+        let refusal = Arc::new(Mutex::new(None));
+        let (limits, refused) = (Arc::clone(&self.limits), Arc::clone(&refusal));
+        let update: UpdateFn = Box::new(move |entry| {
+            let stored = entry.and_then(|entry| entry.content.as_ref());
+            let edited = edit(stored).map_err(EditRulesError::Refused);
+            match edited.and_then(|content| fitting(content, stored, &limits)) {
+                Ok(content) => Change::Put(content),
+                Err(error) => {
+                    *refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                    Change::Keep
+                }
+            }
+        });
+        let write = Write {
+            allowance: Allowance::OwnDoor,
+            ..requester.write_at(self.clock.now_ms())
+        };
+        let key = PUSH_RULES_KEY.clone();
+        let applied = self.store.update(&requester.user, write, key, update).await;
+        let applied = applied.map_err(|error| write_error(error, RevisionNames::Stable))?;
+        let mut refusal = refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        match refusal.take() {
+            Some(error) => Err(error),
+            None => Ok(applied.positions[0].expect("a put always takes a position")),
+        }
+    }
+}
+
+/// Returns the content where it may be stored in the place of `stored`.
+fn fitting<E>(
+    content: Content,
+    stored: Option<&Content>,
+    limits: &Limits,
+) -> Result<Content, EditRulesError<E>> {
+    let limit_bytes = limits.content_bytes_max;
+    let fits = content.size_bytes() <= limit_bytes
+        || stored.is_some_and(|stored| content.size_bytes() <= stored.size_bytes());
+    if fits {
+        return Ok(content);
+    }
+    Err(WriteError::from(ContentError::TooLarge { limit_bytes }).into())
+}
