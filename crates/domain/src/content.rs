@@ -81,6 +81,12 @@ impl Content {
         &self.0
     }
 
+    /// Returns the bytes.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        self.0
+    }
+
     /// Returns the text.
     #[must_use]
     pub fn as_str(&self) -> &str {

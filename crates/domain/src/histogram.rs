@@ -1,5 +1,6 @@
 //! How values are spread, counted by many threads at once.
 
+use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Counts values in a few buckets; what a store or a server tells of how long something takes.
@@ -65,6 +66,17 @@ impl Histogram {
             counts: counts.map(|count| count.load(Ordering::Relaxed)).collect(),
             sum: self.sum.load(Ordering::Relaxed),
         }
+    }
+}
+
+impl AddAssign for Spread {
+    /// Adds what another histogram of the same bounds has counted.
+    fn add_assign(&mut self, other: Self) {
+        debug_assert_eq!(self.bounds, other.bounds, "spreads of other bounds");
+        for (count, more) in self.counts.iter_mut().zip(other.counts) {
+            *count += more;
+        }
+        self.sum += other.sum;
     }
 }
 

@@ -109,7 +109,7 @@ impl Token {
     /// be tested in any time, since nobody can choose a hash.
     #[must_use]
     pub fn hash(&self) -> TokenHash {
-        TokenHash(Sha256::digest(self.text.as_bytes()).into())
+        TokenHash::of(&self.text)
     }
 }
 
@@ -122,6 +122,14 @@ impl fmt::Debug for Token {
 /// The SHA-256 of a token's text.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenHash(pub [u8; 32]);
+
+impl TokenHash {
+    /// Returns the hash of what may be a token.
+    #[must_use]
+    pub fn of(text: &str) -> Self {
+        Self(Sha256::digest(text).into())
+    }
+}
 
 impl fmt::Debug for TokenHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

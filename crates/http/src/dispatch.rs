@@ -17,6 +17,9 @@ use crate::error::ApiError;
 use crate::metrics::RouteMetrics;
 use crate::state::{App, Call};
 
+/// The most variable segments a route has.
+pub(crate) const VARIABLES_MAX: usize = 4;
+
 /// An answer under way.
 pub(crate) type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;
 
@@ -115,6 +118,8 @@ impl Methods {
 pub(crate) struct Route {
     /// The path as the table writes it: with names in braces, below whatever prefix.
     template: &'static str,
+    /// The names in braces, in their order.
+    names: [&'static str; VARIABLES_MAX],
     methods: Methods,
     allowed: HeaderValue,
     metrics: Arc<RouteMetrics>,
@@ -127,13 +132,20 @@ impl Route {
     }
 
     /// Starts the endpoint of the request's method; without one it is a 405.
-    pub(crate) fn call(&self, request: Request<Body>, app: App, peer: IpAddr) -> Answering {
-        let template = self.template;
+    pub(crate) fn call(
+        &self,
+        request: Request<Body>,
+        variables: Variables,
+        app: App,
+        peer: IpAddr,
+    ) -> Answering {
         if let Some(endpoint) = self.methods.endpoint(request.method()) {
             let call = Call {
                 app,
                 peer,
-                template,
+                template: self.template,
+                names: self.names,
+                variables,
             };
             return endpoint(request, call);
         }
@@ -143,13 +155,30 @@ impl Route {
     }
 }
 
+/// Where in a path the segments stand that the template has in braces, in their order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Variables {
+    starts_and_ends: [(usize, usize); VARIABLES_MAX],
+    count: usize,
+}
+
+impl Variables {
+    /// Returns the segments of `path`, the one that was searched for.
+    pub(crate) fn of<'a>(&self, path: &'a str) -> impl Iterator<Item = &'a str> {
+        let places = self.starts_and_ends.into_iter().take(self.count);
+        places.map(|(start, end)| &path[start..end])
+    }
+}
+
 /// All routes, as a tree of the segments of their paths.
 ///
 /// The raw path is split, so that an encoded `/` is a part of a segment. A segment in braces stands
 /// for any that is not empty; one that is written out is preferred.
 #[derive(Default)]
 pub(crate) struct Router {
-    written: Vec<(&'static str, Router)>,
+    /// Segments that are written out, apart from what is below them: a look-up reads these alone.
+    written: Vec<&'static str>,
+    below: Vec<Router>,
     any: Option<Box<Router>>,
     route: Option<Route>,
 }
@@ -164,11 +193,17 @@ impl Router {
         metrics: Arc<RouteMetrics>,
     ) -> Self {
         let mut place = &mut self;
+        let mut names = [""; VARIABLES_MAX];
+        let mut unnamed = names.iter_mut();
         for segment in prefix.split('/').skip(1).chain(template.split('/').skip(1)) {
+            if let Some(name) = variable(segment) {
+                *unnamed.next().expect("no route has more variable segments") = name;
+            }
             place = place.child(segment);
         }
         place.route = Some(Route {
             template,
+            names,
             allowed: methods.allowed(),
             methods,
             metrics,
@@ -176,37 +211,70 @@ impl Router {
         self
     }
 
-    /// Returns the route of a path, which begins with `/`.
-    pub(crate) fn find(&self, path: &str) -> Option<&Route> {
-        self.find_below(path.strip_prefix('/')?)
+    /// Returns the route of a path, which begins with `/`, and where the variables stand in it.
+    pub(crate) fn find(&self, path: &str) -> Option<(&Route, Variables)> {
+        let mut variables = Variables::default();
+        let start = path.starts_with('/').then_some(1)?;
+        let route = self.find_below(path.as_bytes(), start, &mut variables)?;
+        Some((route, variables))
     }
 
-    fn find_below(&self, rest: &str) -> Option<&Route> {
-        let (segment, rest) = match rest.split_once('/') {
-            Some((segment, rest)) => (segment, Some(rest)),
-            None => (rest, None),
+    fn find_below(&self, path: &[u8], start: usize, variables: &mut Variables) -> Option<&Route> {
+        let rest = &path[start..];
+        let length = rest.iter().position(|byte| *byte == b'/');
+        let end = start + length.unwrap_or(rest.len());
+        let segment = &path[start..end];
+        if let Some(below) = self.written(segment)
+            && let Some(route) = below.find_behind(path, end, variables)
+        {
+            return Some(route);
+        }
+        let below = self.any.as_deref().filter(|_| !segment.is_empty())?;
+        let before = *variables;
+        *variables.starts_and_ends.get_mut(before.count)? = (start, end);
+        variables.count += 1;
+        let route = below.find_behind(path, end, variables);
+        if route.is_none() {
+            *variables = before;
+        }
+        route
+    }
+
+    fn find_behind(&self, path: &[u8], end: usize, variables: &mut Variables) -> Option<&Route> {
+        match end == path.len() {
+            true => self.route.as_ref(),
+            false => self.find_below(path, end + 1, variables),
+        }
+    }
+
+    fn written(&self, segment: &[u8]) -> Option<&Self> {
+        // Most names of the same length already differ in their first letter.
+        let is_it = |name: &&str| {
+            name.len() == segment.len()
+                && name.as_bytes().first() == segment.first()
+                && name.as_bytes() == segment
         };
-        let written = self.written.iter().find(|(name, _)| *name == segment);
-        let written = written.map(|(_, place)| place);
-        let any = self.any.as_deref().filter(|_| !segment.is_empty());
-        let mut places = written.into_iter().chain(any);
-        places.find_map(|place| match rest {
-            Some(rest) => place.find_below(rest),
-            None => place.route.as_ref(),
-        })
+        let place = self.written.iter().position(is_it)?;
+        Some(&self.below[place])
     }
 
     fn child(&mut self, segment: &'static str) -> &mut Self {
-        if segment.starts_with('{') {
+        if variable(segment).is_some() {
             return self.any.get_or_insert_default();
         }
-        let known = self.written.iter().position(|(name, _)| *name == segment);
+        let known = self.written.iter().position(|name| *name == segment);
         let place = known.unwrap_or_else(|| {
-            self.written.push((segment, Self::default()));
+            self.written.push(segment);
+            self.below.push(Self::default());
             self.written.len() - 1
         });
-        &mut self.written[place].1
+        &mut self.below[place]
     }
+}
+
+/// Returns the name of a variable segment.
+fn variable(segment: &'static str) -> Option<&'static str> {
+    segment.strip_prefix('{')?.strip_suffix('}')
 }
 
 #[cfg(test)]
@@ -262,10 +330,32 @@ mod tests {
         let router = router();
         for (path, template) in rows {
             assert_eq!(
-                router.find(path).map(|route| route.template),
+                router.find(path).map(|(route, _)| route.template),
                 template,
                 "{path}"
             );
+        }
+    }
+
+    #[test]
+    fn variables_stand_where_the_template_has_them() {
+        let rows: [(&str, &[&str], &[&str]); 4] = [
+            (
+                "/base/user/%40a/filter/0",
+                &["user", "filter"],
+                &["%40a", "0"],
+            ),
+            ("/base/rules/", &[], &[]),
+            ("/base/user/x", &["a", "b"], &["user", "x"]),
+            // The way over the written `me` began too, and left nothing behind.
+            ("/base/user/me/filter/7", &["user", "filter"], &["me", "7"]),
+        ];
+        let router = router();
+        for (path, names, segments) in rows {
+            let (route, variables) = router.find(path).unwrap();
+            assert_eq!(route.names[..names.len()], *names, "{path}");
+            let found: Vec<_> = variables.of(path).collect();
+            assert_eq!(found, segments, "{path}");
         }
     }
 

@@ -16,7 +16,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use tracing::{Instrument as _, debug};
 
-use crate::dispatch::{Answering, Route, Router};
+use crate::dispatch::{Answering, Router};
 use crate::error::{ApiError, Unrendered};
 use crate::linger::{self, Unread};
 use crate::metrics::{Counting, Gauge, Listener, Waited};
@@ -34,7 +34,7 @@ pub struct Edge(Arc<Inner>);
 /// What [`Edge`] points to.
 struct Inner {
     app: App,
-    router: Router,
+    router: Arc<Router>,
     listener: Listener,
 }
 
@@ -43,7 +43,7 @@ impl Edge {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let app = App::new(parts);
-        let router = routes::public(&app.settings, &app.metrics);
+        let router = routes::public(&app.settings, &app.metrics).into();
         Self(Arc::new(Inner {
             app,
             router,
@@ -55,11 +55,20 @@ impl Edge {
     #[must_use]
     pub fn private(&self) -> Self {
         let app = self.app().clone();
-        let router = routes::private(&app.settings, &app.metrics);
+        let router = routes::private(&app.settings, &app.metrics).into();
         Self(Arc::new(Inner {
             app,
             router,
             listener: Listener::Private,
+        }))
+    }
+
+    /// Returns the same for one connection: see [`App::apart`].
+    pub(crate) fn apart(&self) -> Self {
+        Self(Arc::new(Inner {
+            app: self.0.app.apart(),
+            router: Arc::clone(&self.0.router),
+            listener: self.0.listener,
         }))
     }
 
@@ -102,14 +111,16 @@ impl Edge {
         let span = tracing::debug_span!("request", id = %request_id, %method, path);
         let route = router.find(request.uri().path());
         let is_head = *method == Method::HEAD;
-        let counted_at = route.map_or(&*app.metrics.unknown, Route::metrics);
+        let counted_at = route.map_or(&*app.metrics.unknown, |(route, _)| route.metrics());
         let counting = counted_at.begin(method);
         let (request, unread) = linger::share_body(request);
         let work = Work {
             // Nothing of it runs yet. From here on it alone holds the request, which is large.
             answering: match route {
                 // A listener of both families shows an IPv4 peer as an IPv6 address.
-                Some(route) => route.call(request, app.clone(), peer.to_canonical()),
+                Some((route, variables)) => {
+                    route.call(request, variables, app.clone(), peer.to_canonical())
+                }
                 None => Box::pin(ready(ApiError::Unrecognized.into_response())),
             },
             unread,

@@ -31,7 +31,7 @@ pub(crate) struct Verbatim(pub(crate) Content);
 
 impl IntoResponse for Verbatim {
     fn into_response(self) -> Response {
-        json_response(StatusCode::OK, self.0.bytes().clone())
+        json_response(StatusCode::OK, self.0.into_bytes())
     }
 }
 

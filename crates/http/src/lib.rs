@@ -27,6 +27,7 @@ mod routes;
 mod serve;
 mod settings;
 mod state;
+mod stripes;
 mod sync;
 mod tokens;
 mod uia;

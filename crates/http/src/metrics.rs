@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::ApiError;
 use crate::passwords::PasswordError;
+use crate::stripes::Stripes;
 
 /// Bounds of [`RouteStats::durations_us`] in microseconds: two in each power of ten, from an answer
 /// out of memory to one that somebody has given up waiting for.
@@ -120,7 +121,12 @@ pub(crate) struct SyncMetrics {
 /// a look-up.
 pub(crate) struct RouteMetrics {
     route: Arc<str>,
-    counts: [[AtomicU64; STATUSES.len()]; METHODS.len()],
+    counts: Stripes<RouteCounts>,
+}
+
+/// What one stripe of threads counted of a route.
+struct RouteCounts {
+    answers: [[AtomicU64; STATUSES.len()]; METHODS.len()],
     durations_us: Histogram,
 }
 
@@ -255,8 +261,7 @@ impl RouteMetrics {
     fn new(route: Arc<str>) -> Self {
         Self {
             route,
-            counts: Default::default(),
-            durations_us: Histogram::new(&DURATION_BOUNDS_US),
+            counts: Stripes::new(),
         }
     }
 
@@ -269,19 +274,38 @@ impl RouteMetrics {
     }
 
     fn read(&self) -> RouteStats {
-        let by_method = METHODS.into_iter().zip(&self.counts);
-        let counts = by_method.flat_map(|(method, counts)| {
-            let by_status = STATUSES.into_iter().zip(counts);
-            by_status.map(move |(status, count)| RequestStats {
-                method,
-                status,
-                count: count.load(Ordering::Relaxed),
-            })
-        });
+        let mut requests = Vec::new();
+        for (method_place, method) in METHODS.into_iter().enumerate() {
+            for (status_place, status) in STATUSES.into_iter().enumerate() {
+                let counts = self.counts.all();
+                let counts = counts.map(|counts| &counts.answers[method_place][status_place]);
+                let count = counts.map(|count| count.load(Ordering::Relaxed)).sum();
+                if count > 0 {
+                    requests.push(RequestStats {
+                        method,
+                        status,
+                        count,
+                    });
+                }
+            }
+        }
+        let mut durations_us = Histogram::new(&DURATION_BOUNDS_US).read();
+        for counts in self.counts.all() {
+            durations_us += counts.durations_us.read();
+        }
         RouteStats {
             route: Arc::clone(&self.route),
-            requests: counts.filter(|requests| requests.count > 0).collect(),
-            durations_us: self.durations_us.read(),
+            requests,
+            durations_us,
+        }
+    }
+}
+
+impl RouteCounts {
+    fn new() -> Self {
+        Self {
+            answers: Default::default(),
+            durations_us: Histogram::new(&DURATION_BOUNDS_US),
         }
     }
 }
@@ -289,13 +313,15 @@ impl RouteMetrics {
 impl Counting<'_> {
     /// Counts the answer.
     pub(crate) fn answered(self, status: StatusCode) {
-        let count = &self.route.counts[self.method][place_of_status(status)];
+        let counts = self.route.counts.own(RouteCounts::new);
+        let count = &counts.answers[self.method][place_of_status(status)];
         count.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts how long the answer took.
     pub(crate) fn took(self, duration_us: u64) {
-        self.route.durations_us.observe(duration_us);
+        let counts = self.route.counts.own(RouteCounts::new);
+        counts.durations_us.observe(duration_us);
     }
 }
 
@@ -366,6 +392,8 @@ fn place_of_status(status: StatusCode) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
 
     #[test]
@@ -400,6 +428,23 @@ mod tests {
             .collect();
         assert_eq!(usual, expected);
         assert_eq!(*strange, ("other", 0, 2));
+    }
+
+    #[test]
+    fn what_several_threads_counted_is_added_up() {
+        let metrics = Metrics::default();
+        let route = metrics.route("/a".to_owned());
+        let take_one = || {
+            let counting = route.begin(&Method::GET);
+            counting.answered(StatusCode::OK);
+            counting.took(1);
+        };
+        for _ in 0..3 {
+            thread::scope(|scope| scope.spawn(take_one).join()).unwrap();
+        }
+        let told = &metrics.read().routes[0];
+        assert_eq!(told.requests[0].count, 3);
+        assert_eq!((told.durations_us.count(), told.durations_us.sum), (3, 3));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use axum::http::{HeaderName, HeaderValue};
 use bytes::Bytes;
 
 use crate::random::Random;
+use crate::stripes::{self, STRIPES, Stripes};
 
 /// The header that carries the request's ID in every answer.
 pub const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
@@ -20,19 +21,23 @@ const NUMBER_DIGITS_MAX: usize = 20;
 pub(crate) struct RequestIds {
     /// Tells processes apart.
     run: String,
-    next: AtomicU64,
+    /// How many requests each stripe of threads has numbered.
+    numbered: Stripes<AtomicU64>,
 }
 
 impl RequestIds {
     pub(crate) fn new(random: &dyn Random) -> Self {
         Self {
             run: random.id(RUN_CHARACTERS),
-            next: AtomicU64::new(0),
+            numbered: Stripes::new(),
         }
     }
 
     pub(crate) fn next(&self) -> RequestId {
-        RequestId::new(&self.run, self.next.fetch_add(1, Ordering::Relaxed))
+        let numbered = self.numbered.own(AtomicU64::default);
+        let before = numbered.fetch_add(1, Ordering::Relaxed);
+        let number = before * STRIPES as u64 + stripes::number() as u64;
+        RequestId::new(&self.run, number)
     }
 }
 

@@ -63,7 +63,7 @@ pub async fn serve(listener: TcpListener, edge: Edge, mut stopping: watch::Recei
                     peer,
                     place,
                 };
-                connections.spawn(connection.run(&builder, edge.clone(), &shutdown));
+                connections.spawn(connection.run(&builder, edge.apart(), &shutdown));
             }
             Err(error) => {
                 warn!(%error, "could not accept a connection");

@@ -8,10 +8,11 @@ use axum::extract::FromRef;
 use kitbag_domain::{AccountData, Clock, Limits, PushRules, ServerName, Store};
 use tokio::sync::watch;
 
+use crate::dispatch::{VARIABLES_MAX, Variables};
 use crate::{
     answers::Answers, failures::Failures, metrics::Metrics, metrics::RenderMetrics, metrics::Stats,
     passwords::Passwords, random::Random, rate_limit::RateLimits, request_id::RequestIds,
-    settings::Settings, sync::SyncTurns, uia::UiaSessions,
+    settings::Settings, sync::SyncTurns, tokens::LastToken, uia::UiaSessions,
 };
 
 /// What the application is made of; everything comes in from outside.
@@ -40,7 +41,13 @@ pub struct Parts {
 
 /// The application, shared by all requests.
 #[derive(Clone)]
-pub(crate) struct App(Arc<Inner>);
+pub(crate) struct App(Arc<Handle>);
+
+/// What the requests of one connection share.
+struct Handle {
+    inner: Arc<Inner>,
+    last_token: LastToken,
+}
 
 /// The application as one request meets it: with what the edge knows beside the request itself.
 #[derive(Clone)]
@@ -50,6 +57,10 @@ pub(crate) struct Call {
     pub(crate) peer: IpAddr,
     /// The path as the route table has it.
     pub(crate) template: &'static str,
+    /// The names of its variable segments.
+    pub(crate) names: [&'static str; VARIABLES_MAX],
+    /// Where these stand in the path of the request.
+    pub(crate) variables: Variables,
 }
 
 impl FromRef<Call> for App {
@@ -103,7 +114,7 @@ impl App {
             Arc::clone(&clock),
             Arc::clone(&limits),
         );
-        Self(Arc::new(Inner {
+        Self::of(Arc::new(Inner {
             data,
             store,
             rate_limits: RateLimits::new(settings.rate_limits, Arc::clone(&clock)),
@@ -122,6 +133,26 @@ impl App {
             stopping,
         }))
     }
+
+    fn of(inner: Arc<Inner>) -> Self {
+        Self(Arc::new(Handle {
+            inner,
+            last_token: LastToken::default(),
+        }))
+    }
+
+    /// Returns the same application for one connection.
+    ///
+    /// Every request takes hold of it some times: on one count for all, the cores would wait for
+    /// each other.
+    pub(crate) fn apart(&self) -> Self {
+        Self::of(Arc::clone(&self.0.inner))
+    }
+
+    /// Returns what the last token of the connection was.
+    pub(crate) fn last_token(&self) -> &LastToken {
+        &self.0.last_token
+    }
 }
 
 impl App {
@@ -138,6 +169,6 @@ impl Deref for App {
     type Target = Inner;
 
     fn deref(&self) -> &Inner {
-        &self.0
+        &self.0.inner
     }
 }

@@ -1,6 +1,8 @@
-//! Makes access and refresh tokens.
+//! Makes access and refresh tokens, and reads what a request bears.
 
-use kitbag_domain::{Seen, SessionTokens, Token, TokenKind, UserId};
+use std::sync::{Mutex, PoisonError};
+
+use kitbag_domain::{Seen, SessionTokens, Token, TokenError, TokenHash, TokenKind, UserId};
 use serde::Serialize;
 
 use crate::extract::Client;
@@ -50,6 +52,55 @@ impl App {
             at: self.clock.now_ms(),
             ip: Some(client.address.to_string()),
             user_agent: client.user_agent.clone(),
+        }
+    }
+}
+
+/// The access token that a connection's last request bore.
+///
+/// A connection's requests mostly bear the same one, whose parts are looked at once. It is told by
+/// its hash, so that how long that takes says nothing of a token that somebody else sent over this
+/// connection, as behind a proxy.
+#[derive(Default)]
+pub(crate) struct LastToken(Mutex<Option<(TokenHash, UserId)>>);
+
+impl LastToken {
+    /// Returns whose access token this is, as it says itself, and its hash.
+    pub(crate) fn read(&self, text: &str) -> Result<(UserId, TokenHash), TokenError> {
+        let hash = TokenHash::of(text);
+        let last = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, user)) = last
+            && *known == hash
+        {
+            return Ok((user.clone(), hash));
+        }
+        let user = Token::parse(TokenKind::Access, text)?.user().clone();
+        *last = Some((hash, user.clone()));
+        Ok((user, hash))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_token_of_a_connection_is_read_for_itself() {
+        let token = |kind, user: &str, secret| {
+            let token = Token::new(kind, UserId::parse(user).unwrap(), [secret; 32]);
+            token.reveal().to_owned()
+        };
+        let alice = token(TokenKind::Access, "@alice:x", 1);
+        let alices_other = token(TokenKind::Access, "@alice:x", 2);
+        let bob = token(TokenKind::Access, "@bob:x", 1);
+        let refresh = token(TokenKind::Refresh, "@alice:x", 1);
+        let last = LastToken::default();
+        for text in [&alice, &alice, &alices_other, &bob, &alice] {
+            let parsed = Token::parse(TokenKind::Access, text).unwrap();
+            let expected = (parsed.user().clone(), parsed.hash());
+            assert_eq!(last.read(text), Ok(expected));
+            assert_eq!(last.read(&refresh), Err(TokenError));
+            assert_eq!(last.read(&text[1..]), Err(TokenError));
         }
     }
 }

@@ -3,7 +3,7 @@ use std::borrow::Cow;
 use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
-use kitbag_domain::{Requester, Seen, Session, StoreError, Token, TokenHash, TokenKind, UserId};
+use kitbag_domain::{Requester, Seen, Session, StoreError, TokenError, TokenHash, UserId};
 use tracing::debug;
 
 use super::client::{Client, user_agent};
@@ -40,9 +40,8 @@ impl FromRequestParts<Call> for Authenticated {
     async fn from_request_parts(parts: &mut Parts, call: &Call) -> Result<Self, ApiError> {
         let app = &call.app;
         let text = bearer(parts, app)?;
-        let token = Token::parse(TokenKind::Access, &text).map_err(|_| UNKNOWN)?;
-        let (user, hash) = (token.user(), token.hash());
-        let session = app.session(user, hash).await?.ok_or(UNKNOWN)?;
+        let (user, hash) = app.last_token().read(&text).map_err(|TokenError| UNKNOWN)?;
+        let session = app.session(&user, hash).await?.ok_or(UNKNOWN)?;
         let now = app.clock.now_ms();
         if session.expires_at.is_some_and(|end| end <= now) {
             return Err(ApiError::UnknownToken { soft_logout: true });
@@ -50,14 +49,14 @@ impl FromRequestParts<Call> for Authenticated {
         // Who it is is looked at where it is noted: it takes as long as all of the above.
         if session.replaces_others {
             let Ok(client) = Client::from_request_parts(parts, call).await;
-            app.store.touch(user, hash, app.seen(&client)).await?;
+            app.store.touch(&user, hash, app.seen(&client)).await?;
         } else if now.saturating_sub(session.last_seen_at) >= SEEN_INTERVAL_MS {
             let Ok(client) = Client::from_request_parts(parts, call).await;
             note_in_background(app.clone(), user.clone(), hash, app.seen(&client));
         }
         let device = Some((session.device, session.incarnation));
         let requester = Requester {
-            user: user.clone(),
+            user,
             device,
             user_agent: user_agent(&parts.headers),
         };

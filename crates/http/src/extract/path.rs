@@ -1,47 +1,54 @@
-use std::str::Utf8Error;
-
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use kitbag_domain::{DeviceId, EventType, Key, RoomId, Scope};
 use percent_encoding::percent_decode_str;
 
 use super::Authenticated;
+use crate::dispatch::VARIABLES_MAX;
 use crate::error::ApiError;
 use crate::state::Call;
-
-/// Most variable segments that a path has.
-const VARIABLES_MAX: usize = 4;
 
 /// The variable segments of the path, decoded once.
 pub(crate) struct PathParams {
     /// All values, one behind the other.
     text: String,
-    /// The name of each value and where it ends, in the order of the text.
-    ends: [(&'static str, usize); VARIABLES_MAX],
+    names: [&'static str; VARIABLES_MAX],
+    /// Where each value ends in the text.
+    ends: [usize; VARIABLES_MAX],
 }
 
+/// A segment that does not encode UTF-8.
+#[derive(Debug)]
+struct NotUtf8;
+
 impl PathParams {
-    /// Decodes what stands in `path` where `template`, which may lack a prefix, has names in braces.
-    fn decode(path: &str, template: &'static str) -> Result<Self, Utf8Error> {
-        let mut params = Self {
-            text: String::with_capacity(path.len()),
-            ends: [("", 0); VARIABLES_MAX],
-        };
-        let mut ends = params.ends.iter_mut();
-        for (segment, wanted) in path.rsplit('/').zip(template.rsplit('/')) {
-            if let Some(name) = variable(wanted) {
-                params.text += &percent_decode_str(segment).decode_utf8()?;
-                let end = ends.next().expect("no route has more variable segments");
-                *end = (name, params.text.len());
+    fn decode<'a>(
+        segments: impl Iterator<Item = &'a str>,
+        names: [&'static str; VARIABLES_MAX],
+        bytes: usize,
+    ) -> Result<Self, NotUtf8> {
+        let (mut text, mut ends) = (Vec::with_capacity(bytes), [0; VARIABLES_MAX]);
+        for (segment, end) in segments.zip(&mut ends) {
+            if segment.as_bytes().contains(&b'%') {
+                text.extend(percent_decode_str(segment));
+            } else {
+                text.extend_from_slice(segment.as_bytes());
             }
+            *end = text.len();
         }
-        Ok(params)
+        let text = String::from_utf8(text).map_err(|_| NotUtf8)?;
+        // Not only all of it: none may end amid a character that the next one completes.
+        if ends.into_iter().all(|end| text.is_char_boundary(end)) {
+            Ok(Self { text, names, ends })
+        } else {
+            Err(NotUtf8)
+        }
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        let at = self.ends.iter().position(|(known, _)| *known == name)?;
-        let start = at.checked_sub(1).map_or(0, |before| self.ends[before].1);
-        Some(&self.text[start..self.ends[at].1])
+        let at = self.names.iter().position(|known| *known == name)?;
+        let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
+        Some(&self.text[start..self.ends[at]])
     }
 
     /// Returns the entry that an account-data path names, in whichever scope.
@@ -64,17 +71,13 @@ impl PathParams {
     }
 }
 
-/// Returns the name of a segment in braces.
-fn variable(segment: &'static str) -> Option<&'static str> {
-    segment.strip_prefix('{')?.strip_suffix('}')
-}
-
 impl FromRequestParts<Call> for PathParams {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, call: &Call) -> Result<Self, ApiError> {
-        let invalid = |_| ApiError::InvalidParam("the path is not UTF-8".to_owned());
-        Self::decode(parts.uri.path(), call.template).map_err(invalid)
+        let path = parts.uri.path();
+        let decoded = Self::decode(call.variables.of(path), call.names, path.len());
+        decoded.map_err(|NotUtf8| ApiError::InvalidParam("the path is not UTF-8".to_owned()))
     }
 }
 
@@ -108,5 +111,31 @@ impl FromRequestParts<Call> for Target {
         let OwnPath { auth, params } = OwnPath::from_request_parts(parts, call).await?;
         let key = params.key()?;
         Ok(Self { auth, key })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(segments: &[&str]) -> Result<PathParams, NotUtf8> {
+        let names = ["user", "room", "type", ""];
+        PathParams::decode(segments.iter().copied(), names, 0)
+    }
+
+    #[test]
+    fn segments_are_decoded_once_each_for_itself() {
+        let params = decode(&["%40a%3Ax", "!r", "%2541%2F+\u{e9}%C3%a9%zz%"]).unwrap();
+        assert_eq!(params.get("user"), Some("@a:x"));
+        assert_eq!(params.get("room"), Some("!r"));
+        assert_eq!(params.get("type"), Some("%41/+\u{e9}\u{e9}%zz%"));
+        assert_eq!(params.get("device"), None);
+    }
+
+    #[test]
+    fn a_segment_that_is_not_utf8_by_itself_is_refused() {
+        for segments in [["%FF", "b"], ["a", "%C3"], ["%C3", "%A9"], ["a%C3", "%A9b"]] {
+            assert!(decode(&segments).is_err(), "{segments:?}");
+        }
     }
 }
