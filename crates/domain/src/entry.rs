@@ -77,6 +77,33 @@ impl Entry {
     }
 }
 
+/// An entry without its content: what lists tell of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryDescription {
+    /// Its name within the user's account.
+    pub key: Key,
+    /// What it counts towards the quota, see [`Entry::size_bytes`].
+    pub size_bytes: u64,
+    /// Where its latest change stands in the user's stream.
+    pub position: Position,
+    /// Who made the latest change.
+    pub writer: Writer,
+    /// When the latest change was made.
+    pub written_at: UnixMs,
+}
+
+impl From<&Entry> for EntryDescription {
+    fn from(entry: &Entry) -> Self {
+        Self {
+            key: entry.key.clone(),
+            size_bytes: entry.size_bytes(),
+            position: entry.position,
+            writer: entry.writer.clone(),
+            written_at: entry.written_at,
+        }
+    }
+}
+
 /// Returns what a content of that size under `key` counts towards the quota, in bytes.
 #[must_use]
 pub fn entry_size_bytes(key: &Key, content_bytes: u64) -> u64 {

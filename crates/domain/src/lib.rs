@@ -49,7 +49,7 @@ mod write;
 
 pub use clock::{Clock, UnixMs};
 pub use content::{Content, ContentError};
-pub use entry::{Entry, Incarnation, Position, Writer, entry_size_bytes};
+pub use entry::{Entry, EntryDescription, Incarnation, Position, Writer, entry_size_bytes};
 pub use feed_token::{FeedToken, FeedTokenError};
 pub use histogram::{Histogram, Spread};
 pub use id::{
@@ -64,9 +64,9 @@ pub use push_rules::{PushRules, SpecDefaults};
 pub use revision::{Expectation, RevisionNames, conflicts};
 pub use scope::{Key, Scope, Selector};
 pub use service::{
-    AccountData, DeviceValue, EditRulesError, GetError, LackingDevice, Operator,
-    OperatorWriteError, PermitError, ReadError, Reader, Requester, Snapshot, Tally, Unreadable,
-    WriteError, WritePermit,
+    AccountData, DescribeError, Descriptions, DeviceValue, EditRulesError, GetError, LackingDevice,
+    Operator, OperatorWriteError, PermitError, ReadError, Reader, Requester, Snapshot, Tally,
+    Unreadable, WriteError, WritePermit,
 };
 pub use store::{
     Account, AccountStore, Applied, ApplyError, BoxFuture, Change, Changes, Device, DeviceChange,

@@ -56,6 +56,8 @@ pub mod limit {
     pub const TALLY_VALUES_MAX: usize = 1_000;
     /// Bytes of a value that a tally tells apart: with the number above, 1 MiB in all.
     pub const TALLY_VALUE_BYTES_MAX: usize = 1_024;
+    /// Descriptions of a user's entries that are read at once: with long names some MiB.
+    pub const DESCRIPTIONS_AT_ONCE_MAX: usize = 5_000;
     /// Bytes of contents of many devices that the server itself reads at once.
     pub const DEVICE_PAGE_BYTES_MAX: u64 = 4 * 1024 * 1024;
     /// Entries of many devices that the server itself reads at once, however small they are.

@@ -66,6 +66,8 @@ pub enum Selector {
     All,
     /// Those of all devices.
     AllDevices,
+    /// Those of all rooms.
+    AllRooms,
     /// Those of one scope.
     Scope(Scope),
 }
@@ -77,6 +79,7 @@ impl Selector {
         match self {
             Self::All => true,
             Self::AllDevices => scope.device().is_some(),
+            Self::AllRooms => matches!(scope, Scope::Room(_)),
             Self::Scope(wanted) => wanted == scope,
         }
     }

@@ -17,7 +17,7 @@ use crate::{
 pub use operator::{Operator, OperatorWriteError};
 pub use push_rules::EditRulesError;
 pub use read::{GetError, Snapshot};
-pub use reader::{DeviceValue, ReadError, Reader, Unreadable};
+pub use reader::{DescribeError, Descriptions, DeviceValue, ReadError, Reader, Unreadable};
 pub use report::{LackingDevice, Tally};
 pub use write::{PermitError, WriteError, WritePermit};
 

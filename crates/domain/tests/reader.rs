@@ -12,13 +12,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use kitbag_domain::{
-    AccountData, BoxFuture, DeviceChange, DevicePlace, DeviceSelection, EventType, LackingDevice,
-    Limits, MemoryStore, Pointer, ReadError, Reader, Store, StoreError, Tally,
+    AccountData, BoxFuture, DescribeError, DeviceChange, DevicePlace, DeviceSelection, EventType,
+    Expectation, LackingDevice, Limits, MemoryStore, Op, Pointer, ReadError, Reader, Scope,
+    Selector, Store, StoreError, Tally, limit,
 };
 use kitbag_testkit::clock::TestClock;
 use kitbag_testkit::hooked::{Hook, HookedStore};
 use kitbag_testkit::rules::PlainRules;
-use kitbag_testkit::{Actor, device_id, event_type, global, room_key, user_id};
+use kitbag_testkit::{Actor, content, device_id, event_type, global, room_key, user_id};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -316,6 +317,39 @@ async fn large_contents_are_read_one_by_one_for_a_report() {
     let lacking = ground.lacking("/v", &json!(1), None, 10).await;
     assert_eq!(names(&lacking), ["alice", "bob", "carol"]);
     assert_eq!(store.hook.0.swap(0, Ordering::Relaxed), 4, "a list");
+}
+
+#[tokio::test]
+async fn entries_of_a_user_are_described_in_pages_of_the_limit() {
+    let ground = Ground::new();
+    let alice = ground.device("alice", "{}").await;
+    let at_once = limit::DESCRIPTIONS_AT_ONCE_MAX;
+    // With that of the device one more than a page.
+    let keys = (0..at_once).map(|number| global(&format!("t{number:05}")));
+    let puts = keys.map(|key| Op::Put(key, content("{}"), Expectation::default()));
+    alice.apply(puts.collect()).await.unwrap();
+    let describe = |after| ground.reader.describe(&alice.user, Selector::All, after);
+    let first = describe(None).await.unwrap();
+    assert_eq!(first.entries.len(), at_once);
+    assert_eq!(first.next, Some(global(&format!("t{:05}", at_once - 1))));
+    let second = describe(first.next).await.unwrap();
+    assert_eq!(second.entries.len(), 1);
+    assert_eq!(second.entries[0].key, alice.own_key(CLIENT));
+    assert_eq!(second.next, None);
+}
+
+#[tokio::test]
+async fn entries_of_a_device_that_is_not_there_are_not_an_empty_list() {
+    let ground = Ground::new();
+    let alice = ground.device("alice", "{}").await;
+    let describe = async |device: &str| {
+        let selector = Selector::Scope(Scope::Device(device_id(device)));
+        let page = ground.reader.describe(&alice.user, selector, None).await;
+        page.map(|page| page.entries.len())
+    };
+    assert_eq!(describe("PHONE").await, Ok(1));
+    let gone = DescribeError::NoSuchDevice(device_id("GONE"));
+    assert_eq!(describe("GONE").await, Err(gone));
 }
 
 #[tokio::test]

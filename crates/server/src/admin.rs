@@ -16,7 +16,6 @@ use kitbag_http::Passwords;
 use kitbag_http::admin::UserRow;
 use kitbag_store_sqlite::SqliteStore;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
 
 use copying::{Far, Order};
 use data::{After, DataCommand};
@@ -89,8 +88,6 @@ pub(crate) struct Admin {
     clock: Arc<dyn Clock>,
     passwords: Passwords,
     server_name: ServerName,
-    /// Lists of a user's entries are made one at a time.
-    list_turn: Arc<Semaphore>,
 }
 
 impl Admin {
@@ -109,7 +106,6 @@ impl Admin {
             clock,
             passwords,
             server_name,
-            list_turn: Arc::new(Semaphore::new(1)),
         }
     }
 

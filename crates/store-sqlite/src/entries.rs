@@ -1,5 +1,6 @@
 //! [`EntryStore`]: each call is one job of a reader or of the writer.
 
+mod describe;
 mod read;
 mod users;
 mod write;
@@ -9,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use kitbag_domain::{
-    Applied, ApplyError, BoxFuture, Changes, Content, Entry, EntryStore, Key, Op, Position,
-    Selector, StoreError, StoreInfo, Subscription, UpdateFn, UserId, Write,
+    Applied, ApplyError, BoxFuture, Changes, Content, Entry, EntryDescription, EntryStore, Key, Op,
+    Position, Selector, StoreError, StoreInfo, Subscription, UpdateFn, UserId, Write,
 };
 
 use crate::SqliteStore;
@@ -57,6 +58,19 @@ impl EntryStore for SqliteStore {
         let user = user.clone();
         self.reads
             .submit(move |connection| read::list(connection, &user, &selector))
+    }
+
+    fn describe(
+        &self,
+        user: &UserId,
+        selector: Selector,
+        after: Option<Key>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<EntryDescription>, StoreError>> {
+        let user = user.clone();
+        self.reads.submit(move |connection| {
+            describe::page(connection, &user, &selector, after.as_ref(), limit)
+        })
     }
 
     fn changes(

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use kitbag_domain::{
-    Content, DeviceId, Entry, EventType, IdError, Key, Position, RoomId, Scope, Writer,
+    Content, DeviceId, Entry, EntryDescription, EventType, IdError, Key, Position, RoomId, Scope,
+    Writer, entry_size_bytes,
 };
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Params, Row, Statement, StatementStatus, ToSql};
@@ -81,10 +82,13 @@ impl ToSql for ContentParam<'_> {
 pub(crate) fn scope_number(scope: &Scope) -> i64 {
     match scope {
         Scope::Global => 0,
-        Scope::Room(_) => 1,
+        Scope::Room(_) => SCOPE_ROOM,
         Scope::Device(_) => SCOPE_DEVICE,
     }
 }
+
+/// The number of the room scope.
+pub(crate) const SCOPE_ROOM: i64 = 1;
 
 /// The number of the device scope.
 pub(crate) const SCOPE_DEVICE: i64 = 2;
@@ -147,12 +151,28 @@ pub(crate) struct EntryReader {
 impl EntryReader {
     pub(crate) fn read(&mut self, row: &Row<'_>) -> Result<Entry, Failure> {
         let key = key(row)?;
+        entry_by(key, self.writer(row)?, row)
+    }
+
+    /// Reads a live entry's description, from rows that have the bytes of the content in its place.
+    pub(crate) fn describe(&mut self, row: &Row<'_>) -> Result<EntryDescription, Failure> {
+        let key = key(row)?;
+        Ok(EntryDescription {
+            size_bytes: entry_size_bytes(&key, row.get(5)?),
+            key,
+            position: Position(row.get(0)?),
+            writer: self.writer(row)?,
+            written_at: row.get(1)?,
+        })
+    }
+
+    fn writer(&mut self, row: &Row<'_>) -> Result<Writer, Failure> {
         let writer = match self.last_writer.take() {
             Some(last) if is_writer(&last, row)? => last,
             _ => writer(row)?,
         };
         self.last_writer = Some(writer.clone());
-        entry_by(key, writer, row)
+        Ok(writer)
     }
 }
 
@@ -175,7 +195,7 @@ fn key(row: &Row<'_>) -> Result<Key, Failure> {
     let place = || row.get::<_, Arc<str>>(ENTRY_COLUMNS + 1);
     let scope = match row.get(ENTRY_COLUMNS)? {
         0 => Scope::Global,
-        1 => Scope::Room(RoomId::parse(place()?).map_err(unreadable)?),
+        SCOPE_ROOM => Scope::Room(RoomId::parse(place()?).map_err(unreadable)?),
         SCOPE_DEVICE => Scope::Device(DeviceId::parse(place()?).map_err(unreadable)?),
         other => return Err(Failure::Row(format!("an entry has the scope {other}"))),
     };

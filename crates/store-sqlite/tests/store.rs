@@ -204,6 +204,37 @@ async fn a_content_that_is_no_text_is_told_as_damage_by_every_read() {
     }
 }
 
+/// Makes zeros of the pages of the file that a large content of `x` fills.
+fn erase_large_contents(file: &Path) -> usize {
+    let mut bytes = fs::read(file).unwrap();
+    let pages = bytes.chunks_mut(4096);
+    let filled = pages.filter(|page| page.iter().filter(|byte| **byte == b'x').count() > 4_000);
+    let erased = filled.map(|page| page.fill(0)).count();
+    fs::write(file, bytes).unwrap();
+    erased
+}
+
+#[tokio::test]
+async fn a_description_is_read_without_the_pages_of_the_content() {
+    let dir = tempdir().unwrap();
+    let store = SqliteStore::open(dir.path(), options()).unwrap();
+    register(&store).await;
+    put(
+        &store,
+        "a",
+        &format!("{{\"\":\"{}\"}}", "x".repeat(1_000_000)),
+    )
+    .await;
+    store.close();
+    drop(store);
+    assert!(erase_large_contents(&dir.path().join("kitbag.db")) > 200);
+    let store = SqliteStore::open(dir.path(), options()).unwrap();
+    let list = store.list(&alice(), Selector::All).await;
+    assert!(matches!(list, Err(StoreError::Corrupt(_))), "{list:?}");
+    let described = store.describe(&alice(), Selector::All, None, 10).await;
+    assert_eq!(described.unwrap()[0].size_bytes, 1_000_000 + 7 + 1);
+}
+
 #[tokio::test]
 async fn a_database_that_is_gone_or_emptied_is_not_silently_made_anew() {
     let dir = tempdir().unwrap();

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use kitbag_domain::{
     Account, AccountStore, Applied, ApplyError, BoxFuture, Changes, Device, DeviceChanges,
     DeviceDataStore, DeviceEntry, DeviceId, DevicePlace, DeviceSelection, DeviceSubscription,
-    Entry, EntryStore, EventType, FeedPosition, FilterError, Guard, Key, Login, LoginError,
-    NewAccount, Op, Position, Profile, ProfileField, RefreshError, RegisterError, Seen, Selector,
-    Session, SessionTokens, Store, StoreError, StoreInfo, Subscription, TokenHash, UpdateFn,
-    UserId, Write,
+    Entry, EntryDescription, EntryStore, EventType, FeedPosition, FilterError, Guard, Key, Login,
+    LoginError, NewAccount, Op, Position, Profile, ProfileField, RefreshError, RegisterError, Seen,
+    Selector, Session, SessionTokens, Store, StoreError, StoreInfo, Subscription, TokenHash,
+    UpdateFn, UserId, Write,
 };
 
 /// What is done around the calls of a store, by the names of their methods.
@@ -93,6 +93,19 @@ impl<H: Hook> EntryStore for HookedStore<H> {
     ) -> BoxFuture<'_, Result<Vec<Entry>, StoreError>> {
         let user = user.clone();
         self.call("list", move |store| store.list(&user, selector))
+    }
+
+    fn describe(
+        &self,
+        user: &UserId,
+        selector: Selector,
+        after: Option<Key>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<EntryDescription>, StoreError>> {
+        let user = user.clone();
+        self.call("describe", move |store| {
+            store.describe(&user, selector, after, limit)
+        })
     }
 
     fn changes(

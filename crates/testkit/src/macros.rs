@@ -85,6 +85,7 @@ macro_rules! store_suite {
                 apply_sees_its_own_earlier_operations
                 apply_of_nothing_changes_nothing
                 list_returns_the_selected_live_entries_by_key
+                descriptions_are_those_of_the_listed_entries_page_by_page
                 an_unknown_user_has_nothing
                 update_sees_the_live_entry_and_writes_what_it_decides
                 update_is_guarded

@@ -1,8 +1,8 @@
 use super::{MemoryStore, UserState};
 use crate::{
-    Applied, ApplyError, Before, BoxFuture, Change, Changes, Content, Decision, Entry, EntryStore,
-    Key, Limits, Op, Position, Refusal, Scope, Selector, StoreError, StoreInfo, Subscription,
-    UpdateFn, UserId, Write, conflicts, decide,
+    Applied, ApplyError, Before, BoxFuture, Change, Changes, Content, Decision, Entry,
+    EntryDescription, EntryStore, Key, Limits, Op, Position, Refusal, Scope, Selector, StoreError,
+    StoreInfo, Subscription, UpdateFn, UserId, Write, conflicts, decide,
 };
 
 impl EntryStore for MemoryStore {
@@ -37,6 +37,28 @@ impl EntryStore for MemoryStore {
         let entries = entries.filter(selected).cloned().collect();
         drop(users);
         Box::pin(async { Ok(entries) })
+    }
+
+    fn describe(
+        &self,
+        user: &UserId,
+        selector: Selector,
+        after: Option<Key>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<EntryDescription>, StoreError>> {
+        let users = self.users();
+        let entries = users
+            .get(user)
+            .into_iter()
+            .flat_map(|state| state.entries.values());
+        let selected = |entry: &&Entry| {
+            let is_behind = after.as_ref().is_none_or(|after| entry.key > *after);
+            is_behind && entry.content.is_some() && selector.matches(&entry.key.scope)
+        };
+        let entries = entries.filter(selected).take(limit);
+        let described = entries.map(EntryDescription::from).collect();
+        drop(users);
+        Box::pin(async { Ok(described) })
     }
 
     fn changes(

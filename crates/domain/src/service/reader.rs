@@ -8,7 +8,8 @@ use thiserror::Error;
 use super::AccountData;
 use crate::{
     Content, DeviceChanges, DeviceEntry, DeviceId, DevicePlace, DeviceSubscription, Entry,
-    EventType, FeedPosition, GetError, Key, Scope, Selector, StoreError, UnixMs, UserId,
+    EntryDescription, EventType, FeedPosition, GetError, Key, Scope, Selector, StoreError, UnixMs,
+    UserId, limit,
 };
 
 /// The server's own eye on account data; [`AccountData::reader`] returns it.
@@ -95,6 +96,26 @@ pub enum ReadError {
     /// The content has another form.
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
+}
+
+/// A page of the list of a user's entries, without contents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Descriptions {
+    /// The entries, in the order of their keys.
+    pub entries: Vec<EntryDescription>,
+    /// Behind which key the next page begins, where there may be one.
+    pub next: Option<Key>,
+}
+
+/// Why entries were not described.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum DescribeError {
+    /// The selector names a device that the user does not have.
+    #[error("the user has no device {0}")]
+    NoSuchDevice(DeviceId),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// What one device keeps, read as a `T`.
@@ -191,6 +212,33 @@ impl Reader {
     /// [`StoreError`] where the store failed.
     pub async fn list(&self, user: &UserId, selector: Selector) -> Result<Vec<Entry>, StoreError> {
         self.0.store.list(user, selector).await
+    }
+
+    /// Returns a page of descriptions of the selected live entries of one user, those behind `after`,
+    /// in the order of their keys: no content is read.
+    ///
+    /// At most [`limit::DESCRIPTIONS_AT_ONCE_MAX`] on a page. Nothing of a user who is not there.
+    /// # Errors
+    /// [`DescribeError::NoSuchDevice`] where the selector names one that the user does not have.
+    pub async fn describe(
+        &self,
+        user: &UserId,
+        selector: Selector,
+        after: Option<Key>,
+    ) -> Result<Descriptions, DescribeError> {
+        let Self(AccountData { store, .. }) = self;
+        if let Selector::Scope(Scope::Device(device)) = &selector
+            && store.device(user, device).await?.is_none()
+        {
+            return Err(DescribeError::NoSuchDevice(device.clone()));
+        }
+        let limit = limit::DESCRIPTIONS_AT_ONCE_MAX;
+        let entries = store.describe(user, selector, after, limit).await?;
+        let last = entries.last().filter(|_| entries.len() == limit);
+        Ok(Descriptions {
+            next: last.map(|last| last.key.clone()),
+            entries,
+        })
     }
 
     /// Returns up to `limit` entries of one type of all devices of all users, those behind `after`.

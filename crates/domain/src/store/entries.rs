@@ -2,8 +2,8 @@ use thiserror::Error;
 
 use super::{BoxFuture, StoreError, StoreInfo};
 use crate::{
-    Allowance, Content, DeviceId, Entry, Expectation, Incarnation, Key, Position, QuotaExceeded,
-    Selector, Subscription, UnixMs, UserId, Writer,
+    Allowance, Content, DeviceId, Entry, EntryDescription, Expectation, Incarnation, Key, Position,
+    QuotaExceeded, Selector, Subscription, UnixMs, UserId, Writer,
 };
 
 /// The entries of all users.
@@ -44,6 +44,18 @@ pub trait EntryStore: Send + Sync + 'static {
         user: &UserId,
         selector: Selector,
     ) -> BoxFuture<'_, Result<Vec<Entry>, StoreError>>;
+
+    /// Returns the descriptions of up to `limit` of the selected live entries behind `after`, in the
+    /// order of their keys. No content is read.
+    ///
+    /// An `after` need not be there any more, nor be selected.
+    fn describe(
+        &self,
+        user: &UserId,
+        selector: Selector,
+        after: Option<Key>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<EntryDescription>, StoreError>>;
 
     /// Returns what changed for `user` behind `after`, and the head of the stream: one snapshot.
     ///

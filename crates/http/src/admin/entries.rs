@@ -7,8 +7,8 @@ use axum::http::Uri;
 use axum::http::request::Parts;
 use axum::response::Response;
 use kitbag_domain::{
-    Content, DeviceId, Expectation, Key, OperatorWriteError, PermitError, RoomId, Scope, Selector,
-    UserId, WritePolicy,
+    Content, DescribeError, DeviceId, Expectation, Key, OperatorWriteError, PermitError, RoomId,
+    Scope, Selector, UserId, WritePolicy,
 };
 use serde::Deserialize;
 
@@ -108,7 +108,7 @@ pub(crate) struct ListQuery {
 }
 
 impl ListQuery {
-    /// Returns what to read, which is more than what is asked for where only rooms are.
+    /// Returns what is asked for.
     fn selector(&self) -> Result<Selector, ApiError> {
         let rooms = [None, Some(ListScope::Rooms)].contains(&self.scope);
         let devices = [None, Some(ListScope::Devices)].contains(&self.scope);
@@ -125,7 +125,8 @@ impl ListQuery {
             (None, None) => Ok(match self.scope {
                 Some(ListScope::Devices) => Selector::AllDevices,
                 Some(ListScope::Global) => Selector::Scope(Scope::Global),
-                Some(ListScope::Rooms) | None => Selector::All,
+                Some(ListScope::Rooms) => Selector::AllRooms,
+                None => Selector::All,
             }),
             _ => Err(ApiError::InvalidParam(
                 "`scope`, `room_id` and `device_id` name different scopes".to_owned(),
@@ -141,18 +142,19 @@ pub(crate) async fn list(
 ) -> Result<Response, ApiError> {
     let selector = query.selector()?;
     user.check(&app).await?;
-    if let Selector::Scope(Scope::Device(device)) = &selector {
-        check_device(&app, &user.0, device).await?;
+    // As an initial sync: tens of thousands of rows may come into memory.
+    let _turn = app.sync_turns.full().await;
+    let reader = app.data.reader();
+    let mut entries: Vec<EntryRow> = Vec::new();
+    let mut after = None;
+    loop {
+        let page = reader.describe(&user.0, selector.clone(), after).await?;
+        entries.extend(page.entries.iter().map(EntryRow::new));
+        after = page.next;
+        if after.is_none() {
+            return page::json(&EntriesPage { entries });
+        }
     }
-    // As an initial sync: all of a user's contents come into memory.
-    let turn = app.sync_turns.full().await;
-    let mut entries = app.data.reader().list(&user.0, selector).await?;
-    if query.scope == Some(ListScope::Rooms) {
-        entries.retain(|entry| matches!(entry.key.scope, Scope::Room(_)));
-    }
-    let entries: Vec<EntryRow> = entries.iter().map(EntryRow::new).collect();
-    drop(turn);
-    page::json(&EntriesPage { entries })
 }
 
 async fn get(State(app): State<App>, target: AnyTarget) -> Result<Verbatim, ApiError> {
@@ -184,6 +186,15 @@ async fn delete(State(app): State<App>, target: AnyTarget) -> Result<EmptyObject
     let AnyTarget { user, key } = target;
     app.data.operator().delete(&user.0, key).await?;
     Ok(EmptyObject)
+}
+
+impl From<DescribeError> for ApiError {
+    fn from(error: DescribeError) -> Self {
+        match error {
+            DescribeError::NoSuchDevice(_) => PermitError::NoSuchDevice.into(),
+            DescribeError::Store(error) => error.into(),
+        }
+    }
 }
 
 impl From<OperatorWriteError> for ApiError {

@@ -7,8 +7,8 @@ use std::fmt;
 
 use bytes::Bytes;
 use kitbag_domain::{
-    Account, Content, DeviceChange, DeviceEntry, Entry, EventType, LackingDevice, Pointer, Scope,
-    Tally, UnixMs, UserId, Writer,
+    Account, Content, DeviceChange, DeviceEntry, Entry, EntryDescription, EventType, LackingDevice,
+    Pointer, Scope, Tally, UnixMs, UserId, Writer,
 };
 use serde::de::Error as _;
 use serde::ser::Error as _;
@@ -153,7 +153,7 @@ pub struct EntryRow {
 impl EntryRow {
     /// Describes an entry.
     #[must_use]
-    pub fn new(entry: &Entry) -> Self {
+    pub fn new(entry: &EntryDescription) -> Self {
         let (scope, room_id, device_id) = match &entry.key.scope {
             Scope::Global => (ScopeKind::Global, None, None),
             Scope::Room(room) => (ScopeKind::Room, Some(room.to_string()), None),
@@ -164,7 +164,7 @@ impl EntryRow {
             room_id,
             device_id,
             event_type: entry.key.event_type.to_string(),
-            size_bytes: entry.size_bytes(),
+            size_bytes: entry.size_bytes,
             written_ts: entry.written_at,
             writer: WriterRow::new(&entry.writer),
         }

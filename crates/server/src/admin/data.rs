@@ -3,8 +3,9 @@
 use anyhow::{Context as _, Result, anyhow, bail};
 use bytes::Bytes;
 use kitbag_domain::{
-    AccountStore as _, Content, ContentError, DeviceId, DevicePlace, Entry, EventType, Expectation,
-    GetError, Key, OperatorWriteError, Pointer, RoomId, Scope, Selector, UserId, WriteError,
+    AccountStore as _, Content, ContentError, DescribeError, Descriptions, DeviceId, DevicePlace,
+    EventType, Expectation, GetError, Key, OperatorWriteError, Pointer, RoomId, Scope, Selector,
+    UserId, WriteError,
 };
 use kitbag_http::admin::{DeviceEntryRow, DeviceRow, EntryRow, Summary};
 use serde::de::IgnoredAny;
@@ -15,8 +16,6 @@ use tokio::sync::watch;
 use super::copying::Far;
 use super::{Admin, Reply};
 
-/// Rows without a content in one reply: at most some MiB. All entries are read for each.
-const ROWS_MAX: usize = 5_000;
 /// Rows with a content in one reply, at most; fewer where contents may be large.
 const CONTENT_ROWS_MAX: usize = 100;
 /// Names of devices or types that an answer to a wrong one repeats.
@@ -212,35 +211,28 @@ impl Admin {
         selection: Selection,
         after: Option<After>,
     ) -> Result<Reply> {
-        // The contents are read too, up to the quota of a user, and anew for each page. One at a time,
-        // so that eight commands do not hold eight times as much.
-        let turn = self.list_turn.acquire().await;
-        let _turn = turn.expect("the semaphore is never closed");
         let user = self.existing(user).await?;
         let after = match after {
             Some(After::Entry(place)) => Some(key_of(&place)?),
             _ => None,
         };
-        let rooms_only = matches!(selection, Selection::Rooms);
         let selector = match selection {
-            Selection::All | Selection::Rooms => Selector::All,
+            Selection::All => Selector::All,
             Selection::Device(device) => Selector::Scope(Scope::Device(DeviceId::parse(device)?)),
             Selection::Devices => Selector::AllDevices,
             Selection::Global => Selector::Scope(Scope::Global),
             Selection::Room(room) => Selector::Scope(Scope::Room(room_id(&room)?)),
+            Selection::Rooms => Selector::AllRooms,
         };
-        let entries = self.data.reader().list(&user, selector).await?;
-        let is_wanted = |entry: &&Entry| {
-            let is_in_room = matches!(entry.key.scope, Scope::Room(_));
-            (is_in_room || !rooms_only) && after.as_ref().is_none_or(|after| entry.key > *after)
+        let page = match self.data.reader().describe(&user, selector, after).await {
+            Err(DescribeError::NoSuchDevice(device)) => {
+                return Err(self.no_device(&user, &device).await?);
+            }
+            page => page?,
         };
-        let page: Vec<&Entry> = entries.iter().filter(is_wanted).take(ROWS_MAX).collect();
-        let rows: Vec<String> = page
-            .iter()
-            .map(|entry| row(&EntryRow::new(entry)))
-            .collect::<Result<_>>()?;
-        let last = page.last().filter(|_| page.len() == ROWS_MAX);
-        let after = last.map(|entry| After::Entry(place_of(&user, &entry.key)));
+        let rows = page.entries.iter().map(|entry| row(&EntryRow::new(entry)));
+        let rows = rows.collect::<Result<_>>()?;
+        let after = page.next.map(|last| After::Entry(place_of(&user, &last)));
         Ok(Reply::Rows { rows, after })
     }
 
@@ -304,7 +296,8 @@ impl Admin {
             return self.no_device(user, device).await;
         }
         let selector = Selector::Scope(scope.clone());
-        let entries = self.data.reader().list(user, selector).await?;
+        let Descriptions { entries, .. } =
+            self.data.reader().describe(user, selector, None).await?;
         let likeness = |known: &str| strsim::jaro_winkler(event_type.as_str(), known);
         let known = entries.iter().map(|entry| entry.key.event_type.as_str());
         let known = known.filter(|known| likeness(known) >= LIKENESS_MIN);

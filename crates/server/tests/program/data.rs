@@ -223,7 +223,7 @@ fn what_is_deleted_is_gone() {
 #[test]
 fn what_is_not_there_is_named_with_what_may_have_been_meant() {
     both(Alice::put_all, |dir, _| {
-        let rows: [(&[&str], &str); 7] = [
+        let rows: [(&[&str], &str); 8] = [
             (
                 &["get", "alice", "m.directs"],
                 "@alice:localhost has no `m.directs`; there is `m.direct`",
@@ -245,6 +245,10 @@ fn what_is_not_there_is_named_with_what_may_have_been_meant() {
                 "there is no account @nobody:localhost",
             ),
             (&["list", "nobody"], "there is no account @nobody:localhost"),
+            (
+                &["list", "alice", "--device", "PHONES"],
+                "@alice:localhost has no device PHONES, but LAPTOP, PHONE",
+            ),
             (
                 &["list", "@alice:elsewhere"],
                 "@alice:elsewhere is not a user of the server localhost",

@@ -4,7 +4,7 @@ use kitbag_domain::{Changes, Entry, Key, Position, Selector, UserId};
 use rusqlite::{Connection, Row};
 
 use crate::error::Failure;
-use crate::rows::{self, EntryReader, SCOPE_DEVICE, all, first, int, scope_number};
+use crate::rows::{self, EntryReader, SCOPE_DEVICE, SCOPE_ROOM, all, first, int, scope_number};
 
 /// Returns one live entry: the hot path, one look-up in each of two indexes.
 pub(super) fn live(
@@ -34,7 +34,7 @@ pub(super) fn list(
         FROM users u JOIN entries e ON e.user = u.id
         WHERE u.name = ?1 AND e.content IS NOT NULL
         ORDER BY e.scope, e.place, e.type";
-    const ALL_DEVICES: &str = "
+    const ALL_IN_SCOPES: &str = "
         SELECT e.position, e.written_at, e.writer, e.writer_device, e.writer_user_agent, e.content,
             e.scope, e.place, e.type
         FROM users u JOIN entries e ON e.user = u.id
@@ -51,7 +51,8 @@ pub(super) fn list(
     let read = |row: &Row<'_>| entries.read(row);
     match selector {
         Selector::All => all(connection, ALL, [user], read),
-        Selector::AllDevices => all(connection, ALL_DEVICES, (user, SCOPE_DEVICE), read),
+        Selector::AllDevices => all(connection, ALL_IN_SCOPES, (user, SCOPE_DEVICE), read),
+        Selector::AllRooms => all(connection, ALL_IN_SCOPES, (user, SCOPE_ROOM), read),
         Selector::Scope(scope) => {
             let params = (user, scope_number(scope), scope.place());
             all(connection, SCOPE, params, read)

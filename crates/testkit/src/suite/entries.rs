@@ -1,5 +1,6 @@
 use kitbag_domain::{
-    Change, Content, Entry, Expectation, Key, Op, Position, Refusal, Selector, Writer,
+    Change, Content, Entry, EntryDescription, Expectation, Key, Op, Position, Refusal, Selector,
+    Writer,
 };
 
 use crate::clock::TestClock;
@@ -217,7 +218,7 @@ pub async fn list_returns_the_selected_live_entries_by_key(open: Opener) {
     alice.delete(&global("gone")).await;
     keys.sort();
     let scopes = keys.iter().map(|key| Selector::Scope(key.scope.clone()));
-    for selector in scopes.chain([Selector::All, Selector::AllDevices]) {
+    for selector in scopes.chain(MANY) {
         let listed = alice
             .store
             .list(&alice.user, selector.clone())
@@ -231,6 +232,58 @@ pub async fn list_returns_the_selected_live_entries_by_key(open: Opener) {
             "{selector:?}"
         );
     }
+}
+
+/// The selectors of more than one scope.
+const MANY: [Selector; 3] = [Selector::All, Selector::AllDevices, Selector::AllRooms];
+
+pub async fn descriptions_are_those_of_the_listed_entries_page_by_page(open: Opener) {
+    let fixture = open.open().await;
+    let store = fixture.store();
+    let alice = Actor::register(&store, "alice").await;
+    let laptop = alice.login("LAPTOP").await;
+    let bob = Actor::register(&store, "bob").await;
+    bob.put(&global("a"), "{}").await;
+    let mut keys = vec![
+        laptop.own_key("a"),
+        alice.own_key("b"),
+        alice.own_key("a"),
+        room_key("!r", "b"),
+        room_key("!r:x", "a"),
+        room_key("!r ", "é"),
+        room_key("!q", "c"),
+        global("z"),
+        global("a"),
+    ];
+    for (number, key) in keys.iter().enumerate() {
+        // Not as many characters as bytes.
+        let text = format!("{{\"é\":\"{}\"}}", "ü".repeat(number * 1_000));
+        laptop_or(&alice, &laptop, key).put(key, &text).await;
+    }
+    for gone in [global("m"), room_key("!q", "a"), alice.own_key("aa")] {
+        alice.put(&gone, "{}").await;
+        alice.delete(&gone).await;
+        keys.push(gone);
+    }
+    let scopes = keys.iter().map(|key| Selector::Scope(key.scope.clone()));
+    for selector in scopes.chain(MANY) {
+        let listed = store.list(&alice.user, selector.clone()).await.unwrap();
+        let expected: Vec<_> = listed.iter().map(EntryDescription::from).collect();
+        assert!(!expected.is_empty(), "{selector:?}");
+        let describe = |after, limit| store.describe(&alice.user, selector.clone(), after, limit);
+        assert_eq!(describe(None, 100).await.unwrap(), expected, "{selector:?}");
+        assert_eq!(describe(None, 0).await.unwrap(), []);
+        // Behind what was deleted and what is not selected, too.
+        for after in &keys {
+            let behind = expected.iter().filter(|described| described.key > *after);
+            let behind: Vec<_> = behind.take(2).cloned().collect();
+            let page = describe(Some(after.clone()), 2).await.unwrap();
+            assert_eq!(page, behind, "{selector:?} behind {after:?}");
+        }
+    }
+    let nobody = user_id("nobody");
+    let nothing = store.describe(&nobody, Selector::All, None, 100).await;
+    assert_eq!(nothing.unwrap(), []);
 }
 
 fn laptop_or<'a>(alice: &'a Actor, laptop: &'a Actor, key: &Key) -> &'a Actor {

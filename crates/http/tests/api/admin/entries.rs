@@ -1,4 +1,7 @@
-use kitbag_domain::{Clock as _, Limits, Quota};
+use kitbag_domain::{
+    Allowance, Clock as _, Content, EntryStore as _, EventType, Expectation, Guard, Key, Limits,
+    Op, Quota, Scope, Write, Writer, limit,
+};
 use serde_json::{Value, json};
 
 use super::{Lab, V1, over_each_store};
@@ -206,6 +209,37 @@ async fn limits_quota_and_expectations_hold_for_the_operator_too() {
         },
     )
     .await;
+}
+
+#[tokio::test]
+async fn a_list_is_whole_however_long_and_reads_no_contents() {
+    let lab = Lab::new().await;
+    let count = limit::DESCRIPTIONS_AT_ONCE_MAX + 3;
+    let put = |number| {
+        let event_type = EventType::parse(format!("app.{number:05}")).unwrap();
+        let content = Content::parse("{}".into(), &Limits::default()).unwrap();
+        let key = Key::new(Scope::Global, event_type);
+        Op::Put(key, content, Expectation::default())
+    };
+    let write = Write {
+        guard: Guard::Account,
+        writer: Writer::Admin,
+        at: 1,
+        allowance: Allowance::Ordinary,
+    };
+    let memory = lab.server.store.memory();
+    let puts = memory.apply(&lab.alice.user, write, (0..count).map(put).collect());
+    puts.await.unwrap();
+    lab.server.store.take_calls();
+    let list = lab.get(&format!("{ALICE}/account_data")).await;
+    let types = list["entries"].as_array().unwrap().iter();
+    let types: Vec<&str> = types.map(|row| row["type"].as_str().unwrap()).collect();
+    let expected: Vec<String> = (0..count)
+        .map(|number| format!("app.{number:05}"))
+        .collect();
+    assert_eq!(types, expected);
+    let calls = lab.server.store.take_calls();
+    assert_eq!(calls, ["account", "describe", "describe"]);
 }
 
 #[tokio::test]
