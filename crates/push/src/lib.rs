@@ -5,12 +5,44 @@
 //! That very text is shown by every API and is what evaluation reads: so nothing can be shown that
 //! is not evaluated.
 //!
+//! ```
+//! use kitbag_push::{Changes, Defaults, Edit, Kind, Limits, NewRule, Place, RuleId};
+//!
+//! let limits = Limits::default();
+//! let body = r#"{"actions": ["notify"], "pattern": "cake"}"#;
+//! let edit = Edit::Put {
+//!     id: RuleId::parse("sweets", &limits)?,
+//!     rule: NewRule::parse(Kind::Content, body, &limits)?,
+//!     place: Place::default(),
+//! };
+//! let changes = Changes::default().apply(&Defaults::spec(), edit, &limits)?;
+//! assert_eq!(Changes::parse(&changes.to_json())?, changes);
+//!
+//! let served = kitbag_push::served(&changes, &Defaults::spec(), "@alice:example.org");
+//! let rule = kitbag_push::find_rule(&served, Kind::Content, "sweets").expect("it was put");
+//! assert!(rule.is_enabled && rule.actions == r#"["notify"]"#);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! The crate is pure: bytes and `&str` come in, plain data goes out. It knows no HTTP, no store, no
 //! clock and no runtime, so a homeserver or a client can use it alone.
 #![warn(missing_docs)]
 
+mod changes;
+mod defaults;
+mod edit;
+mod json;
 mod kind;
 pub mod limits;
+mod rule;
+mod rule_id;
+mod served;
 
+pub use changes::{Changes, ChangesError};
+pub use defaults::Defaults;
+pub use edit::{Edit, EditError, Place};
 pub use kind::Kind;
 pub use limits::Limits;
+pub use rule::{Actions, NewRule, RuleError, parse_enabled};
+pub use rule_id::{RuleId, RuleIdError};
+pub use served::{ServedRule, find_rule, find_rules, find_ruleset, served};

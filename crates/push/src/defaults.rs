@@ -1,0 +1,202 @@
+//! The default rules of the specification.
+
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::Kind;
+use crate::json::push_string;
+use crate::served::served;
+
+/// The default rules that every user has: those of the specification, the same for all.
+///
+/// Cheap to copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Defaults {
+    has_legacy_mentions: bool,
+}
+
+/// The rule that comes before all others, users' own too; switched on, it silences everything.
+const MASTER: &str = ".m.rule.master";
+
+/// CS API, "Push Notifications", "Default Rules": the rules in their order, one a line.
+///
+/// `"@user@"` stands for the user's ID and `"@localpart@"` for its localpart. `legacy_mention`
+/// marks the three that v1.17 removed (MSC4210).
+const RULES: &str = include_str!("defaults.json");
+const USER: &str = "\"@user@\"";
+const LOCALPART: &str = "\"@localpart@\"";
+
+static TABLE: LazyLock<Vec<DefaultRule>> = LazyLock::new(|| {
+    let rows: Vec<Row> = serde_json::from_str(RULES).expect("the table of the defaults is JSON");
+    rows.iter().map(DefaultRule::of).collect()
+});
+static FINGERPRINTS: LazyLock<[u32; 2]> = LazyLock::new(|| {
+    [false, true].map(|has_legacy_mentions| {
+        let defaults = Defaults {
+            has_legacy_mentions,
+        };
+        hash(&served(
+            &crate::Changes::default(),
+            &defaults,
+            "@user:server",
+        ))
+    })
+});
+
+impl Defaults {
+    /// Returns the rules of the specification since v1.17.
+    #[must_use]
+    pub const fn spec() -> Self {
+        Self {
+            has_legacy_mentions: false,
+        }
+    }
+
+    /// Returns the rules of the specification before v1.17: with `.m.rule.contains_display_name`,
+    /// `.m.rule.roomnotif` and `.m.rule.contains_user_name`, which look for names in the body.
+    ///
+    /// A server that has them must not advertise v1.17 or later.
+    #[must_use]
+    pub const fn with_legacy_mentions() -> Self {
+        Self {
+            has_legacy_mentions: true,
+        }
+    }
+
+    /// Tells whether the rules that look for names in the body are among them.
+    #[must_use]
+    pub const fn has_legacy_mentions(&self) -> bool {
+        self.has_legacy_mentions
+    }
+
+    /// Tells whether there is a default rule of this kind and ID.
+    #[must_use]
+    pub fn has(&self, kind: Kind, rule_id: &str) -> bool {
+        self.of(kind).any(|rule| rule.id == rule_id)
+    }
+
+    /// Returns a number that changes when what is served to users without changes of their own
+    /// does, so that syncs can announce it.
+    #[must_use]
+    pub fn fingerprint(&self) -> u32 {
+        FINGERPRINTS[usize::from(self.has_legacy_mentions)]
+    }
+
+    /// The rules of a kind in their order.
+    pub(crate) fn of(&self, kind: Kind) -> impl Iterator<Item = &'static DefaultRule> {
+        let has_legacy_mentions = self.has_legacy_mentions;
+        TABLE.iter().filter(move |rule| {
+            rule.kind == kind && (has_legacy_mentions || !rule.is_legacy_mention)
+        })
+    }
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self::spec()
+    }
+}
+
+/// A default rule, ready to be written for any user.
+#[derive(Debug)]
+pub(crate) struct DefaultRule {
+    kind: Kind,
+    is_legacy_mention: bool,
+    pub(crate) id: &'static str,
+    pub(crate) is_enabled: bool,
+    /// The member `conditions` or `pattern` with its name.
+    subject: Vec<Piece>,
+    pub(crate) actions: &'static str,
+}
+
+/// Text between the places where something of the user stands, and these places.
+#[derive(Debug)]
+enum Piece {
+    Text(String),
+    User,
+    Localpart,
+}
+
+impl DefaultRule {
+    fn of(row: &Row) -> Self {
+        let subject = match (row.conditions, row.pattern) {
+            (Some(conditions), None) => format!("\"conditions\":{conditions}"),
+            (None, Some(pattern)) => format!("\"pattern\":{pattern}"),
+            _ => unreachable!("a default rule has either conditions or a pattern"),
+        };
+        Self {
+            kind: Kind::parse(row.kind).expect("the kinds of the defaults are known"),
+            is_legacy_mention: row.legacy_mention,
+            id: row.rule_id,
+            is_enabled: row.enabled,
+            subject: pieces(&subject),
+            actions: row.actions.get(),
+        }
+    }
+
+    /// Tells whether the rule comes before users' own ones.
+    pub(crate) fn is_first(&self) -> bool {
+        self.id == MASTER
+    }
+
+    /// Writes the member `conditions` or `pattern` for a user.
+    pub(crate) fn push_subject(&self, out: &mut String, user_id: &str) {
+        for piece in &self.subject {
+            match piece {
+                Piece::Text(text) => out.push_str(text),
+                Piece::User => push_string(out, user_id),
+                Piece::Localpart => push_string(out, localpart(user_id)),
+            }
+        }
+    }
+}
+
+fn localpart(user_id: &str) -> &str {
+    let name = user_id.strip_prefix('@').unwrap_or(user_id);
+    name.split_once(':')
+        .map_or(name, |(localpart, _)| localpart)
+}
+
+fn pieces(mut text: &str) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    loop {
+        let places = [(USER, Piece::User), (LOCALPART, Piece::Localpart)];
+        let found = places.map(|(place, piece)| text.find(place).map(|at| (at, place, piece)));
+        let Some((at, place, piece)) = found.into_iter().flatten().min_by_key(|(at, ..)| *at)
+        else {
+            break;
+        };
+        pieces.extend([Piece::Text(text[..at].to_owned()), piece]);
+        text = &text[at + place.len()..];
+    }
+    pieces.push(Piece::Text(text.to_owned()));
+    pieces
+}
+
+/// A line of the table.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Row {
+    kind: &'static str,
+    rule_id: &'static str,
+    #[serde(default = "on")]
+    enabled: bool,
+    #[serde(default)]
+    legacy_mention: bool,
+    conditions: Option<&'static RawValue>,
+    pattern: Option<&'static RawValue>,
+    actions: &'static RawValue,
+}
+
+fn on() -> bool {
+    true
+}
+
+/// FNV-1a: it has to differ for texts that differ by chance, and no more.
+fn hash(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    })
+}

@@ -1,0 +1,7 @@
+//! The rules half of the crate from outside.
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy does not know the helpers of a test as tests"
+)]
+
+mod defaults;
