@@ -1,5 +1,6 @@
 //! Settings: defaults, then the TOML file, then the environment, then the command line.
 
+mod bounds;
 mod hint;
 mod text;
 
@@ -174,8 +175,9 @@ pub(crate) struct PasswordsConfig {
 
 impl Default for PasswordsConfig {
     fn default() -> Self {
+        let parallel = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         Self {
-            parallel: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            parallel: parallel.min(bounds::PASSWORDS_PARALLEL_MAX),
         }
     }
 }
@@ -346,13 +348,15 @@ fn shown(pair: &str) -> &str {
     reason = "the last that is done with it"
 )]
 fn extract(figment: Figment) -> Result<Config> {
-    figment.extract().map_err(|error| {
+    let config = figment.extract().map_err(|error| {
         let messages: Vec<String> = error
             .into_iter()
             .map(|error| hint::explain(&error))
             .collect();
         anyhow!("configuration: {}", messages.join("; "))
-    })
+    })?;
+    bounds::check(&config, &figment)?;
+    Ok(config)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Says what is wrong with a setting, and what was probably meant.
 
-use figment::Source;
 use figment::error::{Error, Kind};
+use figment::{Metadata, Source};
 
 /// How like a known key must be to be named: below it, a hint would only puzzle.
 const LIKENESS_MIN: f64 = 0.7;
@@ -22,7 +22,11 @@ pub(super) fn explain(error: &Error) -> String {
         }
         // Not of a setting: the file as such cannot be read.
         Kind::Message(message) if path.is_empty() => {
-            format!("{}{}", without_source(message), source(error))
+            format!(
+                "{}{}",
+                without_source(message),
+                source(error.metadata.as_ref())
+            )
         }
         kind => {
             let wrong = match kind {
@@ -34,7 +38,10 @@ pub(super) fn explain(error: &Error) -> String {
                 }
                 kind => kind.to_string(),
             };
-            format!("setting `{path}`: {wrong}{}", source(error))
+            format!(
+                "setting `{path}`: {wrong}{}",
+                source(error.metadata.as_ref())
+            )
         }
     }
 }
@@ -52,8 +59,8 @@ fn without_source(message: &str) -> String {
 }
 
 /// Names the file or the environment; of the command line the user knows.
-fn source(error: &Error) -> String {
-    let metadata = error.metadata.as_ref().filter(|metadata| {
+pub(super) fn source(metadata: Option<&Metadata>) -> String {
+    let metadata = metadata.filter(|metadata| {
         matches!(metadata.source, Some(Source::File(_))) || metadata.name.contains("environment")
     });
     metadata.map_or(String::new(), |metadata| match &metadata.source {

@@ -32,7 +32,7 @@ fn serve(dir: &Path, arguments: &[&str]) -> Ended {
 #[test]
 fn wrong_settings_are_told_with_what_was_probably_meant() {
     let dir = directory();
-    let rows: [(&str, &[&str]); 12] = [
+    let rows: [(&str, &[&str]); 13] = [
         (
             "rate_limits.enable=false",
             &["`rate_limits.enable`", "did you mean `enabled`?"],
@@ -55,6 +55,13 @@ fn wrong_settings_are_told_with_what_was_probably_meant() {
             &["`registration.tokens`", "expected a sequence"],
         ),
         ("limits.entries_max=-1", &["`limits.entries_max`", "-1"]),
+        (
+            "limits.device_content_bytes_max=1000000000",
+            &[
+                "setting `limits.device_content_bytes_max`",
+                "1000000000 is too much, 4194304 is the most",
+            ],
+        ),
         ("novalue", &["`--set novalue`", "KEY=VALUE"]),
         ("=1", &["`--set `", "the key is empty"]),
     ];
@@ -77,6 +84,11 @@ fn wrong_variables_and_files_are_told() {
             "KITBAG_SYNC__TIMEOUT_MS_MAX",
             "soon",
             &["`sync.timeout_ms_max`", "environment"],
+        ),
+        (
+            "KITBAG_SYNC__TIMEOUT_MS_MAX",
+            "86400001",
+            &["is too much, 86400000 is the most (in the environment)"],
         ),
         (
             "KITBAG_CONFIG",
