@@ -12,6 +12,7 @@ use axum::handler::Handler;
 use axum::http::header::ALLOW;
 use axum::http::{HeaderValue, Method, Request};
 use axum::response::{IntoResponse as _, Response};
+use memchr::memchr;
 
 use crate::error::ApiError;
 use crate::metrics::RouteMetrics;
@@ -221,8 +222,7 @@ impl Router {
 
     fn find_below(&self, path: &[u8], start: usize, variables: &mut Variables) -> Option<&Route> {
         let rest = &path[start..];
-        let length = rest.iter().position(|byte| *byte == b'/');
-        let end = start + length.unwrap_or(rest.len());
+        let end = start + memchr(b'/', rest).unwrap_or(rest.len());
         let segment = &path[start..end];
         if let Some(below) = self.written(segment)
             && let Some(route) = below.find_behind(path, end, variables)

@@ -90,7 +90,7 @@ impl Edge {
     ///
     /// A preflight of CORS is answered here, without looking at anything. The private listener has
     /// neither that nor the headers: no page that the operator opens in a browser is to read it.
-    pub async fn answer(self, peer: IpAddr, request: Request<Body>) -> Response {
+    pub async fn answer(self, peer: IpAddr, mut request: Request<Body>) -> Response {
         let Inner {
             app,
             router,
@@ -113,7 +113,7 @@ impl Edge {
         let is_head = *method == Method::HEAD;
         let counted_at = route.map_or(&*app.metrics.unknown, |(route, _)| route.metrics());
         let counting = counted_at.begin(method);
-        let (request, unread) = linger::share_body(request);
+        let unread = linger::share_body(&mut request);
         let work = Work {
             // Nothing of it runs yet. From here on it alone holds the request, which is large.
             answering: match route {

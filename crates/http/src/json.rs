@@ -88,6 +88,12 @@ impl JsonObject {
         self.0.extend_from_slice(json.as_bytes());
     }
 
+    /// Adds members that are JSON already.
+    pub(crate) fn members(&mut self, json: &str) {
+        self.comma();
+        self.0.extend_from_slice(json.as_bytes());
+    }
+
     /// Adds a member whose value is an object that `write` fills.
     pub(crate) fn object(&mut self, name: &str, write: impl FnOnce(&mut Self)) {
         self.name(name);
@@ -139,6 +145,30 @@ impl JsonObject {
     }
 
     fn text(&mut self, text: &str) {
-        serde_json::to_writer(&mut self.0, text).expect("a string can be written to memory");
+        let needs_escape = |byte: &u8| *byte < b' ' || matches!(byte, b'"' | b'\\');
+        if text.as_bytes().iter().any(needs_escape) {
+            serde_json::to_writer(&mut self.0, text).expect("a string can be written to memory");
+        } else {
+            self.0.push(b'"');
+            self.0.extend_from_slice(text.as_bytes());
+            self.0.push(b'"');
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_written_as_serde_writes_them() {
+        for character in ('\0'..='\u{ff}').chain(['\u{2028}', '\u{1f600}']) {
+            for text in [format!("{character}"), format!("ab{character}c")] {
+                let mut object = JsonObject::new();
+                object.string("name", &text);
+                let expected = serde_json::json!({ "name": text }).to_string();
+                assert_eq!(object.finish(), expected, "{character:?}");
+            }
+        }
     }
 }

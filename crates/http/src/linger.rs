@@ -3,6 +3,7 @@
 //! A connection that is closed while the client still sends is reset, and the answer is lost on the
 //! way: a 413 or 401 would look like a network fault.
 
+use std::mem;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -27,17 +28,15 @@ const DRAIN_PAUSE: Duration = Duration::from_millis(500);
 pub(crate) struct Unread(Option<SharedBody>);
 
 /// Returns the request with its body shared, so that the rest can be taken later.
-pub(crate) fn share_body(request: Request<Body>) -> (Request<Body>, Unread) {
+pub(crate) fn share_body(request: &mut Request<Body>) -> Unread {
     // Who asks first ("100-continue") has not begun to send; and most requests have no body.
     if request.body().is_end_stream() || request.headers().contains_key(EXPECT) {
-        return (request, Unread(None));
+        return Unread(None);
     }
-    let (parts, body) = request.into_parts();
+    let body = mem::take(request.body_mut());
     let shared = SharedBody(Arc::new(Mutex::new(body)));
-    (
-        Request::from_parts(parts, Body::new(shared.clone())),
-        Unread(Some(shared)),
-    )
+    *request.body_mut() = Body::new(shared.clone());
+    Unread(Some(shared))
 }
 
 impl Unread {

@@ -15,14 +15,14 @@ const YIELD_ENTRIES: usize = 256;
 const DEVICE_ACCOUNT_DATA: &str = "org.matrix.msc4331.device_account_data";
 
 /// Members that SDKs parse whether or not there is something to tell.
-const CONSTANT_MEMBERS: [(&str, &str); 6] = [
-    ("device_lists", r#"{"changed":[],"left":[]}"#),
-    ("device_one_time_keys_count", "{}"),
-    ("device_unused_fallback_key_types", "[]"),
-    ("presence", r#"{"events":[]}"#),
-    ("rooms", r#"{"join":{},"invite":{},"leave":{},"knock":{}}"#),
-    ("to_device", r#"{"events":[]}"#),
-];
+const CONSTANT_MEMBERS: &str = concat!(
+    r#""device_lists":{"changed":[],"left":[]},"#,
+    r#""device_one_time_keys_count":{},"#,
+    r#""device_unused_fallback_key_types":[],"#,
+    r#""presence":{"events":[]},"#,
+    r#""rooms":{"join":{},"invite":{},"leave":{},"knock":{}},"#,
+    r#""to_device":{"events":[]}"#,
+);
 
 /// Reads of syncs in the store's queue at once: when thousands wait for one user, a change wakes them
 /// all, and nobody else's reads must be refused for it.
@@ -134,9 +134,7 @@ impl Answer {
                 .filter(|entry| entry.key.scope == Scope::Global);
             write_pairs(out, rules.chain(global.map(pair)));
         });
-        for (name, json) in CONSTANT_MEMBERS {
-            body.raw(name, json);
-        }
+        body.members(CONSTANT_MEMBERS);
         let devices = by_device(entries);
         if !devices.is_empty() {
             body.object(DEVICE_ACCOUNT_DATA, |out| {
