@@ -28,21 +28,40 @@
 //! clock and no runtime, so a homeserver or a client can use it alone.
 #![warn(missing_docs)]
 
+mod action;
 mod changes;
+mod condition;
+mod context;
 mod defaults;
 mod edit;
+mod event;
+mod explain;
+mod fact;
 mod json;
 mod kind;
 pub mod limits;
+mod path;
+mod pattern;
+mod read;
 mod rule;
 mod rule_id;
+mod ruleset;
 mod served;
 
+pub use action::{Action, highlights, notifies, sound};
 pub use changes::{Changes, ChangesError};
+pub use context::{MemberContext, NOTIFICATION_LEVEL_DEFAULT, RoomContext};
 pub use defaults::Defaults;
 pub use edit::{Edit, EditError, Place};
+pub use event::{EventError, FlatEvent};
+pub use explain::{
+    ConditionExplanation, Explanation, Outcome, RuleExplanation, RuleName, SEEN_CHARS_MAX,
+    SEEN_ELEMENTS_MAX, explain,
+};
 pub use kind::Kind;
 pub use limits::Limits;
+pub use pattern::Pattern;
 pub use rule::{Actions, NewRule, RuleError, parse_enabled};
 pub use rule_id::{RuleId, RuleIdError};
+pub use ruleset::{Rule, Ruleset, evaluate_all};
 pub use served::{ServedRule, find_rule, find_rules, find_ruleset, served};

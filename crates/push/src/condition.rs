@@ -1,0 +1,276 @@
+//! Conditions: what a rule asks of an event.
+
+use serde_json::{Map, Value as Json};
+
+use crate::context::MemberContext;
+use crate::event::{FlatEvent, Scalar, Value};
+use crate::fact::Fact;
+use crate::path::Path;
+use crate::pattern::{Pattern, has_words, lower, required_word};
+
+/// A condition [spec, "Conditions"], made ready to be asked of many events.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Condition {
+    /// The text at the path matches the pattern: as a whole, and in `content.body` its words.
+    EventMatch {
+        path: Path,
+        pattern: Pattern,
+        fact: Fact,
+    },
+    EventPropertyIs {
+        path: Path,
+        value: Scalar,
+    },
+    EventPropertyContains {
+        path: Path,
+        value: Scalar,
+    },
+    ContainsDisplayName,
+    RoomMemberCount {
+        comparison: Comparison,
+        count: u64,
+    },
+    SenderNotificationPermission {
+        key: Box<str>,
+    },
+    /// It never holds.
+    Never(Never),
+}
+
+/// Why a condition never holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Never {
+    NotAnObject,
+    UnknownKind,
+    /// A field is absent or not what the kind needs.
+    Field(&'static str),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Comparison {
+    Equal,
+    Less,
+    Greater,
+    AtLeast,
+    AtMost,
+}
+
+/// What an event and its room say to a condition.
+#[derive(Debug)]
+pub(crate) enum Seen<'a> {
+    /// There is no such property.
+    NoProperty,
+    /// The property.
+    Value(&'a Value),
+    /// The display name and the body, which is none where it is no text.
+    DisplayName {
+        name: &'a str,
+        body: Option<&'a Value>,
+    },
+    JoinedMembers(u64),
+    PowerLevels {
+        sender: Option<i64>,
+        needed: i64,
+    },
+    /// The condition asks nothing.
+    Nothing,
+}
+
+impl Condition {
+    /// Reads a condition as rules have it. What is wrong with it makes that it never holds.
+    pub(crate) fn read(condition: &str) -> Self {
+        match serde_json::from_str::<Map<String, Json>>(condition) {
+            Ok(fields) => Self::of_fields(fields).unwrap_or_else(Self::Never),
+            Err(_) => Self::Never(Never::NotAnObject),
+        }
+    }
+
+    /// The condition of a content rule.
+    pub(crate) fn body_matches(pattern: &str) -> Self {
+        Self::event_match(Path::body(), pattern)
+    }
+
+    /// The condition of a room rule.
+    pub(crate) fn is_in_room(room_id: &str) -> Self {
+        Self::EventPropertyIs {
+            path: Path::room_id(),
+            value: Scalar::Text(room_id.into()),
+        }
+    }
+
+    /// The condition of a sender rule.
+    pub(crate) fn is_from(sender: &str) -> Self {
+        Self::EventPropertyIs {
+            path: Path::sender(),
+            value: Scalar::Text(sender.into()),
+        }
+    }
+
+    fn of_fields(mut fields: Map<String, Json>) -> Result<Self, Never> {
+        let kind = text(&mut fields, "kind")?;
+        match kind.as_str() {
+            "event_match" => {
+                let path = Path::parse(&text(&mut fields, "key")?);
+                Ok(Self::event_match(path, &text(&mut fields, "pattern")?))
+            }
+            "event_property_is" => Ok(Self::EventPropertyIs {
+                path: Path::parse(&text(&mut fields, "key")?),
+                value: value(&mut fields)?,
+            }),
+            "event_property_contains" => Ok(Self::EventPropertyContains {
+                path: Path::parse(&text(&mut fields, "key")?),
+                value: value(&mut fields)?,
+            }),
+            "contains_display_name" => Ok(Self::ContainsDisplayName),
+            "room_member_count" => {
+                let (comparison, count) =
+                    member_count(&text(&mut fields, "is")?).ok_or(Never::Field("is"))?;
+                Ok(Self::RoomMemberCount { comparison, count })
+            }
+            "sender_notification_permission" => Ok(Self::SenderNotificationPermission {
+                key: text(&mut fields, "key")?.into(),
+            }),
+            _ => Err(Never::UnknownKind),
+        }
+    }
+
+    fn event_match(path: Path, text: &str) -> Self {
+        let words = path.is_body();
+        let pattern = if words {
+            Pattern::words(text)
+        } else {
+            Pattern::whole(text)
+        };
+        let text = lower(text);
+        let fact = match (pattern.literal(), required_word(&text)) {
+            (Some(literal), _) => Fact::lowered(path.hash(), literal),
+            (None, Some(word)) if words => Fact::word(word),
+            _ => Fact::text(path.hash()),
+        };
+        Self::EventMatch {
+            path,
+            pattern,
+            fact,
+        }
+    }
+
+    pub(crate) fn is_never(&self) -> bool {
+        matches!(self, Self::Never(_))
+    }
+
+    /// Returns a fact without which the condition does not hold, and how few events have it.
+    pub(crate) fn needed_fact(&self) -> (Rarity, Fact) {
+        match self {
+            Self::EventMatch { path, fact, .. } if *fact == Fact::text(path.hash()) => {
+                (Rarity::Common, *fact)
+            }
+            Self::EventMatch { path, fact, .. } if path.is_type() => (Rarity::Often, *fact),
+            Self::EventMatch { fact, .. } => (Rarity::Rare, *fact),
+            Self::EventPropertyIs { path, value } => (Rarity::Rare, Fact::is(path.hash(), value)),
+            Self::EventPropertyContains { path, value } => {
+                (Rarity::Rare, Fact::contains(path.hash(), value))
+            }
+            Self::ContainsDisplayName => (Rarity::Common, Fact::text(Path::body().hash())),
+            Self::RoomMemberCount { .. }
+            | Self::SenderNotificationPermission { .. }
+            | Self::Never(_) => (Rarity::Always, Fact::TRUTH),
+        }
+    }
+
+    /// Tells whether the condition holds. Nothing is allocated but for very long display names and
+    /// pieces of patterns.
+    pub(crate) fn holds(&self, event: &FlatEvent, member: &MemberContext<'_>) -> bool {
+        match (self, self.see(event, member)) {
+            (Self::EventMatch { pattern, .. }, Seen::Value(Value::Text(text))) => {
+                pattern.matches_lowered(text.lowered())
+            }
+            (Self::EventPropertyIs { value, .. }, Seen::Value(seen)) => seen.is(value),
+            (Self::EventPropertyContains { value, .. }, Seen::Value(seen)) => seen.contains(value),
+            (Self::ContainsDisplayName, Seen::DisplayName { name, body }) => body.is_some_and(
+                |body| matches!(body, Value::Text(body) if has_words(body.lowered(), name)),
+            ),
+            (Self::RoomMemberCount { comparison, count }, Seen::JoinedMembers(joined)) => {
+                comparison.holds(joined, *count)
+            }
+            (Self::SenderNotificationPermission { .. }, Seen::PowerLevels { sender, needed }) => {
+                sender.is_some_and(|sender| sender >= needed)
+            }
+            _ => false,
+        }
+    }
+
+    /// Looks up what the condition asks about.
+    pub(crate) fn see<'a>(&self, event: &'a FlatEvent, member: &MemberContext<'a>) -> Seen<'a> {
+        match self {
+            Self::EventMatch { path, .. }
+            | Self::EventPropertyIs { path, .. }
+            | Self::EventPropertyContains { path, .. } => {
+                event.get(path).map_or(Seen::NoProperty, Seen::Value)
+            }
+            Self::ContainsDisplayName => Seen::DisplayName {
+                name: member.display_name(),
+                body: event.body(),
+            },
+            Self::RoomMemberCount { .. } => Seen::JoinedMembers(member.room().joined_members),
+            Self::SenderNotificationPermission { key } => Seen::PowerLevels {
+                sender: member.room().sender_power_level,
+                needed: member.room().notification_level(key),
+            },
+            Self::Never(_) => Seen::Nothing,
+        }
+    }
+}
+
+/// How few events have a fact: the fewer, the better it tells that a rule does not match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Rarity {
+    Always,
+    Common,
+    Often,
+    Rare,
+}
+
+impl Comparison {
+    fn holds(self, joined: u64, count: u64) -> bool {
+        match self {
+            Self::Equal => joined == count,
+            Self::Less => joined < count,
+            Self::Greater => joined > count,
+            Self::AtLeast => joined >= count,
+            Self::AtMost => joined <= count,
+        }
+    }
+}
+
+fn text(fields: &mut Map<String, Json>, name: &'static str) -> Result<String, Never> {
+    match fields.remove(name) {
+        Some(Json::String(text)) => Ok(text),
+        _ => Err(Never::Field(name)),
+    }
+}
+
+fn value(fields: &mut Map<String, Json>) -> Result<Scalar, Never> {
+    let value = fields.remove("value").ok_or(Never::Field("value"))?;
+    Scalar::of(value).map_err(|_| Never::Field("value"))
+}
+
+/// Reads `is` of a count of members: digits, behind one of the comparisons or none.
+fn member_count(is: &str) -> Option<(Comparison, u64)> {
+    // The longer ones first: one begins with another.
+    let comparisons = [
+        ("==", Comparison::Equal),
+        ("<=", Comparison::AtMost),
+        (">=", Comparison::AtLeast),
+        ("<", Comparison::Less),
+        (">", Comparison::Greater),
+        ("", Comparison::Equal),
+    ];
+    let (digits, comparison) = comparisons
+        .into_iter()
+        .find_map(|(sign, comparison)| Some((is.strip_prefix(sign)?, comparison)))?;
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    // What is larger than any room compares like the largest count.
+    Some((comparison, digits.parse().unwrap_or(u64::MAX)))
+}

@@ -1,0 +1,348 @@
+//! Why an event notifies a user, or does not.
+
+use std::fmt::{self, Display, Formatter};
+
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+use serde_json::{Value as Json, json};
+
+use crate::Kind;
+use crate::action::{Action, notifies};
+use crate::condition::{Condition, Never, Seen};
+use crate::context::MemberContext;
+use crate::event::{FlatEvent, Scalar, Value};
+use crate::read::{self, Content, ReadRule};
+
+/// Characters of a text that an explanation shows: bodies can be long, and many rules see them.
+pub const SEEN_CHARS_MAX: usize = 200;
+/// Elements of an array that an explanation shows.
+pub const SEEN_ELEMENTS_MAX: usize = 20;
+
+/// What each rule of a user says to an event, and which of them decides.
+///
+/// It is written for programs by `serde` and for people by `Display`. Both show parts of the event.
+#[derive(Clone, Debug, Serialize)]
+pub struct Explanation {
+    /// The user whose rules these are.
+    pub user_id: String,
+    /// Whether the user sent the event, which then never notifies.
+    pub own_event: bool,
+    /// The rule that decides; none where no rule matches or the event is the user's own.
+    pub decided_by: Option<RuleName>,
+    /// What is done, as [`Ruleset::evaluate`](crate::Ruleset::evaluate) says.
+    pub actions: Vec<Action>,
+    /// Whether the user is notified.
+    pub notifies: bool,
+    /// All rules in the order of evaluation.
+    pub rules: Vec<RuleExplanation>,
+}
+
+/// The name of a rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RuleName {
+    /// The kind of the rule.
+    #[serde(serialize_with = "by_name")]
+    pub kind: Kind,
+    /// Its ID, which is unique within the kind; empty where it cannot be read.
+    pub rule_id: String,
+}
+
+/// What one rule says to an event.
+#[derive(Clone, Debug, Serialize)]
+pub struct RuleExplanation {
+    /// The name of the rule.
+    #[serde(flatten)]
+    pub name: RuleName,
+    /// Whether it is a default of the server.
+    pub default: bool,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Its conditions in their order; those of content, room and sender rules are written as others
+    /// would have them.
+    pub conditions: Vec<ConditionExplanation>,
+}
+
+/// What became of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It matches, and no rule before it does: its actions are taken.
+    Decides,
+    /// It matches, but a rule before it decided, or the event is the user's own.
+    Overruled,
+    /// A condition does not hold.
+    NoMatch,
+    /// It is switched off.
+    Disabled,
+    /// It looks for names in the body, and the event says itself whom it mentions.
+    OnlyWithoutMentions,
+    /// It lacks something that its kind needs, or has it wrong. It never matches.
+    Unreadable,
+}
+
+/// What a condition says to an event.
+#[derive(Clone, Debug, Serialize)]
+pub struct ConditionExplanation {
+    /// The condition.
+    pub condition: Box<RawValue>,
+    /// Whether it holds.
+    pub holds: bool,
+    /// What it was compared with, long texts cut; absent where there is no such thing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Json>,
+    /// Why it does not hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
+}
+
+/// Explains what the rules of a user, given as the text that is served, do with an event.
+///
+/// Each condition is asked by the code that evaluates it, and of each rule, the disabled ones too.
+/// The time and the result are in proportion to the rules.
+#[must_use]
+pub fn explain(
+    served: &str,
+    user_id: &str,
+    event: &FlatEvent,
+    member: &MemberContext<'_>,
+) -> Explanation {
+    let own_event = event.sender() == Some(user_id);
+    let mut explanation = Explanation {
+        user_id: user_id.to_owned(),
+        own_event,
+        decided_by: None,
+        actions: Vec::new(),
+        notifies: false,
+        rules: Vec::new(),
+    };
+    for rule in read::rules(served) {
+        let rule = rule.read();
+        let mut explained = explain_rule(&rule, event, member);
+        if explained.outcome == Outcome::Decides {
+            if own_event || explanation.decided_by.is_some() {
+                explained.outcome = Outcome::Overruled;
+            } else {
+                explanation.decided_by = Some(explained.name.clone());
+                explanation.actions = rule.content.as_ref().map_or(Vec::new(), Content::actions);
+            }
+        }
+        explanation.rules.push(explained);
+    }
+    explanation.notifies = notifies(&explanation.actions);
+    explanation
+}
+
+/// Explains a rule as if there were no other.
+fn explain_rule(
+    rule: &ReadRule<'_>,
+    event: &FlatEvent,
+    member: &MemberContext<'_>,
+) -> RuleExplanation {
+    let content = rule.content.as_ref();
+    let conditions: Vec<_> = content.map_or(Vec::new(), |content| {
+        let asked = content
+            .conditions()
+            .into_iter()
+            .zip(content.conditions_json());
+        asked
+            .map(|(condition, json)| explain_condition(&condition, json, event, member))
+            .collect()
+    });
+    let outcome = if content.is_none() {
+        Outcome::Unreadable
+    } else if !rule.enabled {
+        Outcome::Disabled
+    } else if rule.is_legacy_mention() && event.has_mentions() {
+        Outcome::OnlyWithoutMentions
+    } else if conditions.iter().all(|condition| condition.holds) {
+        Outcome::Decides
+    } else {
+        Outcome::NoMatch
+    };
+    RuleExplanation {
+        name: RuleName {
+            kind: rule.kind,
+            rule_id: rule.id.clone().into_owned(),
+        },
+        default: rule.default,
+        outcome,
+        conditions,
+    }
+}
+
+fn explain_condition(
+    asked: &Condition,
+    condition: Box<RawValue>,
+    event: &FlatEvent,
+    member: &MemberContext<'_>,
+) -> ConditionExplanation {
+    let holds = asked.holds(event, member);
+    let seen = asked.see(event, member);
+    ConditionExplanation {
+        condition,
+        holds,
+        because: (!holds).then(|| because(asked, &seen)),
+        seen: shown(&seen),
+    }
+}
+
+fn because(asked: &Condition, seen: &Seen<'_>) -> String {
+    let because = match (asked, seen) {
+        (Condition::Never(Never::NotAnObject), _) => "it is no condition: no object",
+        (Condition::Never(Never::UnknownKind), _) => "its kind is not known",
+        (Condition::Never(Never::Field(field)), _) => {
+            return format!("`{field}` is missing or not what it has to be");
+        }
+        (_, Seen::NoProperty) => "the event has no such property",
+        (Condition::EventMatch { .. }, Seen::Value(Value::Text(_))) => "the pattern does not match",
+        (Condition::EventMatch { .. }, _) => "the property is no text",
+        (Condition::EventPropertyContains { .. }, Seen::Value(Value::Array(_))) => {
+            "the value is not among the elements"
+        }
+        (Condition::EventPropertyContains { .. }, _) => "the property is no array",
+        (Condition::EventPropertyIs { .. }, _) => "the property has another value",
+        (_, Seen::DisplayName { name: "", .. }) => "the member has no display name",
+        (_, Seen::DisplayName { body, .. }) if !matches!(body, Some(Value::Text(_))) => {
+            "the event has no body"
+        }
+        (_, Seen::DisplayName { .. }) => "the display name is not in the body",
+        (_, Seen::PowerLevels { sender: None, .. }) => "the sender's power level is not known",
+        (_, Seen::PowerLevels { .. }) => "the sender's power level is too low",
+        _ => "the room has another number of members",
+    };
+    because.to_owned()
+}
+
+fn shown(seen: &Seen<'_>) -> Option<Json> {
+    match seen {
+        Seen::NoProperty | Seen::Nothing => None,
+        Seen::Value(value) => Some(shown_value(value)),
+        Seen::DisplayName { name, body } => Some(json!({
+            "display_name": cut(name),
+            "body": body.map(shown_value),
+        })),
+        Seen::JoinedMembers(joined) => Some(json!({"joined_members": joined})),
+        Seen::PowerLevels { sender, needed } => {
+            Some(json!({"sender_power_level": sender, "needed": needed}))
+        }
+    }
+}
+
+fn shown_value(value: &Value) -> Json {
+    match value {
+        Value::Text(text) => cut(text.exact()).into(),
+        Value::Scalar(scalar) => shown_scalar(scalar),
+        Value::Array(elements) => {
+            let elements = elements.iter().take(SEEN_ELEMENTS_MAX);
+            elements.map(shown_scalar).collect()
+        }
+        Value::Number(number) => number.clone().into(),
+        Value::Object => json!({}),
+    }
+}
+
+fn shown_scalar(scalar: &Scalar) -> Json {
+    match scalar {
+        Scalar::Null => Json::Null,
+        Scalar::Bool(bool) => (*bool).into(),
+        Scalar::Integer(integer) => (*integer).into(),
+        Scalar::Text(text) => cut(text).into(),
+    }
+}
+
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(SEEN_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands references in"
+)]
+fn by_name<S: Serializer>(kind: &Kind, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(kind.as_str())
+}
+
+impl Display for Explanation {
+    /// Writes the decision on the first line, then each rule, with what it saw. What users chose is
+    /// escaped, so that it cannot command a terminal.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let user = printable(&self.user_id);
+        let verdict = if self.notifies {
+            "is notified"
+        } else {
+            "is not notified"
+        };
+        match &self.decided_by {
+            Some(rule) => writeln!(f, "{user} {verdict}: {rule} decides")?,
+            None if self.own_event => writeln!(f, "{user} {verdict}: the event is the user's own")?,
+            None => writeln!(f, "{user} {verdict}: no rule matches")?,
+        }
+        for rule in &self.rules {
+            let mark = if rule.outcome == Outcome::Decides {
+                '>'
+            } else {
+                ' '
+            };
+            write!(f, "{mark} {}: {}", rule.name, rule.outcome)?;
+            if rule.outcome == Outcome::Decides {
+                let actions = serde_json::to_string(&self.actions).unwrap_or_default();
+                write!(f, ", {}", printable(&actions))?;
+            }
+            writeln!(f)?;
+            for condition in &rule.conditions {
+                writeln!(f, "    {condition}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Display for RuleName {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, printable(&self.rule_id))
+    }
+}
+
+impl Display for Outcome {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Decides => "decides",
+            Self::Overruled => "would match too",
+            Self::NoMatch => "does not match",
+            Self::Disabled => "is switched off",
+            Self::OnlyWithoutMentions => "is only for events without m.mentions",
+            Self::Unreadable => "cannot be read",
+        })
+    }
+}
+
+impl Display for ConditionExplanation {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let sign = if self.holds { '+' } else { '-' };
+        // Once more through the parser: without line breaks, however the client wrote it.
+        let condition: Json = serde_json::from_str(self.condition.get()).unwrap_or_default();
+        write!(f, "{sign} {}", printable(&cut(&condition.to_string())))?;
+        if let Some(because) = &self.because {
+            write!(f, ": {because}")?;
+        }
+        if let Some(seen) = &self.seen {
+            write!(f, "; saw {}", printable(&seen.to_string()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Escapes what is not to be printed, and leaves quotes and backslashes as they are.
+fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '"' | '\'' | '\\' => printable.push(c),
+            _ => printable.extend(c.escape_debug()),
+        }
+    }
+    printable
+}

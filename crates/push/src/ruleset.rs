@@ -1,0 +1,155 @@
+//! The rules of one user, compiled.
+
+use crate::Kind;
+use crate::action::Action;
+use crate::condition::Condition;
+use crate::context::MemberContext;
+use crate::event::{FlatEvent, Scalar};
+use crate::fact::Fact;
+use crate::path::Path;
+use crate::read::{self, ServedRule};
+
+/// The push rules of one user, ready to be evaluated for any number of events.
+///
+/// It is compiled once for each served text and can be shared by threads.
+#[derive(Clone, Debug)]
+pub struct Ruleset {
+    user_id: Box<str>,
+    /// What events of the user's own say.
+    own: Fact,
+    /// For each rule a fact without which it does not match: small and side by side, since nearly
+    /// all answers come from here.
+    needed: Box<[Fact]>,
+    /// The rules that can match, in the order of evaluation.
+    rules: Box<[Rule]>,
+}
+
+/// A rule that is enabled and can match.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    kind: Kind,
+    id: Box<str>,
+    default: bool,
+    is_legacy_mention: bool,
+    conditions: Box<[Condition]>,
+    actions: Box<[Action]>,
+}
+
+impl Ruleset {
+    /// Compiles the rules of a user from the text that is served as `m.push_rules`.
+    ///
+    /// This never fails. A rule that cannot be read, has an action or a condition that cannot, or a
+    /// condition of an unknown kind, never matches, and all others are as without it.
+    #[must_use]
+    pub fn compile(served: &str, user_id: &str) -> Self {
+        let rules: Vec<Rule> = read::rules(served)
+            .iter()
+            .filter_map(Rule::compile)
+            .collect();
+        Self {
+            user_id: user_id.into(),
+            own: Fact::is(Path::sender().hash(), &Scalar::Text(user_id.into())),
+            needed: rules.iter().map(Rule::needed_fact).collect(),
+            rules: rules.into(),
+        }
+    }
+
+    /// Returns the user whose rules these are.
+    #[must_use]
+    pub fn user_id(&self) -> &str {
+        &self.user_id
+    }
+
+    /// Returns what the first rule that matches the event does; nothing where none does, and for
+    /// events of the user's own.
+    ///
+    /// Where no rule matches, nothing is allocated.
+    #[must_use]
+    pub fn evaluate(&self, event: &FlatEvent, member: &MemberContext<'_>) -> &[Action] {
+        self.deciding(event, member).map_or(&[], Rule::actions)
+    }
+
+    /// Returns the first rule that matches the event; none for events of the user's own.
+    #[must_use]
+    pub fn deciding(&self, event: &FlatEvent, member: &MemberContext<'_>) -> Option<&Rule> {
+        let facts = event.facts();
+        if facts.may_hold(self.own) && event.sender() == Some(&*self.user_id) {
+            return None;
+        }
+        let rules = self.needed.iter().zip(&self.rules);
+        let mut likely = rules.filter(|(needed, _)| facts.may_hold(**needed));
+        let found = likely.find(|(_, rule)| rule.matches(event, member));
+        found.map(|(_, rule)| rule)
+    }
+}
+
+/// Evaluates one event for the members of its room: for each of them what
+/// [`Ruleset::evaluate`] gives, in their order.
+pub fn evaluate_all<'r, 'c, M>(event: &FlatEvent, members: M) -> impl Iterator<Item = &'r [Action]>
+where
+    M: IntoIterator<Item = (&'r Ruleset, MemberContext<'c>)>,
+{
+    let members = members.into_iter();
+    members.map(|(rules, member)| rules.evaluate(event, &member))
+}
+
+impl Rule {
+    /// Returns the kind of the rule.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Returns the ID of the rule, which is unique within its kind.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Tells whether the rule is a default of the server.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        self.default
+    }
+
+    /// Returns what the rule does where it decides, without what is ignored.
+    #[must_use]
+    pub fn actions(&self) -> &[Action] {
+        &self.actions
+    }
+
+    fn compile(served: &ServedRule<'_>) -> Option<Self> {
+        let rule = served.read();
+        if !rule.enabled {
+            return None;
+        }
+        let content = rule.content.as_ref()?;
+        let conditions = content.conditions();
+        if conditions.iter().any(Condition::is_never) {
+            return None;
+        }
+        Some(Self {
+            kind: rule.kind,
+            default: rule.default,
+            is_legacy_mention: rule.is_legacy_mention(),
+            conditions: conditions.into(),
+            actions: content.actions().into(),
+            id: rule.id.into(),
+        })
+    }
+
+    fn matches(&self, event: &FlatEvent, member: &MemberContext<'_>) -> bool {
+        if self.is_legacy_mention && event.has_mentions() {
+            return false;
+        }
+        let mut conditions = self.conditions.iter();
+        conditions.all(|condition| condition.holds(event, member))
+    }
+
+    /// The fact of the condition that most events fail.
+    fn needed_fact(&self) -> Fact {
+        let facts = self.conditions.iter().map(Condition::needed_fact);
+        let rarest = facts.max_by_key(|(rarity, _)| *rarity);
+        rarest.map_or(Fact::TRUTH, |(_, fact)| fact)
+    }
+}
