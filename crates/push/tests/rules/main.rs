@@ -4,4 +4,9 @@
     reason = "clippy does not know the helpers of a test as tests"
 )]
 
+mod account;
 mod defaults;
+mod edits;
+mod model;
+mod refusals;
+mod stored;
