@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use kitbag_domain::{
-    AccountStore as _, DeviceSelection, Expectation, Incarnation, Key, Limits, Op, Position,
-    ProfileField, ServerName, Store, WriteError,
+    AccountStore as _, ApplyError, DeviceSelection, Expectation, Incarnation, Key, Limits, Op,
+    Position, ProfileField, Refusal, ServerName, Store, StoreError, WriteError,
 };
 use kitbag_store_sqlite::{FileOpener, Options, SqliteStore};
 use kitbag_testkit::disk::{Call, Disk, Error, Fault, Part};
 use kitbag_testkit::gate::in_time;
 use kitbag_testkit::{Actor, content, device_id, global};
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 
 use crate::ground::{Ground, Racer, assert_sound, meetings};
 
@@ -165,6 +165,44 @@ async fn what_another_program_wrote_is_seen_by_the_next_write() {
     let ended = "PRAGMA foreign_keys = ON; DELETE FROM devices";
     other.execute_batch(ended).unwrap();
     assert!(alice.try_put(&global("a"), "{\"n\":2}").await.is_err());
+    drop(other);
+    sqlite.close();
+    assert_sound(&dir);
+}
+
+/// A connection that was opened anew counts other programs' writes from the beginning, and so comes to
+/// the number that the one before it had.
+#[tokio::test]
+async fn what_another_program_wrote_before_a_recovery_is_seen_behind_it() {
+    let (disk, dir) = (Disk::new(), tempfile::tempdir().unwrap());
+    let mut options = Options::new(ServerName::parse("localhost").unwrap(), 1);
+    options.vfs = Some(disk.name().to_owned());
+    options.opener = Some(FileOpener::new(disk.opener()));
+    let sqlite = Arc::new(SqliteStore::open(dir.path(), options).unwrap());
+    let store: Arc<dyn Store> = sqlite.clone();
+    let alice = Actor::register(&store, "alice").await;
+    alice.put(&global("a"), "{}").await;
+    let (file, flags) = (dir.path().join("kitbag.db"), OpenFlags::default());
+    let other = Connection::open_with_flags_and_vfs(file, flags, disk.name()).unwrap();
+    let ended = "PRAGMA foreign_keys = ON; DELETE FROM devices";
+    other.execute_batch(ended).unwrap();
+    // The log is read anew because of what the other one wrote, before the batch could look.
+    disk.fail(Fault::next(Call::Read, Error::Io).of(Part::Log));
+    let key = global("a");
+    let put = || alice.try_put(&key, "{\"n\":1}");
+    let failed = put().await;
+    let is_refused = matches!(failed, Err(ApplyError::Store(StoreError::Unavailable(_))));
+    assert!(is_refused && disk.faults() == 1, "{failed:?}");
+    let answer = async {
+        loop {
+            match put().await {
+                Err(ApplyError::Store(StoreError::Unavailable(_))) => {}
+                answer => break answer,
+            }
+        }
+    };
+    let answer = in_time("an answer of the store", answer).await;
+    assert_eq!(answer, Err(ApplyError::Refused(Refusal::SessionGone)));
     drop(other);
     sqlite.close();
     assert_sound(&dir);
