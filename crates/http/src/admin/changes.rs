@@ -137,6 +137,7 @@ impl Following {
                 // Also in the middle, where a deletion was collected meanwhile.
                 starts_anew = true;
                 changes.clear();
+                bytes = 0;
             }
             read += found.changes.len();
             if let Some(fewer) = self.fewer(&found.changes, self.limit - changes.len()) {

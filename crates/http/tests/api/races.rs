@@ -3,6 +3,7 @@
 
 mod accounts;
 mod commits;
+mod following;
 mod remembered;
 mod turns;
 mod waiting;
@@ -39,9 +40,17 @@ impl Lab {
     }
 
     async fn paused(pausing: PausingStore) -> Self {
+        Self::limited(pausing, Limits::default()).await
+    }
+
+    /// Has these limits in the server too, beside those of the store.
+    async fn limited(pausing: PausingStore, limits: Limits) -> Self {
         let pausing = Arc::new(pausing);
         let served: Arc<dyn Store> = pausing.clone();
-        let server = Server::with(|setup| setup.store = Some(served));
+        let server = Server::with(|setup| {
+            setup.store = Some(served);
+            setup.limits = limits;
+        });
         let alice = server.user("alice").await;
         let tablet = server.device(&alice.user, "TABLET").await;
         Self {
