@@ -1,10 +1,10 @@
 //! What a matching rule does.
 
-use std::borrow::Cow;
-
 use serde::ser::SerializeMap;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
+
+use crate::json::{Found, Members, string};
 
 /// An action of a rule as evaluation gives it out [spec, "Actions"].
 ///
@@ -25,8 +25,8 @@ const IGNORED: [&str; 2] = ["dont_notify", "coalesce"];
 
 impl Action {
     /// Reads an action; none for those that do nothing.
-    pub(crate) fn read(action: &RawValue) -> Option<Self> {
-        if let Ok(name) = serde_json::from_str::<Cow<'_, str>>(action.get()) {
+    pub(crate) fn read(action: &str) -> Option<Self> {
+        if let Some(name) = string(action) {
             if IGNORED.contains(&&*name) {
                 return None;
             }
@@ -34,28 +34,26 @@ impl Action {
                 return Some(Self::Notify);
             }
         }
-        let tweak: Option<Tweak<'_>> = serde_json::from_str(action.get()).ok();
-        let tweak = tweak.as_ref().and_then(Self::of_tweak);
-        Some(tweak.unwrap_or_else(|| Self::Other(action.to_owned())))
+        Self::read_tweak(action).or_else(|| {
+            let action = RawValue::from_string(action.to_owned());
+            action.ok().map(Self::Other)
+        })
     }
 
-    fn of_tweak(tweak: &Tweak<'_>) -> Option<Self> {
-        let value = tweak.value.map(RawValue::get);
-        match (&*tweak.set_tweak, value) {
-            ("highlight", None) => Some(Self::Highlight(true)),
-            ("highlight", Some(value)) => serde_json::from_str(value).ok().map(Self::Highlight),
-            ("sound", Some(value)) => serde_json::from_str(value).ok().map(Self::Sound),
+    fn read_tweak(action: &str) -> Option<Self> {
+        let members = Members::read(action)?;
+        let Found::Once(tweak) = members.find("set_tweak") else {
+            return None;
+        };
+        match (&*string(tweak)?, members.find("value")) {
+            ("highlight", Found::No) => Some(Self::Highlight(true)),
+            ("highlight", Found::Once(value)) => {
+                serde_json::from_str(value).ok().map(Self::Highlight)
+            }
+            ("sound", Found::Once(value)) => string(value).map(|sound| Self::Sound(sound.into())),
             _ => None,
         }
     }
-}
-
-#[derive(Deserialize)]
-struct Tweak<'a> {
-    #[serde(borrow)]
-    set_tweak: Cow<'a, str>,
-    #[serde(borrow)]
-    value: Option<&'a RawValue>,
 }
 
 /// Tells whether these actions notify the user at all.

@@ -1,10 +1,11 @@
 //! Conditions: what a rule asks of an event.
 
-use serde_json::{Map, Value as Json};
+use std::borrow::Cow;
 
 use crate::context::MemberContext;
 use crate::event::{FlatEvent, Scalar, Value};
 use crate::fact::Fact;
+use crate::json::{Found, Members, string};
 use crate::path::Path;
 use crate::pattern::{Pattern, has_words, lower, required_word};
 
@@ -79,9 +80,9 @@ pub(crate) enum Seen<'a> {
 impl Condition {
     /// Reads a condition as rules have it. What is wrong with it makes that it never holds.
     pub(crate) fn read(condition: &str) -> Self {
-        match serde_json::from_str::<Map<String, Json>>(condition) {
-            Ok(fields) => Self::of_fields(fields).unwrap_or_else(Self::Never),
-            Err(_) => Self::Never(Never::NotAnObject),
+        match Members::read(condition) {
+            Some(members) => Self::of_members(&members).unwrap_or_else(Self::Never),
+            None => Self::Never(Never::NotAnObject),
         }
     }
 
@@ -106,29 +107,28 @@ impl Condition {
         }
     }
 
-    fn of_fields(mut fields: Map<String, Json>) -> Result<Self, Never> {
-        let kind = text(&mut fields, "kind")?;
-        match kind.as_str() {
+    fn of_members(members: &Members<'_>) -> Result<Self, Never> {
+        match &*text(members, "kind")? {
             "event_match" => {
-                let path = Path::parse(&text(&mut fields, "key")?);
-                Ok(Self::event_match(path, &text(&mut fields, "pattern")?))
+                let path = Path::parse(&text(members, "key")?);
+                Ok(Self::event_match(path, &text(members, "pattern")?))
             }
             "event_property_is" => Ok(Self::EventPropertyIs {
-                path: Path::parse(&text(&mut fields, "key")?),
-                value: value(&mut fields)?,
+                path: Path::parse(&text(members, "key")?),
+                value: value(members)?,
             }),
             "event_property_contains" => Ok(Self::EventPropertyContains {
-                path: Path::parse(&text(&mut fields, "key")?),
-                value: value(&mut fields)?,
+                path: Path::parse(&text(members, "key")?),
+                value: value(members)?,
             }),
             "contains_display_name" => Ok(Self::ContainsDisplayName),
             "room_member_count" => {
                 let (comparison, count) =
-                    member_count(&text(&mut fields, "is")?).ok_or(Never::Field("is"))?;
+                    member_count(&text(members, "is")?).ok_or(Never::Field("is"))?;
                 Ok(Self::RoomMemberCount { comparison, count })
             }
             "sender_notification_permission" => Ok(Self::SenderNotificationPermission {
-                key: text(&mut fields, "key")?.into(),
+                key: text(members, "key")?.into(),
             }),
             _ => Err(Never::UnknownKind),
         }
@@ -242,16 +242,21 @@ impl Comparison {
     }
 }
 
-fn text(fields: &mut Map<String, Json>, name: &'static str) -> Result<String, Never> {
-    match fields.remove(name) {
-        Some(Json::String(text)) => Ok(text),
-        _ => Err(Never::Field(name)),
+fn text<'a>(members: &Members<'a>, name: &'static str) -> Result<Cow<'a, str>, Never> {
+    match members.find(name) {
+        Found::Once(text) => string(text).ok_or(Never::Field(name)),
+        Found::No | Found::Repeated => Err(Never::Field(name)),
     }
 }
 
-fn value(fields: &mut Map<String, Json>) -> Result<Scalar, Never> {
-    let value = fields.remove("value").ok_or(Never::Field("value"))?;
-    Scalar::of(value).map_err(|_| Never::Field("value"))
+fn value(members: &Members<'_>) -> Result<Scalar, Never> {
+    let Found::Once(value) = members.find("value") else {
+        return Err(Never::Field("value"));
+    };
+    let value = serde_json::from_str(value).ok();
+    value
+        .and_then(|value| Scalar::of(value).ok())
+        .ok_or(Never::Field("value"))
 }
 
 /// Reads `is` of a count of members: digits, behind one of the comparisons or none.

@@ -143,9 +143,9 @@ fn explain_rule(
         let asked = content
             .conditions()
             .into_iter()
-            .zip(content.conditions_json());
+            .zip(content.condition_texts());
         asked
-            .map(|(condition, json)| explain_condition(&condition, json, event, member))
+            .map(|(condition, text)| explain_condition(&condition, text, event, member))
             .collect()
     });
     let outcome = if content.is_none() {
@@ -172,14 +172,14 @@ fn explain_rule(
 
 fn explain_condition(
     asked: &Condition,
-    condition: Box<RawValue>,
+    text: String,
     event: &FlatEvent,
     member: &MemberContext<'_>,
 ) -> ConditionExplanation {
     let holds = asked.holds(event, member);
     let seen = asked.see(event, member);
     ConditionExplanation {
-        condition,
+        condition: RawValue::from_string(text).expect("it was read as JSON"),
         holds,
         because: (!holds).then(|| because(asked, &seen)),
         seen: shown(&seen),

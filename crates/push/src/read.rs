@@ -2,13 +2,12 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
 use serde_json::json;
-use serde_json::value::{RawValue, to_raw_value};
 
-use crate::Kind;
 use crate::action::Action;
 use crate::condition::Condition;
+use crate::json::{Found, Members, items, string};
+use crate::{Kind, find_rules};
 
 /// The rule that comes before all others, the user's too [spec, "Default Rules"].
 const MASTER: &str = ".m.rule.master";
@@ -20,49 +19,57 @@ const LEGACY_MENTIONS: [(Kind, &str); 3] = [
     (Kind::Content, ".m.rule.contains_user_name"),
 ];
 
-/// A rule as it stands in the served text.
+/// A rule of the served text and its kind.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ServedRule<'a> {
+pub(crate) struct Listed<'a> {
     pub(crate) kind: Kind,
-    pub(crate) json: &'a str,
+    pub(crate) text: &'a str,
 }
 
 /// Returns all rules in the order of evaluation. A text, or a part of it, that is not as it should
 /// be has none.
-pub(crate) fn rules(served: &str) -> Vec<ServedRule<'_>> {
+pub(crate) fn rules(served: &str) -> Vec<Listed<'_>> {
     let mut rules = Vec::new();
-    let Some(global) = global(served) else {
-        return rules;
-    };
     for kind in Kind::ALL {
-        let json = global.of(kind).map_or("[]", RawValue::get);
-        let of_kind: Vec<&RawValue> = serde_json::from_str(json).unwrap_or_default();
-        let of_kind = of_kind.into_iter().map(RawValue::get);
-        rules.extend(of_kind.map(|json| ServedRule { kind, json }));
+        let of_kind = find_rules(served, kind).and_then(items).unwrap_or_default();
+        rules.extend(of_kind.into_iter().map(|text| Listed { kind, text }));
     }
-    if let Some(master) = rules.iter().position(ServedRule::is_master) {
+    if let Some(master) = rules.iter().position(Listed::is_master) {
         rules[..=master].rotate_right(1);
     }
     rules
 }
 
-fn global(served: &str) -> Option<Global<'_>> {
-    let served: Served<'_> = serde_json::from_str(served).ok()?;
-    serde_json::from_str(served.global?.get()).ok()
-}
-
-impl<'a> ServedRule<'a> {
+impl<'a> Listed<'a> {
     /// Reads the rule as far as it can be read.
     pub(crate) fn read(&self) -> ReadRule<'a> {
-        let fields: Fields<'a> = serde_json::from_str(self.json).unwrap_or_default();
-        let id: Option<Cow<'a, str>> = fields.rule_id.and_then(text);
-        let flag = |field: Option<&RawValue>, absent| {
-            field.map_or(Some(absent), |flag| serde_json::from_str(flag.get()).ok())
+        let members = Members::read(self.text);
+        let find = |name| match members.as_ref().map(|members| members.find(name)) {
+            Some(Found::No) => Member::Absent,
+            Some(Found::Once(value)) => Member::Value(value),
+            Some(Found::Repeated) | None => Member::Unreadable,
         };
-        let default = flag(fields.default, false);
-        let enabled = flag(fields.enabled, true);
-        let asks = id.clone().and_then(|id| self.asks(&fields, id));
-        let actions = fields.actions.and_then(elements);
+        let id = find("rule_id").value().and_then(string);
+        let default = find("default").flag(false);
+        let enabled = find("enabled").flag(true);
+        let asks = id
+            .clone()
+            .and_then(|id| match (self.kind, find("conditions")) {
+                // Without conditions a rule matches always [spec, "Push Rules"].
+                (Kind::Override | Kind::Underride, Member::Absent) => {
+                    Some(Asks::Conditions(Vec::new()))
+                }
+                (Kind::Override | Kind::Underride, conditions) => {
+                    conditions.value().and_then(items).map(Asks::Conditions)
+                }
+                (Kind::Content, _) => {
+                    let pattern = find("pattern").value();
+                    pattern.and_then(string).map(Asks::BodyMatches)
+                }
+                (Kind::Room, _) => Some(Asks::IsInRoom(id)),
+                (Kind::Sender, _) => Some(Asks::IsFrom(id)),
+            });
+        let actions = find("actions").value().and_then(items);
         let content = match (asks, actions, default, enabled) {
             (Some(asks), Some(actions), Some(_), Some(_)) => Some(Content { asks, actions }),
             _ => None,
@@ -76,26 +83,39 @@ impl<'a> ServedRule<'a> {
         }
     }
 
-    fn asks(&self, fields: &Fields<'a>, id: Cow<'a, str>) -> Option<Asks<'a>> {
-        match self.kind {
-            // Without conditions a rule matches always [spec, "Push Rules"].
-            Kind::Override | Kind::Underride => match fields.conditions {
-                Some(conditions) => elements(conditions).map(Asks::Conditions),
-                None => Some(Asks::Conditions(Vec::new())),
-            },
-            Kind::Content => fields.pattern.and_then(text).map(Asks::BodyMatches),
-            Kind::Room => Some(Asks::IsInRoom(id)),
-            Kind::Sender => Some(Asks::IsFrom(id)),
-        }
-    }
-
     fn is_master(&self) -> bool {
         // The search spares the reading of nearly all.
-        if self.kind != Kind::Override || !self.json.contains(MASTER) {
+        if self.kind != Kind::Override || !self.text.contains(MASTER) {
             return false;
         }
         let rule = self.read();
         rule.default && rule.id == MASTER
+    }
+}
+
+/// A member of a rule.
+#[derive(Clone, Copy)]
+enum Member<'a> {
+    Absent,
+    Value(&'a str),
+    /// It is there more than once, or the rule is no object.
+    Unreadable,
+}
+
+impl<'a> Member<'a> {
+    fn value(self) -> Option<&'a str> {
+        match self {
+            Self::Value(value) => Some(value),
+            Self::Absent | Self::Unreadable => None,
+        }
+    }
+
+    fn flag(self, absent: bool) -> Option<bool> {
+        match self {
+            Self::Absent => Some(absent),
+            Self::Value(value) => serde_json::from_str(value).ok(),
+            Self::Unreadable => None,
+        }
     }
 }
 
@@ -114,14 +134,14 @@ pub(crate) struct ReadRule<'a> {
 #[derive(Debug)]
 pub(crate) struct Content<'a> {
     asks: Asks<'a>,
-    actions: Vec<&'a RawValue>,
+    actions: Vec<&'a str>,
 }
 
 /// What a rule asks of an event.
 #[derive(Debug)]
 enum Asks<'a> {
     /// All of these.
-    Conditions(Vec<&'a RawValue>),
+    Conditions(Vec<&'a str>),
     /// What is in the nature of content rules, by their pattern.
     BodyMatches(Cow<'a, str>),
     /// The same of room rules, by their ID.
@@ -142,7 +162,9 @@ impl Content<'_> {
         match &self.asks {
             Asks::Conditions(conditions) => {
                 let conditions = conditions.iter();
-                conditions.map(|json| Condition::read(json.get())).collect()
+                conditions
+                    .map(|condition| Condition::read(condition))
+                    .collect()
             }
             Asks::BodyMatches(pattern) => vec![Condition::body_matches(pattern)],
             Asks::IsInRoom(room_id) => vec![Condition::is_in_room(room_id)],
@@ -152,10 +174,10 @@ impl Content<'_> {
 
     /// Returns the same conditions as JSON, each as the rule has it, or as one would write what is
     /// in the nature of its kind.
-    pub(crate) fn conditions_json(&self) -> Vec<Box<RawValue>> {
+    pub(crate) fn condition_texts(&self) -> Vec<String> {
         let written = match &self.asks {
             Asks::Conditions(conditions) => {
-                return conditions.iter().map(|json| (*json).to_owned()).collect();
+                return conditions.iter().map(|text| (*text).to_owned()).collect();
             }
             Asks::BodyMatches(pattern) => {
                 json!({"kind": "event_match", "key": "content.body", "pattern": pattern})
@@ -167,7 +189,7 @@ impl Content<'_> {
                 json!({"kind": "event_property_is", "key": "sender", "value": sender})
             }
         };
-        vec![to_raw_value(&written).expect("a value is serialisable")]
+        vec![written.to_string()]
     }
 
     pub(crate) fn actions(&self) -> Vec<Action> {
@@ -175,64 +197,3 @@ impl Content<'_> {
         actions.filter_map(|action| Action::read(action)).collect()
     }
 }
-
-#[derive(Deserialize)]
-struct Served<'a> {
-    #[serde(borrow)]
-    global: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Global<'a> {
-    #[serde(borrow, rename = "override")]
-    overrides: Option<&'a RawValue>,
-    #[serde(borrow)]
-    content: Option<&'a RawValue>,
-    #[serde(borrow)]
-    room: Option<&'a RawValue>,
-    #[serde(borrow)]
-    sender: Option<&'a RawValue>,
-    #[serde(borrow)]
-    underride: Option<&'a RawValue>,
-}
-
-impl<'a> Global<'a> {
-    fn of(&self, kind: Kind) -> Option<&'a RawValue> {
-        match kind {
-            Kind::Override => self.overrides,
-            Kind::Content => self.content,
-            Kind::Room => self.room,
-            Kind::Sender => self.sender,
-            Kind::Underride => self.underride,
-        }
-    }
-}
-
-#[derive(Default, Deserialize)]
-struct Fields<'a> {
-    #[serde(borrow)]
-    rule_id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    default: Option<&'a RawValue>,
-    #[serde(borrow)]
-    enabled: Option<&'a RawValue>,
-    #[serde(borrow)]
-    actions: Option<&'a RawValue>,
-    #[serde(borrow)]
-    conditions: Option<&'a RawValue>,
-    #[serde(borrow)]
-    pattern: Option<&'a RawValue>,
-}
-
-fn elements(array: &RawValue) -> Option<Vec<&RawValue>> {
-    serde_json::from_str(array.get()).ok()
-}
-
-fn text(text: &RawValue) -> Option<Cow<'_, str>> {
-    let Text(text) = serde_json::from_str(text.get()).ok()?;
-    Some(text)
-}
-
-/// Serde borrows a text where it can only inside of a type.
-#[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);

@@ -7,7 +7,7 @@ use crate::context::MemberContext;
 use crate::event::{FlatEvent, Scalar};
 use crate::fact::Fact;
 use crate::path::Path;
-use crate::read::{self, ServedRule};
+use crate::read::{self, Listed};
 
 /// The push rules of one user, ready to be evaluated for any number of events.
 ///
@@ -118,8 +118,8 @@ impl Rule {
         &self.actions
     }
 
-    fn compile(served: &ServedRule<'_>) -> Option<Self> {
-        let rule = served.read();
+    fn compile(listed: &Listed<'_>) -> Option<Self> {
+        let rule = listed.read();
         if !rule.enabled {
             return None;
         }
