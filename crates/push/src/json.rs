@@ -135,7 +135,14 @@ pub(crate) fn push_comma(out: &mut String) {
 }
 
 pub(crate) fn push_string(out: &mut String, text: &str) {
-    out.push_str(&serde_json::to_string(text).expect("a string is serialisable"));
+    let is_special = |byte: u8| byte < b' ' || matches!(byte, b'"' | b'\\');
+    if text.bytes().any(is_special) {
+        out.push_str(&serde_json::to_string(text).expect("a string is serialisable"));
+    } else {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    }
 }
 
 /// Returns how deep brackets nest outside of strings; what is not JSON has a depth too.
