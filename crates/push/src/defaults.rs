@@ -18,7 +18,7 @@ pub struct Defaults {
 }
 
 /// The rule that comes before all others, users' own too; switched on, it silences everything.
-const MASTER: &str = ".m.rule.master";
+pub(crate) const MASTER: &str = ".m.rule.master";
 
 /// CS API, "Push Notifications", "Default Rules": the rules in their order, one a line.
 ///
@@ -97,6 +97,13 @@ impl Default for Defaults {
     fn default() -> Self {
         Self::spec()
     }
+}
+
+/// Tells whether the default rule of this kind and ID looks for names in the body. Such rules are
+/// not for events that say themselves whom they mention.
+pub(crate) fn is_legacy_mention(kind: Kind, rule_id: &str) -> bool {
+    let mut legacy = TABLE.iter().filter(|rule| rule.is_legacy_mention);
+    legacy.any(|rule| rule.kind == kind && rule.id == rule_id)
 }
 
 /// A default rule, ready to be written for any user.

@@ -6,18 +6,9 @@ use serde_json::json;
 
 use crate::action::Action;
 use crate::condition::Condition;
+use crate::defaults::{MASTER, is_legacy_mention};
 use crate::json::{Found, Members, items, string};
 use crate::{Kind, find_rules};
-
-/// The rule that comes before all others, the user's too [spec, "Default Rules"].
-const MASTER: &str = ".m.rule.master";
-/// The default rules that look for names in the body. They are not for events that say themselves
-/// whom they mention.
-const LEGACY_MENTIONS: [(Kind, &str); 3] = [
-    (Kind::Override, ".m.rule.contains_display_name"),
-    (Kind::Override, ".m.rule.roomnotif"),
-    (Kind::Content, ".m.rule.contains_user_name"),
-];
 
 /// A rule of the served text and its kind.
 #[derive(Clone, Copy, Debug)]
@@ -153,7 +144,7 @@ enum Asks<'a> {
 impl ReadRule<'_> {
     /// Tells whether the rule is only for events that do not say themselves whom they mention.
     pub(crate) fn is_legacy_mention(&self) -> bool {
-        self.default && LEGACY_MENTIONS.contains(&(self.kind, &self.id))
+        self.default && is_legacy_mention(self.kind, &self.id)
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use thiserror::Error;
 
+use crate::condition::{Condition, Never};
 use crate::json::{Found, Members, depth, items, string};
 use crate::limits::RULE_DEPTH_MAX;
 use crate::{Kind, Limits};
@@ -272,43 +273,35 @@ enum Fault {
     Rule(RuleError),
 }
 
-/// Checks what the specification says of a kind of conditions; unknown kinds never match, and are
-/// free.
+/// Refuses what evaluation could not read, so that no rule looks as if it did something; kinds that
+/// are unknown never match, and are free.
 fn check_condition(condition: &str, limits: &Limits) -> Result<(), Fault> {
-    let members = Members::read(condition).ok_or(Fault::Condition("it is not an object"))?;
-    let text = |name, problem| match members.find(name) {
-        Found::Once(value) => string(value).ok_or(Fault::Condition(problem)),
-        Found::No | Found::Repeated => Err(Fault::Condition(problem)),
-    };
-    match &*text("kind", "it needs one `kind`, a string")? {
-        "event_match" => {
-            text("key", "`event_match` needs one `key`, a string")?;
-            let pattern = text("pattern", "`event_match` needs one `pattern`, a string")?;
+    match Condition::read(condition) {
+        Condition::Never(Never::NotAnObject) => Err(Fault::Condition("it is not an object")),
+        Condition::Never(Never::Field(field)) => Err(Fault::Condition(needed(field))),
+        Condition::EventMatch { .. } => {
+            let members = Members::read(condition);
+            let pattern = match members.as_ref().map(|members| members.find("pattern")) {
+                Some(Found::Once(pattern)) => string(pattern),
+                _ => None,
+            };
+            let pattern = pattern.expect("the condition was read with it");
             check_wildcards(&pattern, limits).map_err(Fault::Rule)
         }
-        "event_property_is" | "event_property_contains" => {
-            text("key", "it needs one `key`, a string")?;
-            match members.find("value") {
-                Found::Once(value) if !value.starts_with(['{', '[']) => Ok(()),
-                _ => Err(Fault::Condition("it needs one `value`, no object or list")),
-            }
-        }
-        "room_member_count" => {
-            let problem = "`room_member_count` needs one `is`, such as \"2\" or \">=10\"";
-            let is = text("is", problem)?;
-            is_count(&is).then_some(()).ok_or(Fault::Condition(problem))
-        }
-        "sender_notification_permission" => text("key", "it needs one `key`, a string").map(drop),
         _ => Ok(()),
     }
 }
 
-/// Tells whether the text is a number with an optional `==`, `<`, `>`, `>=` or `<=` before it.
-fn is_count(text: &str) -> bool {
-    let prefixes = ["==", ">=", "<=", "<", ">"];
-    let stripped = prefixes.iter().find_map(|prefix| text.strip_prefix(prefix));
-    let number = stripped.unwrap_or(text);
-    !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+/// What a condition lacks where this member of it could not be read.
+fn needed(field: &str) -> &'static str {
+    match field {
+        "kind" => "it needs one `kind`, a string",
+        "key" => "it needs one `key`, a string",
+        "pattern" => "it needs one `pattern`, a string",
+        "value" => "it needs one `value`: a string, an integer, `true`, `false` or `null`",
+        "is" => "it needs one `is`, such as \"2\" or \">=10\"",
+        _ => "a member is missing or wrong",
+    }
 }
 
 fn check_wildcards(pattern: &str, limits: &Limits) -> Result<(), RuleError> {

@@ -7,6 +7,7 @@
 mod account;
 mod defaults;
 mod edits;
+mod evaluated;
 mod model;
 mod refusals;
 mod stored;

@@ -1,6 +1,9 @@
 //! Any sequence of edits leaves what a naive model has: lists of rules, the defaults among them.
 
-use kitbag_push::{Changes, Defaults, EditError, Kind, Limits, Place, served};
+use kitbag_push::{
+    Changes, Defaults, EditError, FlatEvent, Kind, Limits, MemberContext, Place, RoomContext,
+    Ruleset, notifies, served,
+};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::{Strategy, any};
@@ -27,6 +30,10 @@ fn config() -> Config {
     config
 }
 
+/// An event that the content rules of [`bodies`] match, one room rule and one sender rule.
+const EVENT: &str =
+    r#"{"type":"org.example.e","room_id":"a2","sender":"aт","content":{"body":"abc"}}"#;
+
 /// What one device asks for.
 #[derive(Clone, Debug)]
 enum Call {
@@ -43,6 +50,13 @@ struct Rule {
     is_default: bool,
     is_enabled: bool,
     members: Map<String, Value>,
+}
+
+impl Rule {
+    fn notifies(&self) -> bool {
+        let actions = self.members["actions"].as_array().unwrap();
+        actions.contains(&json!("notify"))
+    }
 }
 
 /// The rules of each kind in the order of evaluation.
@@ -88,6 +102,19 @@ impl Model {
             .map(|(kind, rules)| (kind.to_string(), rules.iter().map(rule).collect()))
             .collect();
         json!({ "global": global })
+    }
+
+    /// The rule that decides about [`EVENT`]: the first that is on and matches it.
+    fn deciding(&self) -> Option<(Kind, &Rule)> {
+        let matches = |kind: Kind, rule: &Rule| match kind {
+            Kind::Override | Kind::Underride => rule.members["conditions"] == json!([]),
+            Kind::Content => true,
+            Kind::Room => rule.id == "a2",
+            Kind::Sender => rule.id == "aт",
+        };
+        let kinds = Kind::ALL.into_iter().zip(&self.kinds);
+        let mut rules = kinds.flat_map(|(kind, rules)| rules.iter().map(move |rule| (kind, rule)));
+        rules.find(|(kind, rule)| rule.is_enabled && matches(*kind, rule))
     }
 
     fn count(&self) -> usize {
@@ -226,7 +253,8 @@ fn bodies(kind: Kind) -> impl Strategy<Value = Value> {
     (actions(), 0..3).prop_map(move |(actions, x)| {
         let mut body = json!({"org.example.x": x, "actions": actions});
         if kind.has_conditions() {
-            body["conditions"] = json!([{"kind": "org.example.k", "x": x}]);
+            let never = json!([{"kind": "org.example.k", "x": x}]);
+            body["conditions"] = if x == 0 { json!([]) } else { never };
         }
         if kind == Kind::Content {
             body["pattern"] = json!("a*");
@@ -272,15 +300,25 @@ proptest::proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn any_sequence_of_edits_leaves_what_the_model_has(
+    fn any_sequence_of_edits_leaves_and_evaluates_what_the_model_has(
         calls in calls(own('a'), DEFAULTS.to_vec()),
     ) {
         let mut account = small();
         let mut model = Model::new(&account.limits);
+        let (event, room) = (FlatEvent::parse(EVENT).unwrap(), RoomContext::default());
         for call in &calls {
             assert_eq!(run(&mut account, call), model.run(call), "{call:?}");
-            let served: Value = serde_json::from_str(&account.served()).unwrap();
+            let text = account.served();
+            let served: Value = serde_json::from_str(&text).unwrap();
             assert_eq!(served, model.served(), "{call:?}");
+            let rules = Ruleset::compile(&text, USER);
+            let decided = rules.deciding(&event, &MemberContext::new(&room));
+            let expected = model.deciding();
+            assert_eq!(
+                decided.map(|rule| (rule.kind(), rule.id(), notifies(rule.actions()))),
+                expected.map(|(kind, rule)| (kind, &*rule.id, rule.notifies())),
+                "{call:?}"
+            );
         }
     }
 
