@@ -72,8 +72,8 @@ pub use store::{
     Account, AccountStore, Applied, ApplyError, BoxFuture, Change, Changes, Device, DeviceChange,
     DeviceChanges, DeviceDataStore, DeviceEntry, DevicePlace, DeviceSelection, EntryStore,
     FeedPosition, FilterError, Guard, Login, LoginError, NewAccount, Op, Profile, ProfileField,
-    RefreshError, Refusal, RegisterError, Seen, Session, SessionTokens, Store, StoreError,
-    StoreInfo, UpdateFn, Write,
+    RefreshError, Refusal, RegisterError, Seen, Session, SessionAndEntry, SessionTokens, Store,
+    StoreError, StoreInfo, UpdateFn, Write,
 };
 pub use sync_token::{SyncToken, SyncTokenError};
 pub use token::{Token, TokenError, TokenHash, TokenKind};

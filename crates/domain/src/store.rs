@@ -23,7 +23,8 @@ pub use device_data::{
     DeviceChange, DeviceChanges, DeviceDataStore, DeviceEntry, DevicePlace, FeedPosition,
 };
 pub use entries::{
-    Applied, ApplyError, Change, Changes, EntryStore, Guard, Op, Refusal, UpdateFn, Write,
+    Applied, ApplyError, Change, Changes, EntryStore, Guard, Op, Refusal, SessionAndEntry,
+    UpdateFn, Write,
 };
 
 /// A future that a trait object can return.

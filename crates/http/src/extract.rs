@@ -9,5 +9,5 @@ mod query;
 pub(crate) use auth::Authenticated;
 pub(crate) use body::{JsonBody, OptionalJsonBody, read_body};
 pub(crate) use client::Client;
-pub(crate) use path::{OwnPath, PathParams, Target};
+pub(crate) use path::{OwnPath, PathParams, ReadTarget, Target};
 pub(crate) use query::MatrixQuery;

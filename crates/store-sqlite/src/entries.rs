@@ -11,7 +11,8 @@ use std::sync::atomic::Ordering;
 
 use kitbag_domain::{
     Applied, ApplyError, BoxFuture, Changes, Content, Entry, EntryDescription, EntryStore, Key, Op,
-    Position, Selector, StoreError, StoreInfo, Subscription, UpdateFn, UserId, Write,
+    Position, Selector, SessionAndEntry, StoreError, StoreInfo, Subscription, TokenHash, UpdateFn,
+    UserId, Write,
 };
 
 use crate::SqliteStore;
@@ -47,6 +48,26 @@ impl EntryStore for SqliteStore {
         self.reads.submit(move |connection| {
             let read = || read::live(connection, &user, &key);
             cache.read_through(&user, &Item::Entry(&key), Value::Entry, read)
+        })
+    }
+
+    fn get_in_session(
+        &self,
+        user: &UserId,
+        access: TokenHash,
+        key: &Key,
+    ) -> BoxFuture<'_, Result<Option<SessionAndEntry>, StoreError>> {
+        let (user, key, cache) = (user.clone(), key.clone(), Arc::clone(&self.cache));
+        self.reads.submit(move |connection| {
+            let ticket = cache.ticket(&user);
+            let found = read::live_in_session(connection, &user, access, &key)?;
+            if let (Some(ticket), Some((session, entry))) = (ticket, &found) {
+                let session = Value::Session(Some(session.clone()));
+                cache.fill(ticket, &user, &Item::Session(&access), session);
+                let entry = Value::Entry(entry.clone());
+                cache.fill(ticket, &user, &Item::Entry(&key), entry);
+            }
+            Ok(found)
         })
     }
 

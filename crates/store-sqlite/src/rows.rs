@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use kitbag_domain::{
-    Content, DeviceId, Entry, EntryDescription, EventType, IdError, Key, Position, RoomId, Scope,
-    Writer, entry_size_bytes,
+    Content, DeviceId, Entry, EntryDescription, EventType, IdError, Incarnation, Key, Position,
+    RoomId, Scope, Session, Writer, entry_size_bytes,
 };
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Params, Row, Statement, StatementStatus, ToSql};
@@ -115,8 +115,21 @@ impl<'a> From<&'a Writer> for WriterColumns<'a> {
     }
 }
 
-/// How many columns [`entry`] reads; those of the key stand behind them.
-const ENTRY_COLUMNS: usize = 6;
+/// Reads a session from the columns that begin at `column`: the device's name and incarnation, the
+/// token's end, when the device was seen, and whether the token replaces older ones.
+pub(crate) fn session(row: &Row<'_>, column: usize) -> Result<Session, Failure> {
+    let device: Arc<str> = row.get(column)?;
+    Ok(Session {
+        device: DeviceId::parse(device).map_err(unreadable)?,
+        incarnation: Incarnation(row.get(column + 1)?),
+        expires_at: row.get(column + 2)?,
+        last_seen_at: row.get(column + 3)?,
+        replaces_others: row.get(column + 4)?,
+    })
+}
+
+/// How many columns [`entry`] reads; others stand behind them.
+pub(crate) const ENTRY_COLUMNS: usize = 6;
 
 /// Reads an entry whose key is known, from the columns `position, written_at, writer,
 /// writer_device, writer_user_agent, content`.

@@ -7,8 +7,8 @@ use kitbag_domain::{
     DeviceDataStore, DeviceEntry, DeviceId, DevicePlace, DeviceSelection, DeviceSubscription,
     Entry, EntryDescription, EntryStore, EventType, FeedPosition, FilterError, Guard, Key, Login,
     LoginError, NewAccount, Op, Position, Profile, ProfileField, RefreshError, RegisterError, Seen,
-    Selector, Session, SessionTokens, Store, StoreError, StoreInfo, Subscription, TokenHash,
-    UpdateFn, UserId, Write,
+    Selector, Session, SessionAndEntry, SessionTokens, Store, StoreError, StoreInfo, Subscription,
+    TokenHash, UpdateFn, UserId, Write,
 };
 
 /// What is done around the calls of a store, by the names of their methods.
@@ -84,6 +84,18 @@ impl<H: Hook> EntryStore for HookedStore<H> {
     fn get(&self, user: &UserId, key: &Key) -> BoxFuture<'_, Result<Option<Entry>, StoreError>> {
         let (user, key) = (user.clone(), key.clone());
         self.call("get", move |store| store.get(&user, &key))
+    }
+
+    fn get_in_session(
+        &self,
+        user: &UserId,
+        access: TokenHash,
+        key: &Key,
+    ) -> BoxFuture<'_, Result<Option<SessionAndEntry>, StoreError>> {
+        let (user, key) = (user.clone(), key.clone());
+        self.call("get_in_session", move |store| {
+            store.get_in_session(&user, access, &key)
+        })
     }
 
     fn list(

@@ -117,6 +117,7 @@ macro_rules! store_suite {
             }
             sessions {
                 a_session_is_found_by_its_token_and_user
+                a_session_comes_with_an_entry_of_its_user
                 expired_sessions_are_returned_with_their_end
                 a_login_ends_the_devices_old_tokens
                 a_stale_password_starts_no_session

@@ -320,7 +320,7 @@ impl UserState {
         self.sessions.push(SessionState { device, tokens });
     }
 
-    fn session(&self, access: TokenHash) -> Option<Session> {
+    pub(super) fn session(&self, access: TokenHash) -> Option<Session> {
         let at = self
             .sessions
             .iter()

@@ -1,8 +1,9 @@
 use super::{MemoryStore, UserState};
 use crate::{
     Applied, ApplyError, Before, BoxFuture, Change, Changes, Content, Decision, Entry,
-    EntryDescription, EntryStore, Key, Limits, Op, Position, Refusal, Scope, Selector, StoreError,
-    StoreInfo, Subscription, UpdateFn, UserId, Write, conflicts, decide,
+    EntryDescription, EntryStore, Key, Limits, Op, Position, Refusal, Scope, Selector,
+    SessionAndEntry, StoreError, StoreInfo, Subscription, TokenHash, UpdateFn, UserId, Write,
+    conflicts, decide,
 };
 
 impl EntryStore for MemoryStore {
@@ -20,6 +21,20 @@ impl EntryStore for MemoryStore {
             .get(user)
             .and_then(|state| state.live(key).cloned());
         Box::pin(async { Ok(entry) })
+    }
+
+    fn get_in_session(
+        &self,
+        user: &UserId,
+        access: TokenHash,
+        key: &Key,
+    ) -> BoxFuture<'_, Result<Option<SessionAndEntry>, StoreError>> {
+        let users = self.users();
+        let found = users.get(user).and_then(|state| {
+            let session = state.session(access)?;
+            Some((session, state.live(key).cloned()))
+        });
+        Box::pin(async { Ok(found) })
     }
 
     fn list(

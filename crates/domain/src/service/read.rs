@@ -4,7 +4,9 @@ use thiserror::Error;
 
 use super::push_rules::PUSH_RULES_KEY;
 use super::{AccountData, Requester};
-use crate::{Content, Entry, Key, Selector, StoreError, Subscription, SyncToken, UserId};
+use crate::{
+    Content, Entry, Key, Selector, Session, StoreError, Subscription, SyncToken, TokenHash, UserId,
+};
 
 /// Why an entry was not returned.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -39,6 +41,30 @@ impl AccountData {
     /// [`GetError::NotFound`] where there is none.
     pub async fn get(&self, requester: &Requester, key: &Key) -> Result<Content, GetError> {
         self.content(&requester.user, key).await
+    }
+
+    /// Returns the session of an access token and, in the same look at the store, what
+    /// [`AccountData::get`] returns to it.
+    ///
+    /// For a request whose session is not in memory; the token says who asks. `None` where it is of
+    /// no session.
+    /// # Errors
+    /// [`StoreError`] where the store failed.
+    pub async fn get_in_session(
+        &self,
+        user: &UserId,
+        access: TokenHash,
+        key: &Key,
+    ) -> Result<Option<(Session, Option<Content>)>, StoreError> {
+        let found = self.store.get_in_session(user, access, key).await?;
+        Ok(found.map(|(session, entry)| {
+            let stored = entry.and_then(|entry| entry.content);
+            let content = match *key == *PUSH_RULES_KEY {
+                true => Some(self.rules.served(user, stored.as_ref())),
+                false => stored,
+            };
+            (session, content)
+        }))
     }
 
     /// Does as [`AccountData::get`], for any user.

@@ -3,8 +3,11 @@ use thiserror::Error;
 use super::{BoxFuture, StoreError, StoreInfo};
 use crate::{
     Allowance, Content, DeviceId, Entry, EntryDescription, Expectation, Incarnation, Key, Position,
-    QuotaExceeded, Selector, Subscription, UnixMs, UserId, Writer,
+    QuotaExceeded, Selector, Session, Subscription, TokenHash, UnixMs, UserId, Writer,
 };
+
+/// A session, and an entry that was read with it, where there is one.
+pub type SessionAndEntry = (Session, Option<Entry>);
 
 /// The entries of all users.
 pub trait EntryStore: Send + Sync + 'static {
@@ -37,6 +40,17 @@ pub trait EntryStore: Send + Sync + 'static {
 
     /// Returns one live entry; `None` where there is none, it was deleted, or there is no such user.
     fn get(&self, user: &UserId, key: &Key) -> BoxFuture<'_, Result<Option<Entry>, StoreError>>;
+
+    /// Returns the session of an access token and, in the same look, what [`EntryStore::get`] finds.
+    ///
+    /// For a request whose session is not in memory. `None` where there is no such session: the
+    /// entry is not looked for then.
+    fn get_in_session(
+        &self,
+        user: &UserId,
+        access: TokenHash,
+        key: &Key,
+    ) -> BoxFuture<'_, Result<Option<SessionAndEntry>, StoreError>>;
 
     /// Returns the selected live entries of one user, in the order of their keys.
     fn list(

@@ -3,7 +3,7 @@ use std::borrow::Cow;
 use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
-use kitbag_domain::{Requester, Seen, Session, StoreError, TokenError, TokenHash, UserId};
+use kitbag_domain::{Requester, Seen, Session, TokenError, TokenHash, UserId};
 use tracing::debug;
 
 use super::client::{Client, user_agent};
@@ -23,25 +23,47 @@ pub(crate) struct Authenticated {
     pub(crate) token: TokenHash,
 }
 
-impl Authenticated {
-    /// Checks that a user ID in the path is the requester's own, byte for byte.
-    pub(crate) fn check_owner(&self, user: &str) -> Result<(), ApiError> {
-        if self.requester.user.as_str() == user {
-            Ok(())
-        } else {
-            Err(ApiError::NotOwnAccount)
-        }
-    }
-}
-
 impl FromRequestParts<Call> for Authenticated {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, call: &Call) -> Result<Self, ApiError> {
-        let app = &call.app;
+        let token = Presented::read(parts, &call.app)?;
+        let session = match token.known(&call.app) {
+            Some(known) => known,
+            None => call.app.store.session(&token.user, token.hash).await?,
+        };
+        token.admit(session, parts, call).await
+    }
+}
+
+/// An access token that a request bears, and whose it says it is.
+pub(super) struct Presented {
+    pub(super) user: UserId,
+    pub(super) hash: TokenHash,
+}
+
+impl Presented {
+    pub(super) fn read(parts: &Parts, app: &App) -> Result<Self, ApiError> {
         let text = bearer(parts, app)?;
         let (user, hash) = app.last_token().read(&text).map_err(|TokenError| UNKNOWN)?;
-        let session = app.session(&user, hash).await?.ok_or(UNKNOWN)?;
+        Ok(Self { user, hash })
+    }
+
+    /// Returns its session where that is in memory; `None` says nothing.
+    pub(super) fn known(&self, app: &App) -> Option<Option<Session>> {
+        app.store.peek_session(&self.user, self.hash)
+    }
+
+    /// Lets the request in whose token has this session, and notes the use of it.
+    pub(super) async fn admit(
+        self,
+        session: Option<Session>,
+        parts: &mut Parts,
+        call: &Call,
+    ) -> Result<Authenticated, ApiError> {
+        let Self { user, hash } = self;
+        let app = &call.app;
+        let session = session.ok_or(UNKNOWN)?;
         let now = app.clock.now_ms();
         if session.expires_at.is_some_and(|end| end <= now) {
             return Err(ApiError::UnknownToken { soft_logout: true });
@@ -60,23 +82,10 @@ impl FromRequestParts<Call> for Authenticated {
             device,
             user_agent: user_agent(&parts.headers),
         };
-        Ok(Self {
+        Ok(Authenticated {
             requester,
             token: hash,
         })
-    }
-}
-
-impl App {
-    async fn session(
-        &self,
-        user: &UserId,
-        access: TokenHash,
-    ) -> Result<Option<Session>, StoreError> {
-        match self.store.peek_session(user, access) {
-            Some(known) => Ok(known),
-            None => self.store.session(user, access).await,
-        }
     }
 }
 

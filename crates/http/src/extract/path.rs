@@ -1,9 +1,9 @@
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use kitbag_domain::{DeviceId, EventType, Key, RoomId, Scope};
+use kitbag_domain::{Content, DeviceId, EventType, Key, RoomId, Scope, UserId};
 use percent_encoding::percent_decode_str;
 
-use super::Authenticated;
+use super::auth::{Authenticated, Presented};
 use crate::dispatch::VARIABLES_MAX;
 use crate::error::ApiError;
 use crate::state::Call;
@@ -45,10 +45,25 @@ impl PathParams {
         }
     }
 
+    fn of(parts: &Parts, call: &Call) -> Result<Self, ApiError> {
+        let path = parts.uri.path();
+        let decoded = Self::decode(call.variables.of(path), call.names, path.len());
+        decoded.map_err(|NotUtf8| ApiError::InvalidParam("the path is not UTF-8".to_owned()))
+    }
+
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let at = self.names.iter().position(|known| *known == name)?;
         let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
         Some(&self.text[start..self.ends[at]])
+    }
+
+    /// Refuses a path of another user than who asks.
+    fn check_owner(&self, user: &UserId) -> Result<(), ApiError> {
+        if self.get("user") == Some(user.as_str()) {
+            Ok(())
+        } else {
+            Err(ApiError::NotOwnAccount)
+        }
     }
 
     /// Returns the entry that an account-data path names, in whichever scope.
@@ -75,9 +90,7 @@ impl FromRequestParts<Call> for PathParams {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, call: &Call) -> Result<Self, ApiError> {
-        let path = parts.uri.path();
-        let decoded = Self::decode(call.variables.of(path), call.names, path.len());
-        decoded.map_err(|NotUtf8| ApiError::InvalidParam("the path is not UTF-8".to_owned()))
+        Self::of(parts, call)
     }
 }
 
@@ -92,8 +105,8 @@ impl FromRequestParts<Call> for OwnPath {
 
     async fn from_request_parts(parts: &mut Parts, call: &Call) -> Result<Self, ApiError> {
         let auth = Authenticated::from_request_parts(parts, call).await?;
-        let params = PathParams::from_request_parts(parts, call).await?;
-        auth.check_owner(params.get("user").unwrap_or_default())?;
+        let params = PathParams::of(parts, call)?;
+        params.check_owner(&auth.requester.user)?;
         Ok(Self { auth, params })
     }
 }
@@ -108,9 +121,58 @@ impl FromRequestParts<Call> for Target {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, call: &Call) -> Result<Self, ApiError> {
-        let OwnPath { auth, params } = OwnPath::from_request_parts(parts, call).await?;
+        let auth = Authenticated::from_request_parts(parts, call).await?;
+        Self::of(auth, parts, call)
+    }
+}
+
+impl Target {
+    fn of(auth: Authenticated, parts: &Parts, call: &Call) -> Result<Self, ApiError> {
+        let params = PathParams::of(parts, call)?;
+        params.check_owner(&auth.requester.user)?;
         let key = params.key()?;
         Ok(Self { auth, key })
+    }
+}
+
+/// What a `GET` of an entry asks for, and the entry where it was read on the way.
+pub(crate) struct ReadTarget {
+    pub(crate) target: Target,
+    /// `None` where it is still to be read; else what there is.
+    pub(crate) content: Option<Option<Content>>,
+}
+
+impl FromRequestParts<Call> for ReadTarget {
+    type Rejection = ApiError;
+
+    /// Where the session is not in memory, the store is asked once for both.
+    async fn from_request_parts(parts: &mut Parts, call: &Call) -> Result<Self, ApiError> {
+        let app = &call.app;
+        let token = Presented::read(parts, app)?;
+        if let Some(known) = token.known(app) {
+            let auth = token.admit(known, parts, call).await?;
+            let target = Target::of(auth, parts, call)?;
+            return Ok(Self {
+                target,
+                content: None,
+            });
+        }
+        // What is wrong with the path is told behind what is wrong with the session.
+        let key = PathParams::of(parts, call).and_then(|params| {
+            params.check_owner(&token.user)?;
+            params.key()
+        });
+        let Presented { user, hash } = &token;
+        let (session, content) = match &key {
+            Ok(key) => match app.data.get_in_session(user, *hash, key).await? {
+                Some((session, content)) => (Some(session), Some(content)),
+                None => (None, None),
+            },
+            Err(_) => (app.store.session(user, *hash).await?, None),
+        };
+        let auth = token.admit(session, parts, call).await?;
+        let target = Target { auth, key: key? };
+        Ok(Self { target, content })
     }
 }
 

@@ -12,7 +12,7 @@ async fn a_handler_that_panics_is_a_500() {
     let get = Call::get(alice.global("app.test")).by(&alice);
     server
         .store
-        .before("get", |_| panic!("a word of the inside"));
+        .before("get_in_session", |_| panic!("a word of the inside"));
     let reply = server.send(get.clone()).await;
     reply.assert_is(500, "M_UNKNOWN");
     assert!(!reply.text().contains("inside"), "{reply:?}");

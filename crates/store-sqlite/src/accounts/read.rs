@@ -8,7 +8,7 @@ use kitbag_domain::{
 use rusqlite::{Connection, Row};
 
 use crate::error::Failure;
-use crate::rows::{all, first, int, unreadable};
+use crate::rows::{self, all, first, int, unreadable};
 
 pub(super) fn account(connection: &Connection, user: &UserId) -> Result<Option<Account>, Failure> {
     const SQL: &str = "
@@ -60,14 +60,7 @@ pub(super) fn session(
             JOIN devices d ON d.id = s.device
         WHERE u.name = ?1";
     first(connection, SQL, (user.as_str(), access.0), |row| {
-        let device: Arc<str> = row.get(0)?;
-        Ok(Session {
-            device: DeviceId::parse(device).map_err(unreadable)?,
-            incarnation: Incarnation(row.get(1)?),
-            expires_at: row.get(2)?,
-            last_seen_at: row.get(3)?,
-            replaces_others: row.get(4)?,
-        })
+        rows::session(row, 0)
     })
 }
 

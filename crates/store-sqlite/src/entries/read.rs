@@ -1,6 +1,7 @@
 //! Reading entries.
 
-use kitbag_domain::{Changes, Entry, Key, Position, Selector, UserId};
+use kitbag_domain::{Changes, Entry, Key, Position, Selector, SessionAndEntry, TokenHash, UserId};
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
 use crate::error::Failure;
@@ -20,6 +21,38 @@ pub(super) fn live(
     let (scope, place) = (scope_number(&key.scope), key.scope.place());
     let params = (user.as_str(), scope, place, key.event_type.as_str());
     first(connection, SQL, params, |row| rows::entry(key.clone(), row))
+}
+
+/// Returns a session and the live entry at `key` of its user, by one statement: of one snapshot.
+pub(super) fn live_in_session(
+    connection: &Connection,
+    user: &UserId,
+    access: TokenHash,
+    key: &Key,
+) -> Result<Option<SessionAndEntry>, Failure> {
+    const SQL: &str = "
+        SELECT e.position, e.written_at, e.writer, e.writer_device, e.writer_user_agent, e.content,
+            d.name, d.incarnation, s.access_expires_at, d.seen_at,
+            EXISTS (SELECT 1 FROM sessions o WHERE o.device = s.device AND o.id < s.id)
+        FROM users u
+            JOIN sessions s ON s.user = u.id AND s.access = ?2
+            JOIN devices d ON d.id = s.device
+            LEFT JOIN entries e ON e.user = u.id AND e.scope = ?3 AND e.place = ?4 AND e.type = ?5
+                AND e.content IS NOT NULL
+        WHERE u.name = ?1";
+    let (scope, place) = (scope_number(&key.scope), key.scope.place());
+    let params = (
+        user.as_str(),
+        access.0,
+        scope,
+        place,
+        key.event_type.as_str(),
+    );
+    first(connection, SQL, params, |row| {
+        let is_there = row.get_ref(0)? != ValueRef::Null;
+        let entry = is_there.then(|| rows::entry(key.clone(), row));
+        Ok((rows::session(row, rows::ENTRY_COLUMNS)?, entry.transpose()?))
+    })
 }
 
 /// Returns the selected live entries in the order of their keys.

@@ -1,6 +1,6 @@
 use kitbag_domain::{Login, LoginError, RefreshError, Seen, SessionTokens, TokenHash};
 
-use crate::{Actor, Opener, fresh_hash, fresh_tokens, user_id};
+use crate::{Actor, Opener, fresh_hash, fresh_tokens, global, user_id};
 
 fn seen(at: u64) -> Seen {
     Seen {
@@ -46,6 +46,41 @@ pub async fn a_session_is_found_by_its_token_and_user(open: Opener) {
     ] {
         assert_eq!(store.session(user, token).await.unwrap(), None);
     }
+}
+
+pub async fn a_session_comes_with_an_entry_of_its_user(open: Opener) {
+    let fixture = open.open().await;
+    let store = fixture.store();
+    let alice = Actor::register(&store, "alice").await;
+    let bob = Actor::register(&store, "bob").await;
+    let [kept, deleted, other] = ["kept", "deleted", "other"].map(global);
+    for (actor, key) in [(&alice, &kept), (&alice, &deleted), (&bob, &other)] {
+        let text = format!(r#"{{"of":"{}"}}"#, actor.user);
+        actor.put(key, &text).await;
+    }
+    alice.delete(&deleted).await;
+    let device = alice.own_key("kept");
+    alice.put(&device, r#"{"of":"device"}"#).await;
+    let tokens = [alice.tokens.access, bob.tokens.access, fresh_hash()];
+    let users = [&alice.user, &bob.user, &user_id("nobody")];
+    for (user, token) in users
+        .into_iter()
+        .flat_map(|user| tokens.map(|token| (user, token)))
+    {
+        for key in [&kept, &deleted, &other, &device] {
+            let session = store.session(user, token).await.unwrap();
+            let entry = store.get(user, key).await.unwrap();
+            let both = store.get_in_session(user, token, key).await.unwrap();
+            assert_eq!(
+                both,
+                session.map(|session| (session, entry)),
+                "{user} {key:?}"
+            );
+        }
+    }
+    alice.log_out().await;
+    let both = store.get_in_session(&alice.user, alice.tokens.access, &kept);
+    assert_eq!(both.await.unwrap(), None);
 }
 
 pub async fn expired_sessions_are_returned_with_their_end(open: Opener) {
