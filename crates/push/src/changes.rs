@@ -6,7 +6,7 @@ use std::fmt;
 use thiserror::Error;
 
 use crate::Kind;
-use crate::json::{Members, items, push_comma, push_member, push_string, string};
+use crate::json::{Members, items, push_comma, push_member, push_string, string, truth};
 use crate::rule::is_body;
 
 /// The version of the stored form that is written and read.
@@ -299,7 +299,7 @@ fn push_record(out: &mut String, id: &str, is_enabled: Option<bool>) {
     out.push_str("{\"rule_id\":");
     push_string(out, id);
     if let Some(is_enabled) = is_enabled {
-        push_member(out, "enabled", if is_enabled { "true" } else { "false" });
+        push_member(out, "enabled", truth(is_enabled));
     }
 }
 

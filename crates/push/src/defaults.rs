@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::Kind;
-use crate::json::push_string;
+use crate::json::{push_comma, push_string, truth};
 use crate::served::served;
 
 /// The default rules that every user has: those of the specification, the same for all.
@@ -112,10 +112,12 @@ pub(crate) struct DefaultRule {
     kind: Kind,
     is_legacy_mention: bool,
     pub(crate) id: &'static str,
-    pub(crate) is_enabled: bool,
-    /// The member `conditions` or `pattern` with its name.
-    subject: Vec<Piece>,
-    pub(crate) actions: &'static str,
+    is_enabled: bool,
+    /// What is written before and behind the value of `enabled`: they end where it and that of
+    /// `actions` stand.
+    before_enabled: String,
+    before_actions: Vec<Piece>,
+    actions: &'static str,
 }
 
 /// Text between the places where something of the user stands, and these places.
@@ -128,17 +130,22 @@ enum Piece {
 
 impl DefaultRule {
     fn of(row: &Row) -> Self {
-        let subject = match (row.conditions, row.pattern) {
-            (Some(conditions), None) => format!("\"conditions\":{conditions}"),
-            (None, Some(pattern)) => format!("\"pattern\":{pattern}"),
+        let (name, subject) = match (row.conditions, row.pattern) {
+            (Some(conditions), None) => ("conditions", conditions),
+            (None, Some(pattern)) => ("pattern", pattern),
             _ => unreachable!("a default rule has either conditions or a pattern"),
         };
+        let before_enabled = format!(
+            "{{\"rule_id\":\"{}\",\"default\":true,\"enabled\":",
+            row.rule_id
+        );
         Self {
             kind: Kind::parse(row.kind).expect("the kinds of the defaults are known"),
             is_legacy_mention: row.legacy_mention,
             id: row.rule_id,
             is_enabled: row.enabled,
-            subject: pieces(&subject),
+            before_enabled,
+            before_actions: pieces(&format!(",\"{name}\":{subject},\"actions\":")),
             actions: row.actions.get(),
         }
     }
@@ -148,15 +155,26 @@ impl DefaultRule {
         self.id == MASTER
     }
 
-    /// Writes the member `conditions` or `pattern` for a user.
-    pub(crate) fn push_subject(&self, out: &mut String, user_id: &str) {
-        for piece in &self.subject {
+    /// Writes the rule for a user, with what the user changed about it.
+    pub(crate) fn push(
+        &self,
+        out: &mut String,
+        user_id: &str,
+        is_enabled: Option<bool>,
+        actions: Option<&str>,
+    ) {
+        push_comma(out);
+        out.push_str(&self.before_enabled);
+        out.push_str(truth(is_enabled.unwrap_or(self.is_enabled)));
+        for piece in &self.before_actions {
             match piece {
                 Piece::Text(text) => out.push_str(text),
                 Piece::User => push_string(out, user_id),
                 Piece::Localpart => push_string(out, localpart(user_id)),
             }
         }
+        out.push_str(actions.unwrap_or(self.actions));
+        out.push('}');
     }
 }
 

@@ -145,6 +145,11 @@ pub(crate) fn push_string(out: &mut String, text: &str) {
     }
 }
 
+/// Returns a truth value as JSON has it.
+pub(crate) const fn truth(value: bool) -> &'static str {
+    if value { "true" } else { "false" }
+}
+
 /// Returns how deep brackets nest outside of strings; what is not JSON has a depth too.
 pub(crate) fn depth(text: &str) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);

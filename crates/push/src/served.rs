@@ -5,10 +5,12 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::changes::{Override, OwnRule};
-use crate::defaults::DefaultRule;
-use crate::json::{Found, Members, items, push_comma, push_member, push_string};
+use crate::changes::OwnRule;
+use crate::json::{Found, Members, items, push_comma, push_member, push_string, truth};
 use crate::{Changes, Defaults, Kind};
+
+/// What users have as a rule, so that the text need not be moved while it is written.
+const BYTES_USUAL: usize = 4 * 1024;
 
 /// Writes the push rules of a user, `{"global":{"override":[…],…}}`: the content of `m.push_rules`.
 ///
@@ -16,18 +18,17 @@ use crate::{Changes, Defaults, Kind};
 /// before the default ones, and `.m.rule.master` before all.
 #[must_use]
 pub fn served(changes: &Changes, defaults: &Defaults, user_id: &str) -> String {
-    let mut out = String::from("{\"global\":{");
+    let mut out = String::with_capacity(BYTES_USUAL);
+    out.push_str("{\"global\":{");
     for kind in Kind::ALL {
         push_member(&mut out, kind.as_str(), "[");
         let push_defaults = |out: &mut String, is_first: bool| {
             for rule in defaults.of(kind).filter(|rule| rule.is_first() == is_first) {
                 let mut changes = changes.defaults.records(kind);
-                push_default(
-                    out,
-                    rule,
-                    changes.find(|change| *change.id == *rule.id),
-                    user_id,
-                );
+                let change = changes.find(|change| *change.id == *rule.id);
+                let is_enabled = change.and_then(|change| change.is_enabled);
+                let actions = change.and_then(|change| change.actions.as_deref());
+                rule.push(out, user_id, is_enabled, actions);
             }
         };
         push_defaults(&mut out, true);
@@ -102,29 +103,14 @@ struct Head<'a> {
     actions: &'a RawValue,
 }
 
-fn push_default(out: &mut String, rule: &DefaultRule, change: Option<&Override>, user_id: &str) {
-    let is_enabled = change.and_then(|change| change.is_enabled);
-    let actions = change.and_then(|change| change.actions.as_deref());
-    push_head(out, rule.id, true, is_enabled.unwrap_or(rule.is_enabled));
-    out.push(',');
-    rule.push_subject(out, user_id);
-    push_member(out, "actions", actions.unwrap_or(rule.actions));
-    out.push('}');
-}
-
 /// The client's text behind the members that are the server's.
 fn push_own(out: &mut String, rule: &OwnRule) {
-    push_head(out, &rule.id, false, rule.is_enabled);
+    push_comma(out);
+    out.push_str("{\"rule_id\":");
+    push_string(out, &rule.id);
+    push_member(out, "default", truth(false));
+    push_member(out, "enabled", truth(rule.is_enabled));
     out.push(',');
     let body = rule.body.strip_prefix('{');
     out.push_str(body.expect("what is kept as a rule is an object"));
-}
-
-fn push_head(out: &mut String, id: &str, is_default: bool, is_enabled: bool) {
-    let text = |value| if value { "true" } else { "false" };
-    push_comma(out);
-    out.push_str("{\"rule_id\":");
-    push_string(out, id);
-    push_member(out, "default", text(is_default));
-    push_member(out, "enabled", text(is_enabled));
 }
