@@ -64,7 +64,14 @@ const LIBRARIES: [(&str, &[&str], &str); 7] = [
 
 /// Libraries that the innermost members must not use, so that anyone can use these.
 const INNERMOST: [&str; 2] = ["domain", "push"];
-const NOT_INNERMOST: [&str; 5] = ["axum", "hyper", "hyper-util", "ruma", "rusqlite"];
+const NOT_INNERMOST: [&str; 6] = [
+    "axum",
+    "hyper",
+    "hyper-util",
+    "ruma",
+    "ruma-common",
+    "rusqlite",
+];
 
 /// What of tokio the domain and the stores may use: they must run on any runtime.
 const TOKIO_FEATURES: [&str; 1] = ["sync"];
