@@ -55,10 +55,11 @@ impl Canary {
         self.stored.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The content with the canary as its first member; `None` for what is no content of an entry,
-    /// has no members, or is about its size. Malformed contents are marked too: parsers quote them.
+    /// The content with the canary as its first member; `None` for what is no content of an entry
+    /// and no part of a push rule, has no members, or is about its size. Malformed contents are marked too: parsers quote them.
     pub(crate) fn mark(&self, path: &str, content: &[u8]) -> Option<Bytes> {
-        if !path.contains("account_data/") || content.len() > MARKED_BYTES_MAX {
+        let is_kept = path.contains("account_data/") || path.contains("/pushrules/");
+        if !is_kept || content.len() > MARKED_BYTES_MAX {
             return None;
         }
         let text = std::str::from_utf8(content).ok()?;
@@ -171,6 +172,8 @@ mod tests {
         for content in ["{}", "{", "[]", "[{\"a\":1}]", "\"{\\\"a\\\"}\"", &large] {
             assert_eq!(canary().mark(PATH, content.as_bytes()), None, "{content}");
         }
+        let rule = "/_matrix/client/v3/pushrules/global/room/R";
+        assert!(canary().mark(rule, br#"{"actions":[]}"#).is_some());
         let device = "/_matrix/client/v3/devices/D";
         assert_eq!(canary().mark(device, br#"{"display_name":"a"}"#), None);
     }

@@ -67,6 +67,16 @@ pub fn device(device_id: &str) -> String {
     format!("{V3}/devices/{}", segment(device_id))
 }
 
+/// The path of one push rule, by kind and rule ID.
+#[must_use]
+pub fn push_rule(kind: &str, rule_id: &str) -> String {
+    format!(
+        "{V3}/pushrules/global/{}/{}",
+        segment(kind),
+        segment(rule_id)
+    )
+}
+
 fn under(prefix: &str, user_id: &str, scope: Scope<'_>, naming: Naming, kind: &str) -> String {
     let name = match (scope, naming) {
         (Scope::Device(_), Naming::Unstable) => "net.zemos.account_data",
@@ -124,6 +134,14 @@ mod tests {
         assert_eq!(
             account_data("@a:b", Scope::Global, Naming::Unstable, "t"),
             account_data("@a:b", Scope::Global, Naming::Stable, "t")
+        );
+    }
+
+    #[test]
+    fn push_rule_has_its_id_encoded() {
+        assert_eq!(
+            push_rule("room", "!r:b/ж"),
+            "/_matrix/client/v3/pushrules/global/room/%21r%3Ab%2F%D0%B6"
         );
     }
 

@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, Request, Uri};
 use http_body_util::BodyExt as _;
 use kitbag_domain::{
     AccountStore as _, Clock, DeviceId, Limits, Login, MemoryStore, NewAccount, Seen, ServerName,
-    SessionTokens, SpecDefaults, Token, TokenKind, UnixMs, UserId,
+    SessionTokens, Token, TokenKind, UnixMs, UserId,
 };
 use kitbag_http::{Edge, Parts, Passwords, Random, Settings};
 use tokio::runtime::{Builder, Runtime};
@@ -89,7 +89,6 @@ impl World {
         let (stop, stopping) = watch::channel(false);
         let edge = Edge::new(Parts {
             store: Arc::new(store),
-            rules: Arc::new(SpecDefaults),
             clock: Arc::new(Still),
             random: Arc::new(Counting::default()),
             limits: Arc::new(limits),

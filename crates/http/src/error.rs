@@ -11,13 +11,16 @@ use std::sync::Arc;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use kitbag_domain::{
-    ApplyError, ContentError, FilterError, GetError, IdError, LocalpartError, LoginError,
-    PermitError, RefreshError, Refusal, RegisterError, RevisionNames, StoreError, WriteError,
+    ApplyError, ContentError, EditRulesError, FilterError, GetError, IdError, LocalpartError,
+    LoginError, PermitError, RefreshError, Refusal, RegisterError, RevisionNames, StoreError,
+    WriteError,
 };
+use kitbag_push::{EditError, RuleError, RuleIdError};
 use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::passwords::PasswordError;
+use crate::push_rules::RuleEditError;
 use crate::rate_limit::RateLimited;
 use crate::uia::Challenge;
 
@@ -56,6 +59,8 @@ pub(crate) enum ApiError {
     NotFound(&'static str),
     #[error("the body is not valid JSON")]
     NotJson,
+    #[error("push rules have no such scope, kind or attribute, or a slash is missing at the end")]
+    NoPushRulePath,
     #[error("the account belongs to another user")]
     NotOwnAccount,
     #[error("a handler panicked")]
@@ -64,6 +69,12 @@ pub(crate) enum ApiError {
     Password(#[from] PasswordError),
     #[error(transparent)]
     Permit(#[from] PermitError),
+    #[error(transparent)]
+    PushRule(#[from] RuleError),
+    #[error(transparent)]
+    PushRuleEdit(#[from] EditError),
+    #[error(transparent)]
+    PushRuleId(#[from] RuleIdError),
     #[error("too many requests")]
     RateLimited(RateLimited),
     #[error(transparent)]
@@ -107,6 +118,8 @@ impl ApiError {
             Self::NameTooLong { .. } => (StatusCode::BAD_REQUEST, "M_TOO_LARGE"), // as Synapse
             Self::NotFound(_) => (StatusCode::NOT_FOUND, "M_NOT_FOUND"),
             Self::NotJson => (StatusCode::BAD_REQUEST, "M_NOT_JSON"),
+            // No 404: clients must not take the rule for one that is not there. As Synapse.
+            Self::NoPushRulePath => (StatusCode::BAD_REQUEST, "M_UNRECOGNIZED"),
             Self::NotOwnAccount => (StatusCode::FORBIDDEN, "M_FORBIDDEN"),
             Self::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN"),
             Self::Password(PasswordError::Empty) => (StatusCode::BAD_REQUEST, "M_WEAK_PASSWORD"),
@@ -117,6 +130,9 @@ impl ApiError {
                 (StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN")
             }
             Self::Permit(error) => permit_row(error),
+            Self::PushRule(error) => rule_row(error),
+            Self::PushRuleEdit(error) => rule_edit_row(error),
+            Self::PushRuleId(_) => (StatusCode::BAD_REQUEST, "M_INVALID_PARAM"),
             Self::RateLimited(_) => (StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED"),
             Self::Store(error) => store_row(error),
             Self::TooMany(_) => (StatusCode::FORBIDDEN, "M_USER_LIMIT_EXCEEDED"),
@@ -144,7 +160,9 @@ impl ApiError {
     /// Returns the members of the body beside `errcode` and `error`.
     fn extra(&self, info_uri: &str) -> Value {
         match self {
-            Self::TooMany(_) | Self::Write(WriteError::Quota(_)) => json!({"info_uri": info_uri}),
+            Self::TooMany(_)
+            | Self::PushRuleEdit(EditError::TooLarge { .. } | EditError::TooManyRules { .. })
+            | Self::Write(WriteError::Quota(_)) => json!({"info_uri": info_uri}),
             Self::RateLimited(limited) => {
                 let retry_after_ms = u64::try_from(limited.retry_after.as_millis());
                 json!({"retry_after_ms": retry_after_ms.unwrap_or(u64::MAX)})
@@ -209,6 +227,32 @@ fn permit_row(error: &PermitError) -> (StatusCode, &'static str) {
     }
 }
 
+fn rule_row(error: &RuleError) -> (StatusCode, &'static str) {
+    match error {
+        RuleError::BadAction { .. } => (StatusCode::BAD_REQUEST, "M_BAD_JSON"),
+        RuleError::BadCondition { .. } => (StatusCode::BAD_REQUEST, "M_BAD_JSON"),
+        RuleError::Malformed { .. } => (StatusCode::BAD_REQUEST, "M_BAD_JSON"),
+        RuleError::Missing { .. } => (StatusCode::BAD_REQUEST, "M_MISSING_PARAM"),
+        RuleError::NotJson => (StatusCode::BAD_REQUEST, "M_NOT_JSON"),
+        RuleError::NotObject => (StatusCode::BAD_REQUEST, "M_BAD_JSON"),
+        RuleError::Repeated { .. } => (StatusCode::BAD_REQUEST, "M_BAD_JSON"),
+        RuleError::TooDeep { .. } => (StatusCode::BAD_REQUEST, "M_BAD_JSON"),
+        RuleError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE"),
+        RuleError::TooMany { .. } => (StatusCode::BAD_REQUEST, "M_INVALID_PARAM"),
+    }
+}
+
+fn rule_edit_row(error: &EditError) -> (StatusCode, &'static str) {
+    match error {
+        EditError::DefaultRule => (StatusCode::BAD_REQUEST, "M_INVALID_PARAM"),
+        EditError::NotFound => (StatusCode::NOT_FOUND, "M_NOT_FOUND"),
+        // The example of the spec.
+        EditError::NoSuchNeighbour => (StatusCode::BAD_REQUEST, "M_UNKNOWN"),
+        EditError::TooLarge { .. } => (StatusCode::FORBIDDEN, "M_USER_LIMIT_EXCEEDED"),
+        EditError::TooManyRules { .. } => (StatusCode::FORBIDDEN, "M_USER_LIMIT_EXCEEDED"),
+    }
+}
+
 fn write_row(error: &WriteError) -> (StatusCode, &'static str) {
     match error {
         WriteError::Conflict {
@@ -262,6 +306,18 @@ impl From<ApplyError> for ApiError {
             }
             ApplyError::Refused(Refusal::Quota(exceeded)) => Self::Write(exceeded.into()),
             ApplyError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl From<EditRulesError<RuleEditError>> for ApiError {
+    fn from(error: EditRulesError<RuleEditError>) -> Self {
+        match error {
+            EditRulesError::Refused(RuleEditError::Edit(error)) => Self::PushRuleEdit(error),
+            EditRulesError::Refused(RuleEditError::Unreadable(error)) => {
+                Self::Store(StoreError::Corrupt(error.to_string()))
+            }
+            EditRulesError::Write(error) => Self::Write(error),
         }
     }
 }

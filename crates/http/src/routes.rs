@@ -2,6 +2,7 @@
 
 use crate::admin;
 use crate::dispatch::{Methods, Router, delete, get, post};
+use crate::endpoints::push_rules::misplaced;
 use crate::endpoints::{
     account, account_data, capabilities, devices, filters, health, login, logout, metrics, profile,
     push_rules, register, sync, unsupported, versions, well_known,
@@ -32,8 +33,12 @@ const CLIENT: &[Route] = &[
     ("/profile/{user}",                           || get(profile::get)),
     ("/profile/{user}/{field}",                   || get(profile::get_field).put(profile::set_field)),
     ("/pushers",                                  || get(unsupported::pushers)),
-    ("/pushrules/",                               || get(push_rules::get)),
-    ("/pushrules/global/",                        || get(push_rules::get_global)),
+    ("/pushrules/",                               || get(push_rules::get_all).put(misplaced).delete(misplaced)),
+    ("/pushrules/global/",                        || get(push_rules::get_scope).put(misplaced).delete(misplaced)),
+    ("/pushrules/global/{kind}/",                 || get(push_rules::get_kind).put(misplaced).delete(misplaced)),
+    ("/pushrules/global/{kind}/{rule}",           || get(push_rules::get).put(push_rules::put).delete(push_rules::delete)),
+    ("/pushrules/global/{kind}/{rule}/actions",   || get(push_rules::get_actions).put(push_rules::put_actions)),
+    ("/pushrules/global/{kind}/{rule}/enabled",   || get(push_rules::get_enabled).put(push_rules::put_enabled)),
     ("/refresh",                                  || post(login::refresh)),
     ("/register",                                 || post(register::register)),
     ("/register/available",                       || get(register::available)),
@@ -60,6 +65,17 @@ const DELETION: &[Route] = &[
     ("/user/{user}/devices/{device}/account_data/{type}", || delete(account_data::delete)),
     ("/user/{user}/devices/{device}/net.zemos.account_data/{type}", || delete(account_data::delete)),
     ("/user/{user}/rooms/{room}/account_data/{type}",     || delete(account_data::delete)),
+];
+
+/// What looks like a path of push rules and is none: another scope or attribute, no slash at the end.
+#[rustfmt::skip]
+const MISPLACED_PUSH_RULES: &[Route] = &[
+    ("/pushrules/{scope}",                                || get(misplaced).put(misplaced).delete(misplaced)),
+    ("/pushrules/{scope}/",                               || get(misplaced).put(misplaced).delete(misplaced)),
+    ("/pushrules/{scope}/{kind}",                         || get(misplaced).put(misplaced).delete(misplaced)),
+    ("/pushrules/{scope}/{kind}/",                        || get(misplaced).put(misplaced).delete(misplaced)),
+    ("/pushrules/{scope}/{kind}/{rule}",                  || get(misplaced).put(misplaced).delete(misplaced)),
+    ("/pushrules/{scope}/{kind}/{rule}/{attribute}",      || get(misplaced).put(misplaced).delete(misplaced)),
 ];
 
 /// Paths that stand alone.
@@ -115,6 +131,7 @@ pub(crate) fn public(settings: &Settings, metrics: &Metrics) -> Router {
     let mut router = Router::default();
     for prefix in CLIENT_PREFIXES {
         router = add(router, prefix, CLIENT, metrics);
+        router = add(router, prefix, MISPLACED_PUSH_RULES, metrics);
         if features.msc4331.stable_path {
             router = add(router, prefix, DEVICE_DATA, metrics);
         }

@@ -44,13 +44,17 @@ pub struct Settings {
 pub struct CacheSettings {
     /// Bytes of answers to initial syncs that are remembered; 0 for none.
     pub answers_bytes_max: u64,
+    /// Bytes of push rules, as they are served to users who changed some, that are remembered; 0
+    /// for none.
+    pub push_rules_bytes_max: u64,
 }
 
 impl Default for CacheSettings {
     fn default() -> Self {
         Self {
-            answers_bytes_max: 16 * 1024 * 1024,
-        } // some hundred accounts with 200 entries
+            answers_bytes_max: 16 * 1024 * 1024, // some hundred accounts with 200 entries
+            push_rules_bytes_max: 8 * 1024 * 1024, // a thousand accounts with 20 rules
+        }
     }
 }
 
@@ -222,6 +226,9 @@ impl Default for Msc4331Settings {
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CompatSettings {
+    /// Whether the default push rules that look for names in the body of messages are there, which
+    /// v1.17 of the spec removed; versions from that one on are not advertised then.
+    pub legacy_mention_rules: bool,
     /// Whether the access token is taken from the query too (removed from the spec in v1.20).
     pub query_access_token: bool,
 }

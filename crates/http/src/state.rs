@@ -5,22 +5,21 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::extract::FromRef;
-use kitbag_domain::{AccountData, Clock, Limits, PushRules, ServerName, Store};
+use kitbag_domain::{AccountData, Clock, Limits, ServerName, Store};
 use tokio::sync::watch;
 
 use crate::dispatch::{VARIABLES_MAX, Variables};
 use crate::{
     answers::Answers, failures::Failures, metrics::Metrics, metrics::RenderMetrics, metrics::Stats,
-    passwords::Passwords, random::Random, rate_limit::RateLimits, request_id::RequestIds,
-    settings::Settings, sync::SyncTurns, tokens::LastToken, uia::UiaSessions,
+    passwords::Passwords, push_rules::SpecRules, random::Random, rate_limit::RateLimits,
+    request_id::RequestIds, settings::Settings, sync::SyncTurns, tokens::LastToken,
+    uia::UiaSessions,
 };
 
 /// What the application is made of; everything comes in from outside.
 pub struct Parts {
     /// Where accounts and entries are kept.
     pub store: Arc<dyn Store>,
-    /// What is served as push rules.
-    pub rules: Arc<dyn PushRules>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
@@ -73,6 +72,7 @@ impl FromRef<Call> for App {
 pub(crate) struct Inner {
     pub(crate) data: AccountData,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) rules: Arc<SpecRules>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
     pub(crate) server_name: ServerName,
@@ -94,7 +94,6 @@ impl App {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts {
             store,
-            rules,
             clock,
             limits,
             random,
@@ -108,15 +107,18 @@ impl App {
             stopping,
             ..
         } = parts;
+        let (compat, bytes_max) = (settings.compat, settings.cache.push_rules_bytes_max);
+        let rules = Arc::new(SpecRules::new(compat, bytes_max, limits.content_bytes_max));
         let data = AccountData::new(
             Arc::clone(&store),
-            rules,
+            Arc::clone(&rules) as _,
             Arc::clone(&clock),
             Arc::clone(&limits),
         );
         Self::of(Arc::new(Inner {
             data,
             store,
+            rules,
             rate_limits: RateLimits::new(settings.rate_limits, Arc::clone(&clock)),
             clock,
             request_ids: RequestIds::new(&*random),

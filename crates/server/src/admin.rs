@@ -9,14 +9,15 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use kitbag_domain::{
-    AccountData, AccountStore as _, Allowance, Clock, DeviceSelection, Guard, Limits, NewAccount,
-    ServerName, SpecDefaults, Store, UserId, Write, Writer, validate_localpart,
+    AccountData, AccountStore as _, Allowance, Clock, DeviceSelection, Guard, NewAccount,
+    ServerName, Store, UserId, Write, Writer, validate_localpart,
 };
 use kitbag_http::Passwords;
 use kitbag_http::admin::UserRow;
 use kitbag_store_sqlite::SqliteStore;
 use serde::{Deserialize, Serialize};
 
+use crate::config::Config;
 use copying::{Far, Order};
 use data::{After, DataCommand};
 
@@ -96,10 +97,11 @@ impl Admin {
         clock: Arc<dyn Clock>,
         passwords: Passwords,
         server_name: ServerName,
-        limits: Limits,
+        config: &Config,
     ) -> Self {
-        let (kept, rules) = (Arc::clone(&store) as Arc<dyn Store>, Arc::new(SpecDefaults));
-        let data = AccountData::new(kept, rules, Arc::clone(&clock), Arc::new(limits));
+        let (kept, rules) = (Arc::clone(&store) as Arc<dyn Store>, config.push_rules());
+        let (rules, limits) = (Arc::new(rules), Arc::new(config.limits()));
+        let data = AccountData::new(kept, rules, Arc::clone(&clock), limits);
         Self {
             store,
             data,

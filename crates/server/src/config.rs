@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use kitbag_domain::{Limits, Quota, ServerName};
 use kitbag_http::{
     AdminSettings, CacheSettings, CompatSettings, Features, ListenerSettings, Msc3391Settings,
-    Msc4331Settings, RateLimitSettings, RegistrationSettings, SessionSettings, Settings,
+    Msc4331Settings, RateLimitSettings, RegistrationSettings, SessionSettings, Settings, SpecRules,
     SyncSettings,
 };
 use kitbag_store_sqlite::limit::CACHE_BYTES_MAX;
@@ -92,13 +92,17 @@ pub(crate) struct CacheConfig {
     pub(crate) bytes_max: u64,
     /// Bytes of answers to initial syncs that are kept in memory.
     answers_bytes_max: u64,
+    /// Bytes of push rules that are kept in memory.
+    push_rules_bytes_max: u64,
 }
 
 impl Default for CacheConfig {
     fn default() -> Self {
+        let api = CacheSettings::default();
         Self {
             bytes_max: CACHE_BYTES_MAX,
-            answers_bytes_max: CacheSettings::default().answers_bytes_max,
+            answers_bytes_max: api.answers_bytes_max,
+            push_rules_bytes_max: api.push_rules_bytes_max,
         }
     }
 }
@@ -223,6 +227,12 @@ impl Config {
         }
     }
 
+    /// Returns the push rules as the admin socket and the command line show them: seldom, so none
+    /// are kept in memory.
+    pub(crate) fn push_rules(&self) -> SpecRules {
+        SpecRules::new(self.compat, 0, self.limits.content_bytes_max)
+    }
+
     /// Returns the settings of the API on a listener at `address`.
     pub(crate) fn api(&self, address: SocketAddr) -> Settings {
         // An address of all interfaces is none that a client could use.
@@ -246,6 +256,7 @@ impl Config {
             sync: self.sync,
             cache: CacheSettings {
                 answers_bytes_max: self.cache.answers_bytes_max,
+                push_rules_bytes_max: self.cache.push_rules_bytes_max,
             },
         }
     }

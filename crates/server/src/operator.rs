@@ -132,8 +132,7 @@ impl Operator {
         let parallel = self.config.passwords.parallel.get();
         let passwords = Passwords::new(parallel, Arc::new(SystemRandom))?;
         let (store, clock) = (Arc::new(store), Arc::new(SystemClock));
-        let limits = self.config.limits();
-        let admin = Admin::new(store, clock, passwords, server_name, limits);
+        let admin = Admin::new(store, clock, passwords, server_name, &self.config);
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let runtime = builder.enable_all().build()?;
         Ok(self.here.get_or_init(|| Here { runtime, admin }))

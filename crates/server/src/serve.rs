@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use kitbag_domain::{Clock, Limits, ServerName, SpecDefaults};
+use kitbag_domain::{Clock, Limits, ServerName};
 use kitbag_http::{Edge, Parts, Passwords, RegistrationMode, RenderMetrics, Settings};
 use kitbag_store_sqlite::{Durability, Options, SqliteStore};
 use tokio::net::{TcpListener, TcpSocket};
@@ -113,7 +113,7 @@ impl Server<'_> {
                 Arc::clone(&clock),
                 passwords.clone(),
                 self.server_name.clone(),
-                self.limits.clone(),
+                config,
             );
             if let Some(socket) = socket::bind(&config.data)? {
                 tokio::spawn(socket::serve(socket, admin));
@@ -139,7 +139,6 @@ impl Server<'_> {
         let render_metrics = self.start_metrics(&clock);
         let edge = Edge::new(Parts {
             store: self.store,
-            rules: Arc::new(SpecDefaults),
             clock,
             random: Arc::new(SystemRandom),
             limits: Arc::new(self.limits),

@@ -11,8 +11,10 @@ use serde::Serialize;
 use crate::json::MatrixJson;
 use crate::state::App;
 
-/// The newest `v1.x`: those from v1.17 on have no legacy mention rules (MSC4210).
+/// The newest `v1.x`.
 const MINOR_MAX: u32 = 18;
+/// The newest `v1.x` that has the legacy mention rules (MSC4210).
+const MINOR_MAX_WITH_LEGACY_MENTIONS: u32 = 16;
 
 #[derive(Serialize)]
 pub(crate) struct Versions {
@@ -22,7 +24,12 @@ pub(crate) struct Versions {
 
 pub(crate) async fn get(State(app): State<App>) -> MatrixJson<Versions> {
     let mut versions = vec!["r0.6.1".to_owned()];
-    versions.extend((1..=MINOR_MAX).map(|minor| format!("v1.{minor}")));
+    let minor_max = if app.settings.compat.legacy_mention_rules {
+        MINOR_MAX_WITH_LEGACY_MENTIONS
+    } else {
+        MINOR_MAX
+    };
+    versions.extend((1..=minor_max).map(|minor| format!("v1.{minor}")));
     let mut unstable_features = BTreeMap::from([("org.matrix.msc4331", true)]);
     // With the flag, clients expect that `PUT {}` deletes.
     if app.settings.features.msc3391.empty_deletes() {

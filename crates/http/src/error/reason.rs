@@ -1,6 +1,7 @@
 //! Why a request was refused, in a word for metrics.
 
 use kitbag_domain::{ContentError, GetError, PermitError, QuotaExceeded, StoreError, WriteError};
+use kitbag_push::{EditError, RuleError};
 
 use super::ApiError;
 use crate::passwords::PasswordError;
@@ -25,12 +26,16 @@ impl ApiError {
             Self::MissingToken => "missing_token",
             Self::NameTooLong { .. } => "name_too_long",
             Self::NotJson => "not_json",
+            Self::NoPushRulePath => "unknown_endpoint",
             Self::NotOwnAccount => "not_own_account",
             Self::Panicked => "panic",
             Self::Password(PasswordError::Empty) => "password_empty",
             Self::Password(PasswordError::Hash(_)) => "password_hash",
             Self::Password(PasswordError::Overloaded) => "password_overloaded",
             Self::Permit(error) => of_permit(error),
+            Self::PushRule(error) => of_rule(error),
+            Self::PushRuleEdit(error) => of_rule_edit(error),
+            Self::PushRuleId(_) => "invalid_id",
             Self::RateLimited(_) => "rate_limited",
             Self::TooMany(_) => "quota_count",
             Self::Uia(_) => "authentication_needed",
@@ -73,6 +78,30 @@ fn of_write(error: &WriteError) -> &'static str {
         WriteError::Quota(QuotaExceeded::DeviceEntries { .. }) => "quota_device_entries",
         WriteError::SessionGone => "session_gone",
         WriteError::Store(error) => of_store(error),
+    }
+}
+
+fn of_rule(error: &RuleError) -> &'static str {
+    match error {
+        RuleError::BadAction { .. }
+        | RuleError::BadCondition { .. }
+        | RuleError::Malformed { .. }
+        | RuleError::Repeated { .. }
+        | RuleError::TooMany { .. } => "bad_push_rule",
+        RuleError::Missing { .. } => "missing_param",
+        RuleError::NotJson => "not_json",
+        RuleError::NotObject => "not_object",
+        RuleError::TooDeep { .. } => "too_deep",
+        RuleError::TooLarge { .. } => "too_large",
+    }
+}
+
+fn of_rule_edit(error: &EditError) -> &'static str {
+    match error {
+        EditError::DefaultRule => "default_push_rule",
+        EditError::NotFound => "not_found",
+        EditError::NoSuchNeighbour => "bad_push_rule",
+        EditError::TooLarge { .. } | EditError::TooManyRules { .. } => "quota_push_rules",
     }
 }
 

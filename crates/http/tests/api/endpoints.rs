@@ -14,7 +14,8 @@ pub(crate) fn every_call(alice: &Session, filter: &str) -> Vec<Call> {
     let own = account_calls(alice)
         .into_iter()
         .chain(small_calls(alice, filter))
-        .chain(entry_calls(alice));
+        .chain(entry_calls(alice))
+        .chain(push_rule_calls());
     let mut calls = public_calls(alice);
     calls.extend(own.map(|call| call.by(alice)));
     calls.extend(admin_calls(&alice.user).into_iter().map(Call::admin));
@@ -90,14 +91,55 @@ fn small_calls(alice: &Session, filter: &str) -> Vec<Call> {
         "/joined_rooms",
         "/presence/@a:x/status",
         "/pushers",
-        "/pushrules/",
-        "/pushrules/global/",
         "/room_keys/version",
         "/sync",
         "/thirdparty/protocols",
         "/voip/turnServer",
     ] {
         calls.push(Call::get(format!("{C3}{path}")));
+    }
+    calls
+}
+
+fn push_rule_calls() -> Vec<Call> {
+    let rules = format!("{C3}/pushrules");
+    let mut calls = Vec::new();
+    for place in ["/", "/global/", "/global/override/"] {
+        calls.push(Call::get(format!("{rules}{place}")));
+    }
+    for rule in ["override/.m.rule.master", "room/!r:x"] {
+        let rule = format!("{rules}/global/{rule}");
+        calls.push(Call::get(&rule));
+        for (attribute, body) in [("actions", "[]"), ("enabled", "true")] {
+            let path = format!("{rule}/{attribute}");
+            calls.push(Call::get(&path));
+            calls.push(Call::put(&path, format!("{{\"{attribute}\":{body}}}")));
+        }
+    }
+    let rule = format!("{rules}/global/room/!r:x");
+    calls.push(Call::put(&rule, "{\"actions\":[]}"));
+    calls.push(Call::delete(rule));
+    calls
+}
+
+/// Returns calls of paths that look like those of push rules, which are refused as such.
+fn misplaced_calls() -> Vec<Call> {
+    let mut calls = Vec::new();
+    for place in [
+        "/",
+        "/global",
+        "/global/",
+        "/device/",
+        "/global/room",
+        "/global/room/",
+        "/device/room/",
+        "/device/room/a",
+        "/global/room/a/x",
+    ] {
+        let path = format!("{C3}/pushrules{place}");
+        calls.push(Call::put(&path, "{\"actions\":[]}"));
+        calls.push(Call::delete(&path));
+        calls.push(Call::get(path));
     }
     calls
 }
@@ -208,6 +250,7 @@ async fn every_endpoint_of_the_route_table_is_called() {
     let alice = server.user("alice").await;
     let mut calls = every_call(&alice, "0");
     calls.push(refresh_call(&server, &alice).await);
+    calls.extend(misplaced_calls());
     let routes = routes();
     assert!(routes.len() > 40, "the table was read: {routes:?}");
     for (method, template) in routes {

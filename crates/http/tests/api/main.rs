@@ -16,6 +16,7 @@ mod listener;
 mod login;
 mod logs;
 mod metrics;
+mod push_rules;
 mod races;
 mod register;
 mod sessions;

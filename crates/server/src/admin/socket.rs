@@ -344,13 +344,14 @@ mod tests {
     use std::task::{Context, Poll};
     use std::time::Instant;
 
-    use kitbag_domain::{AccountStore as _, Guard, Limits, NewAccount, ServerName, UserId};
+    use kitbag_domain::{AccountStore as _, Guard, NewAccount, ServerName, UserId};
     use kitbag_http::Passwords;
     use kitbag_store_sqlite::{Observer, Options, SqliteStore, Step};
     use tempfile::TempDir;
 
     use super::*;
     use crate::admin::AccountCommand;
+    use crate::config::Config;
     use crate::system::{SystemClock, SystemRandom};
 
     /// Far longer than anything here takes.
@@ -394,7 +395,7 @@ mod tests {
         let store = SqliteStore::open(&dir.path().join("data"), options).unwrap();
         let passwords = Passwords::new(1, Arc::new(SystemRandom)).unwrap();
         let (store, clock) = (Arc::new(store), Arc::new(SystemClock));
-        Admin::new(store, clock, passwords, server_name, Limits::default())
+        Admin::new(store, clock, passwords, server_name, &Config::default())
     }
 
     fn backup(dir: &TempDir) -> Command {

@@ -19,9 +19,10 @@ pub(super) const PASSWORDS_PARALLEL_MAX: NonZeroUsize =
     NonZeroUsize::new(1_024).expect("the number is not zero");
 
 /// The largest value of each setting that is a number.
-const BOUNDS: [(&str, u64); 28] = [
+const BOUNDS: [(&str, u64); 29] = [
     ("cache.answers_bytes_max", 1_024 * GIB),
     ("cache.bytes_max", 1_024 * GIB),
+    ("cache.push_rules_bytes_max", 1_024 * GIB),
     // A larger one would take the queue of writes from everybody else.
     ("limits.content_bytes_max", WRITE_QUEUE_BYTES_MAX),
     // What the server itself reads of many devices at once.

@@ -5,8 +5,8 @@ use argon2::password_hash::PasswordHasher as _;
 use argon2::{Algorithm, Argon2, Params, Version};
 use kitbag_domain::Selector;
 use kitbag_domain::{
-    Content, DeviceId, Key, Limits, Login, NewAccount, PushRules, Seen, ServerName, SessionTokens,
-    SpecDefaults, Store, Token, TokenKind, UserId,
+    Content, DeviceId, Key, Limits, Login, NewAccount, Seen, ServerName, SessionTokens, Store,
+    Token, TokenKind, UserId,
 };
 use kitbag_http::{AdminToken, Edge, Parts, Passwords, Random, RenderMetrics, Settings};
 use kitbag_testkit::clock::TestClock;
@@ -59,7 +59,6 @@ impl Random for SeededRandom {
 pub(crate) struct Setup {
     pub(crate) settings: Settings,
     pub(crate) limits: Limits,
-    pub(crate) rules: Arc<dyn PushRules>,
     pub(crate) passwords: Passwords,
     pub(crate) render_metrics: RenderMetrics,
     /// What is served, and where users are made, instead of [`Server::store`].
@@ -79,7 +78,6 @@ impl Default for Setup {
         Self {
             settings,
             limits: Limits::default(),
-            rules: Arc::new(SpecDefaults),
             passwords: PASSWORDS.clone(),
             render_metrics: Arc::new(|stats| format!("{stats:?}")),
             store: None,
@@ -134,7 +132,6 @@ impl Server {
         let (stop, stopping) = watch::channel(false);
         let edge = Edge::new(Parts {
             store: setup.store.clone().unwrap_or_else(|| store.store()),
-            rules: setup.rules,
             clock: clock.clone(),
             random: Arc::new(SeededRandom::new(2)),
             limits: Arc::new(setup.limits),

@@ -1,23 +1,7 @@
-use std::sync::Arc;
-
-use kitbag_domain::{Content, PushRules, UserId};
 use serde_json::{Value, json};
 
 use super::{DEVICE_DATA, Lab, check_shape, event, events, global, next_batch};
 use crate::support::Call;
-
-/// Other default rules, as a newer version of the server could have.
-struct NewDefaults;
-
-impl PushRules for NewDefaults {
-    fn served(&self, _user: &UserId, _stored: Option<&Content>) -> Content {
-        Content::from_stored("{\"global\":{\"new\":[]}}".into())
-    }
-
-    fn fingerprint(&self) -> u32 {
-        77
-    }
-}
 
 #[tokio::test]
 async fn an_initial_sync_has_the_rules_and_everything_live() {
@@ -77,26 +61,21 @@ async fn new_default_rules_are_announced_once() {
     let since = lab.now().await;
     let newer = lab
         .server
-        .restart_with(|setup| setup.rules = Arc::new(NewDefaults));
+        .restart_with(|setup| setup.settings.compat.legacy_mention_rules = true);
     let started = tokio::time::Instant::now();
     let query = format!("since={since}&timeout=30000");
     let told = newer.send(lab.sync(&query)).await.assert_ok();
     assert_eq!(started.elapsed().as_millis(), 0, "it is news");
-    assert_eq!(
-        global(&told),
-        [event("m.push_rules", json!({"global": {"new": []}}))]
-    );
+    let rules = Call::get("/_matrix/client/v3/pushrules/").by(&lab.alice);
+    let rules = newer.send(rules).await.json();
+    assert_eq!(rules["global"]["content"][0]["pattern"], "alice");
+    assert_eq!(global(&told), [event("m.push_rules", rules)]);
     let next = next_batch(&told);
     let again = newer
         .send(lab.sync(&format!("since={next}")))
         .await
         .assert_ok();
     assert_eq!(global(&again), []);
-    let pushrules = Call::get("/_matrix/client/v3/pushrules/").by(&lab.alice);
-    assert_eq!(
-        newer.send(pushrules).await.json(),
-        json!({"global": {"new": []}})
-    );
 }
 
 #[tokio::test]
@@ -105,7 +84,7 @@ async fn new_default_rules_are_not_announced_to_a_filter_without_them() {
     let since = lab.now().await;
     let newer = lab
         .server
-        .restart_with(|setup| setup.rules = Arc::new(NewDefaults));
+        .restart_with(|setup| setup.settings.compat.legacy_mention_rules = true);
     let filter = "filter=%7B%22account_data%22:%7B%22types%22:%5B%22a%22%5D%7D%7D";
     let told = newer
         .send(lab.sync(&format!("since={since}&{filter}")))
