@@ -3,7 +3,9 @@
 use std::panic::catch_unwind;
 use std::slice::from_ref;
 
-use kitbag_domain::{Entry, EventType, Position, Scope, TokenHash, Writer};
+use kitbag_domain::{
+    DeviceId, Entry, EventType, Incarnation, Position, Scope, Session, TokenHash, Writer,
+};
 use kitbag_testkit::settings;
 use shuttle::scheduler::RandomScheduler;
 use shuttle::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +15,7 @@ use shuttle::{Config, Runner, thread};
 use super::*;
 
 const SCHEDULES: usize = 2_000;
-/// The rarest of the wrong orders shows in one of some 700.
+/// The rarest of the wrong orders shows in one of some thousands.
 const SCHEDULES_UNTIL_SEEN: usize = 50_000;
 const USERS: usize = 2;
 const BATCHES: u64 = 3;
@@ -36,17 +38,26 @@ enum Steps {
     PublishBeforeCommit,
     PublishOnlyOneUser,
     TicketAfterTheRead,
+    /// A batch of devices silences what one of entries does.
+    TellSessionsMeanwhile,
 }
 
-/// The file: the latest position of each user's entry.
-type File = ModelMutex<[u64; USERS]>;
+/// What each user has: an entry, and the session of a device.
+#[derive(Clone, Copy, Debug)]
+enum What {
+    Entry,
+    Session,
+}
+
+/// How often each user's entry and session changed, by [`What`].
+type Counts<T> = [[T; USERS]; 2];
 
 struct Model {
     steps: Steps,
     cache: Cache<ModelMutex<Shard>>,
-    file: File,
-    /// What each user's entry was seen or acknowledged at: nobody may read less from then on.
-    seen: [AtomicU64; USERS],
+    file: ModelMutex<Counts<u64>>,
+    /// What each of them was seen or acknowledged at: nobody may read less from then on.
+    seen: Counts<AtomicU64>,
 }
 
 fn user(number: usize) -> UserId {
@@ -57,22 +68,35 @@ fn key() -> Key {
     Key::new(Scope::Global, EventType::parse("t").unwrap())
 }
 
-fn value(position: u64) -> Value {
+const TOKEN: TokenHash = TokenHash([7; 32]);
+
+fn value(what: What, count: u64) -> Value {
     let entry = Entry {
         key: key(),
         content: None,
-        position: Position(position),
+        position: Position(count),
         writer: Writer::Server,
         written_at: 0,
     };
-    Value::Entry((position > 0).then_some(entry))
+    let session = Session {
+        device: DeviceId::parse("PHONE").unwrap(),
+        incarnation: Incarnation(count),
+        expires_at: None,
+        last_seen_at: 0,
+        replaces_others: false,
+    };
+    match what {
+        What::Entry => Value::Entry((count > 0).then_some(entry)),
+        What::Session => Value::Session((count > 0).then_some(session)),
+    }
 }
 
-fn position(value: &Value) -> u64 {
-    let Value::Entry(entry) = value else {
-        panic!("only entries are kept here");
-    };
-    entry.as_ref().map_or(0, |entry| entry.position.0)
+fn count(value: &Value) -> u64 {
+    match value {
+        Value::Entry(entry) => entry.as_ref().map_or(0, |entry| entry.position.0),
+        Value::Session(session) => session.as_ref().map_or(0, |session| session.incarnation.0),
+        Value::Head(_) => panic!("no head is kept here"),
+    }
 }
 
 impl Model {
@@ -83,95 +107,114 @@ impl Model {
             user: &user(0),
             item: &Item::Entry(&key()),
         };
-        let bytes = quick_cache::Weighter::weight(&weight, &owned.to_owned(), &value(1));
+        let bytes =
+            quick_cache::Weighter::weight(&weight, &owned.to_owned(), &value(What::Entry, 1));
         Arc::new(Self {
             steps,
             cache: Cache::with_shards(1, bytes * items),
-            file: ModelMutex::new([0; USERS]),
+            file: ModelMutex::default(),
             seen: Default::default(),
         })
     }
 
-    /// Commits a batch that changes all users.
-    fn write(&self, whole_users: bool) {
-        let touched: Vec<_> = (0..USERS)
-            .map(|number| match whole_users {
-                true => Touched::User(user(number)),
-                false => Touched::Entries(user(number), vec![key()]),
-            })
-            .collect();
+    /// Commits a batch that changes the entries of all users, and sessions of the first of them where
+    /// it `has_devices`.
+    fn write(&self, has_devices: bool) {
+        let entries = |number| Touched::Entries(user(number), vec![key()]);
+        let mut touched: Vec<_> = (0..USERS).map(entries).collect();
+        if has_devices {
+            touched[0] = Touched::User(user(0));
+        }
         let publish = || match self.steps {
             Steps::PublishOnlyOneUser => self.cache.publish(&touched[..1]),
             _ => self.cache.publish(&touched),
         };
-        if self.steps != Steps::NeverBegin {
-            self.cache.begin(&touched);
+        match self.steps {
+            Steps::NeverBegin => {}
+            Steps::TellSessionsMeanwhile => self.cache.begin(&[entries(0), entries(1)]),
+            _ => self.cache.begin(&touched),
         }
         if self.steps == Steps::PublishBeforeCommit {
             publish();
         }
-        let positions = {
+        let counts = {
             let mut file = self.file.lock().unwrap();
-            for position in &mut *file {
-                *position += 1;
+            for count in &mut file[What::Entry as usize] {
+                *count += 1;
             }
+            file[What::Session as usize][0] += u64::from(has_devices);
             *file
-        };
-        let acknowledge = || {
-            for (seen, position) in self.seen.iter().zip(positions) {
-                seen.fetch_max(position, Ordering::SeqCst);
-            }
         };
         if self.steps != Steps::PublishBeforeCommit {
             publish();
         }
-        acknowledge();
+        let seen = self.seen.iter().flatten();
+        for (seen, count) in seen.zip(counts.iter().flatten()) {
+            seen.fetch_max(*count, Ordering::SeqCst);
+        }
     }
 
     /// Reads as the store does.
-    fn read(&self, number: usize) {
+    fn read(&self, what: What, number: usize) {
         let (user, key) = (user(number), key());
-        let item = Item::Entry(&key);
-        let seen = self.seen[number].load(Ordering::SeqCst);
+        let item = match what {
+            What::Entry => Item::Entry(&key),
+            What::Session => Item::Session(&TOKEN),
+        };
+        let seen = &self.seen[what as usize][number];
+        let before = seen.load(Ordering::SeqCst);
         let found = self.cache.get(&user, &item).map_or_else(
             || {
-                let before = self.cache.ticket(&user);
-                let read = self.file.lock().unwrap()[number];
+                let early = self.cache.ticket(&user);
+                let read = self.file.lock().unwrap()[what as usize][number];
                 let ticket = match self.steps {
                     Steps::TicketAfterTheRead => self.cache.ticket(&user),
-                    _ => before,
+                    _ => early,
                 };
                 if let Some(ticket) = ticket {
-                    self.cache.fill(ticket, &user, &item, value(read));
+                    self.cache.fill(ticket, &user, &item, value(what, read));
                 }
                 read
             },
-            |value| position(&value),
+            |value| count(&value),
         );
         assert!(
-            found >= seen,
-            "{found} was read, and {seen} was seen before"
+            found >= before,
+            "{found} was read of the {what:?}, and {before} was seen before"
         );
-        self.seen[number].fetch_max(found, Ordering::SeqCst);
+        seen.fetch_max(found, Ordering::SeqCst);
     }
 }
 
-/// Runs one writer and two readers in many orders.
-fn explore(steps: Steps, items: u64, schedules: usize) {
+/// What a reader reads, one after the other; the second reader begins in the middle.
+type Reads = [(What, usize); 4];
+
+const ENTRIES: Reads = [
+    (What::Entry, 0),
+    (What::Entry, 0),
+    (What::Entry, 1),
+    (What::Entry, 1),
+];
+/// Of the user whose devices change.
+const SESSIONS: Reads = [(What::Session, 0); 4];
+
+/// Runs one writer, whose batches change devices and then none, and two readers in many orders.
+fn explore(steps: Steps, reads: Reads, items: u64, schedules: usize) {
     let run = move || {
         let model = Model::new(steps, items);
         let readers: Vec<_> = (0..2)
             .map(|reader| {
                 let model = Arc::clone(&model);
                 thread::spawn(move || {
-                    for number in 0..4 {
-                        model.read((reader + number / 2) % USERS);
+                    for number in 0..reads.len() {
+                        let (what, user) = reads[(number + reader * 2) % reads.len()];
+                        model.read(what, user);
                     }
                 })
             })
             .collect();
         for batch in 0..BATCHES {
-            model.write(batch == 1);
+            model.write(batch != 1);
         }
         for reader in readers {
             reader.join().unwrap();
@@ -189,23 +232,30 @@ fn explore(steps: Steps, items: u64, schedules: usize) {
 
 #[test]
 fn nobody_reads_an_older_value_than_was_seen() {
-    explore(Steps::Right, 8, SCHEDULES);
+    for reads in [ENTRIES, SESSIONS] {
+        explore(Steps::Right, reads, 8, SCHEDULES);
+    }
 }
 
 #[test]
 fn evictions_change_nothing() {
-    explore(Steps::Right, 1, SCHEDULES);
+    for reads in [ENTRIES, SESSIONS] {
+        explore(Steps::Right, reads, 1, SCHEDULES);
+    }
 }
 
 #[test]
 fn each_wrong_order_is_seen() {
-    for steps in [
-        Steps::NeverBegin,
-        Steps::PublishBeforeCommit,
-        Steps::PublishOnlyOneUser,
-        Steps::TicketAfterTheRead,
+    for (steps, reads) in [
+        (Steps::NeverBegin, ENTRIES),
+        (Steps::PublishBeforeCommit, ENTRIES),
+        (Steps::PublishOnlyOneUser, ENTRIES),
+        (Steps::TicketAfterTheRead, ENTRIES),
+        (Steps::PublishBeforeCommit, SESSIONS),
+        (Steps::TicketAfterTheRead, SESSIONS),
+        (Steps::TellSessionsMeanwhile, SESSIONS),
     ] {
-        let explored = catch_unwind(|| explore(steps, 8, SCHEDULES_UNTIL_SEEN));
+        let explored = catch_unwind(|| explore(steps, reads, 8, SCHEDULES_UNTIL_SEEN));
         assert!(explored.is_err(), "{steps:?} was not noticed");
     }
 }
@@ -215,7 +265,7 @@ type Real = Cache<Mutex<Shard>>;
 fn filled(bytes_max: u64) -> (Real, UserId, Key) {
     let (cache, user, key) = (Real::new(bytes_max), user(0), key());
     if let Some(ticket) = cache.ticket(&user) {
-        cache.fill(ticket, &user, &Item::Entry(&key), value(1));
+        cache.fill(ticket, &user, &Item::Entry(&key), value(What::Entry, 1));
         cache.fill(ticket, &user, &Item::Head, Value::Head(None));
     }
     (cache, user, key)
@@ -226,7 +276,7 @@ fn a_change_of_an_entry_drops_it_and_the_head() {
     let (cache, user, key) = filled(limit::CACHE_BYTES_MAX);
     let other = Key::new(Scope::Global, EventType::parse("other").unwrap());
     let ticket = cache.ticket(&user).unwrap();
-    cache.fill(ticket, &user, &Item::Entry(&other), value(1));
+    cache.fill(ticket, &user, &Item::Entry(&other), value(What::Entry, 1));
     let touched = [Touched::Entries(user.clone(), vec![key.clone()])];
     cache.begin(&touched);
     assert!(cache.get(&user, &Item::Entry(&other)).is_none());
