@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 
+use serde::Deserialize;
 use serde_json::json;
 
+use crate::Kind;
 use crate::action::Action;
 use crate::condition::Condition;
 use crate::defaults::{MASTER, is_legacy_mention};
 use crate::json::{Found, Members, items, string};
-use crate::{Kind, find_rules};
 
 /// A rule of the served text and its kind.
 #[derive(Clone, Copy, Debug)]
@@ -21,8 +22,14 @@ pub(crate) struct Listed<'a> {
 /// be has none.
 pub(crate) fn rules(served: &str) -> Vec<Listed<'_>> {
     let mut rules = Vec::new();
+    let Ok(Served { global }) = serde_json::from_str(served) else {
+        return rules;
+    };
     for kind in Kind::ALL {
-        let of_kind = find_rules(served, kind).and_then(items).unwrap_or_default();
+        let Found::Once(of_kind) = global.find(kind.as_str()) else {
+            continue;
+        };
+        let of_kind = items(of_kind).unwrap_or_default();
         rules.extend(of_kind.into_iter().map(|text| Listed { kind, text }));
     }
     if let Some(master) = rules.iter().position(Listed::is_master) {
@@ -82,6 +89,12 @@ impl<'a> Listed<'a> {
         let rule = self.read();
         rule.default && rule.id == MASTER
     }
+}
+
+#[derive(Deserialize)]
+struct Served<'a> {
+    #[serde(borrow)]
+    global: Members<'a>,
 }
 
 /// A member of a rule.

@@ -1,6 +1,8 @@
 //! The rules of one user, compiled.
 
-use crate::Kind;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+
 use crate::action::Action;
 use crate::condition::Condition;
 use crate::context::MemberContext;
@@ -8,6 +10,7 @@ use crate::event::{FlatEvent, Scalar};
 use crate::fact::Fact;
 use crate::path::Path;
 use crate::read::{self, Listed};
+use crate::{Changes, Defaults, Kind, served};
 
 /// The push rules of one user, ready to be evaluated for any number of events.
 ///
@@ -21,7 +24,7 @@ pub struct Ruleset {
     /// all answers come from here.
     needed: Box<[Fact]>,
     /// The rules that can match, in the order of evaluation.
-    rules: Box<[Rule]>,
+    rules: Box<[Arc<Rule>]>,
 }
 
 /// A rule that is enabled and can match.
@@ -31,8 +34,39 @@ pub struct Rule {
     id: Box<str>,
     default: bool,
     is_legacy_mention: bool,
+    /// A fact without which the rule does not match.
+    needed: Fact,
     conditions: Box<[Condition]>,
     actions: Box<[Action]>,
+}
+
+/// The default rules by their text, compiled once for all users; none where the rule is off.
+///
+/// They save time of compiling and memory, and stay in the caches of the processor while the
+/// members of a room are asked one behind the other. Those that name a user are not found again.
+static SHARED: LazyLock<HashMap<Box<str>, Shared>> = LazyLock::new(|| {
+    let defaults = Defaults::with_legacy_mentions();
+    let served = served(&Changes::default(), &defaults, "@user:server");
+    let rules = read::rules(&served).into_iter();
+    let shared = |rule: &Listed<'_>| Shared {
+        kind: rule.kind,
+        rule: Rule::compile(rule).map(Arc::new),
+    };
+    rules
+        .map(|rule| (rule.text.into(), shared(&rule)))
+        .collect()
+});
+
+struct Shared {
+    kind: Kind,
+    rule: Option<Arc<Rule>>,
+}
+
+fn compile(rule: &Listed<'_>) -> Option<Arc<Rule>> {
+    match SHARED.get(rule.text) {
+        Some(shared) if shared.kind == rule.kind => shared.rule.clone(),
+        _ => Rule::compile(rule).map(Arc::new),
+    }
 }
 
 impl Ruleset {
@@ -42,14 +76,12 @@ impl Ruleset {
     /// condition of an unknown kind, never matches, and all others are as without it.
     #[must_use]
     pub fn compile(served: &str, user_id: &str) -> Self {
-        let rules: Vec<Rule> = read::rules(served)
-            .iter()
-            .filter_map(Rule::compile)
-            .collect();
+        let rules = read::rules(served);
+        let rules: Vec<_> = rules.iter().filter_map(compile).collect();
         Self {
             user_id: user_id.into(),
             own: Fact::is(Path::sender().hash(), &Scalar::Text(user_id.into())),
-            needed: rules.iter().map(Rule::needed_fact).collect(),
+            needed: rules.iter().map(|rule| rule.needed).collect(),
             rules: rules.into(),
         }
     }
@@ -79,7 +111,7 @@ impl Ruleset {
         let rules = self.needed.iter().zip(&self.rules);
         let mut likely = rules.filter(|(needed, _)| facts.may_hold(**needed));
         let found = likely.find(|(_, rule)| rule.matches(event, member));
-        found.map(|(_, rule)| rule)
+        found.map(|(_, rule)| &**rule)
     }
 }
 
@@ -132,6 +164,7 @@ impl Rule {
             kind: rule.kind,
             default: rule.default,
             is_legacy_mention: rule.is_legacy_mention(),
+            needed: needed_fact(&conditions),
             conditions: conditions.into(),
             actions: content.actions().into(),
             id: rule.id.into(),
@@ -145,11 +178,43 @@ impl Rule {
         let mut conditions = self.conditions.iter();
         conditions.all(|condition| condition.holds(event, member))
     }
+}
 
-    /// The fact of the condition that most events fail.
-    fn needed_fact(&self) -> Fact {
-        let facts = self.conditions.iter().map(Condition::needed_fact);
-        let rarest = facts.max_by_key(|(rarity, _)| *rarity);
-        rarest.map_or(Fact::TRUTH, |(_, fact)| fact)
+/// The fact of the condition that most events fail.
+fn needed_fact(conditions: &[Condition]) -> Fact {
+    let facts = conditions.iter().map(Condition::needed_fact);
+    let rarest = facts.max_by_key(|(rarity, _)| *rarity);
+    rarest.map_or(Fact::TRUTH, |(_, fact)| fact)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_rules_that_name_no_user_are_shared_by_all() {
+        for (defaults, shared) in [
+            (Defaults::spec(), 12),
+            (Defaults::with_legacy_mentions(), 14),
+        ] {
+            let of = |user_id| {
+                let served = served(&Changes::default(), &defaults, user_id);
+                Ruleset::compile(&served, user_id)
+            };
+            let (one, two) = (of("@one:example.org"), of("@two:example.org"));
+            let rules = one.rules.iter().zip(&two.rules);
+            let same = rules.filter(|(one, two)| Arc::ptr_eq(one, two)).count();
+            assert_eq!(same, shared);
+        }
+    }
+
+    #[test]
+    fn the_text_of_a_default_rule_is_shared_within_its_kind_alone() {
+        let served = served(&Changes::default(), &Defaults::spec(), "@user:server");
+        let message = crate::find_rule(&served, Kind::Underride, ".m.rule.message");
+        let text = message.unwrap().text;
+        let moved = format!(r#"{{"global":{{"override":[{text}]}}}}"#);
+        let rules = Ruleset::compile(&moved, "@user:server");
+        assert_eq!(rules.rules[0].kind(), Kind::Override);
     }
 }
