@@ -10,8 +10,8 @@ use std::sync::LazyLock;
 
 use crate::event::Scalar;
 
-/// Bits of a set for each fact in it: one look-up in 32 or fewer errs.
-const BITS_A_FACT: usize = 32;
+/// Bits of a set for each fact in it, of which it takes two: one look-up in 1,024 or fewer errs.
+const BITS_A_FACT: usize = 64;
 /// Bits of the largest set, 8 KiB. A body with more words than these can tell apart makes rules be
 /// looked at in vain, and nothing worse.
 const BITS_MAX: usize = 1 << 16;
@@ -59,6 +59,11 @@ impl Fact {
         Self::of(("word", word))
     }
 
+    /// The places of the two bits that stand for this fact in a set.
+    fn bits(self, mask: u32) -> [u32; 2] {
+        [self.0 & mask, (self.0 >> 16) & mask]
+    }
+
     #[expect(clippy::cast_possible_truncation, reason = "32 of its bits are enough")]
     fn of(what: impl Hash) -> Self {
         Self(HASHES.hash_one(what) as u32)
@@ -79,8 +84,9 @@ impl Facts {
         let mut bits = vec![0_u64; count / 64];
         let mask = u32::try_from(count - 1).expect("a set has few bits");
         for fact in facts.iter().chain([&Fact::TRUTH]) {
-            let bit = fact.0 & mask;
-            bits[(bit / 64) as usize] |= 1 << (bit % 64);
+            for bit in fact.bits(mask) {
+                bits[(bit / 64) as usize] |= 1 << (bit % 64);
+            }
         }
         Self {
             bits: bits.into(),
@@ -90,7 +96,7 @@ impl Facts {
 
     /// Tells whether a fact may be among these; `false` is certain.
     pub(crate) fn may_hold(&self, fact: Fact) -> bool {
-        let bit = fact.0 & self.mask;
-        self.bits[(bit / 64) as usize] >> (bit % 64) & 1 == 1
+        let mut bits = fact.bits(self.mask).into_iter();
+        bits.all(|bit| self.bits[(bit / 64) as usize] >> (bit % 64) & 1 == 1)
     }
 }
