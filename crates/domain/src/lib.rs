@@ -64,16 +64,16 @@ pub use push_rules::PushRules;
 pub use revision::{Expectation, RevisionNames, conflicts};
 pub use scope::{Key, Scope, Selector};
 pub use service::{
-    AccountData, DescribeError, Descriptions, DeviceValue, EditRulesError, GetError, LackingDevice,
-    Operator, OperatorWriteError, PermitError, ReadError, Reader, Requester, Snapshot, Tally,
-    Unreadable, WriteError, WritePermit,
+    AccountData, DescribeError, Descriptions, DeviceValue, EditRulesError, GetError,
+    InitialSnapshot, LackingDevice, Operator, OperatorWriteError, PermitError, ReadError, Reader,
+    Requester, Snapshot, Tally, Unreadable, WriteError, WritePermit,
 };
 pub use store::{
     Account, AccountStore, Applied, ApplyError, BoxFuture, Change, Changes, Device, DeviceChange,
     DeviceChanges, DeviceDataStore, DeviceEntry, DevicePlace, DeviceSelection, EntryStore,
-    FeedPosition, FilterError, Guard, Login, LoginError, NewAccount, Op, Profile, ProfileField,
-    RefreshError, Refusal, RegisterError, Seen, Session, SessionAndEntry, SessionTokens, Store,
-    StoreError, StoreInfo, UpdateFn, Write,
+    FeedPosition, FilterError, Guard, Live, LiveEntry, Login, LoginError, NewAccount, Op, Profile,
+    ProfileField, RefreshError, Refusal, RegisterError, ScopeRef, Seen, Session, SessionAndEntry,
+    SessionTokens, Store, StoreError, StoreInfo, UpdateFn, Write,
 };
 pub use sync_token::{SyncToken, SyncTokenError};
 pub use token::{Token, TokenError, TokenHash, TokenKind};

@@ -1,5 +1,6 @@
 //! The service that every door to account data uses.
 
+mod initial;
 mod operator;
 mod push_rules;
 mod read;
@@ -14,6 +15,7 @@ use crate::{
     Write, Writer,
 };
 
+pub use initial::InitialSnapshot;
 pub use operator::{Operator, OperatorWriteError};
 pub use push_rules::EditRulesError;
 pub use read::{GetError, Snapshot};

@@ -9,6 +9,7 @@
 mod accounts;
 mod device_data;
 mod entries;
+mod live;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -26,6 +27,7 @@ pub use entries::{
     Applied, ApplyError, Change, Changes, EntryStore, Guard, Op, Refusal, SessionAndEntry,
     UpdateFn, Write,
 };
+pub use live::{Live, LiveEntry, ScopeRef};
 
 /// A future that a trait object can return.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

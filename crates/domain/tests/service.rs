@@ -4,9 +4,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use kitbag_domain::{
-    AccountData, Content, ContentError, EditRulesError, Expectation, GetError, Key, Limits,
-    MemoryStore, PermitError, Position, PushRules, Quota, QuotaExceeded, Requester, RevisionNames,
-    Scope, Selector, Snapshot, Store, SyncToken, WriteError,
+    AccountData, Content, ContentError, EditRulesError, Expectation, GetError, InitialSnapshot,
+    Key, Limits, MemoryStore, PermitError, Position, PushRules, Quota, QuotaExceeded, Requester,
+    RevisionNames, Scope, Selector, Snapshot, Store, SyncToken, WriteError,
 };
 use kitbag_testkit::clock::TestClock;
 use kitbag_testkit::rules::{PlainRules, adding};
@@ -62,6 +62,11 @@ impl Ground {
         let permit = self.service.permit(&requester, key.clone()).await;
         let permit = permit.expect("the write is permitted");
         permit.put(content(text), expectation).await
+    }
+
+    async fn initial(&self) -> InitialSnapshot {
+        let initial = self.service.initial(&self.phone.requester()).await;
+        initial.expect("the store in memory does not fail")
     }
 
     async fn since(&self, token: Option<SyncToken>) -> Snapshot {
@@ -365,6 +370,10 @@ async fn edited_push_rules_are_told_as_served_and_never_as_an_entry() {
     assert_eq!(ground.service.push_rules(&phone).await, Ok(served.clone()));
     let key = global("m.push_rules");
     assert_eq!(ground.service.get(&phone, &key).await, Ok(served.clone()));
+    let initial = ground.initial().await;
+    assert_eq!(initial.push_rules, served);
+    assert_eq!(initial.entries().count(), 0);
+    assert_eq!(Ok(initial.next.position), edited);
     for since in [None, Some(first.next)] {
         let snapshot = ground.since(since).await;
         assert_eq!(snapshot.push_rules.as_ref(), Some(&served));

@@ -4,7 +4,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use kitbag_domain::{Content, Entry};
+use kitbag_domain::{Content, Entry, LiveEntry};
 use serde::Serialize;
 
 /// An answer of 200 with a JSON body.
@@ -54,12 +54,26 @@ impl JsonObject {
     /// Begins an object that will hold entries and push rules, with room for about what they take:
     /// a large one is not copied as it grows.
     pub(crate) fn for_entries(entries: &[Entry], push_rules: Option<&Content>) -> Self {
+        let bytes: u64 = entries.iter().map(Entry::size_bytes).sum();
+        Self::for_bytes(
+            entries.len(),
+            usize::try_from(bytes).unwrap_or(0),
+            push_rules,
+        )
+    }
+
+    /// Does as [`JsonObject::for_entries`], for what is packed.
+    pub(crate) fn for_events(entries: &[LiveEntry<'_>], push_rules: Option<&Content>) -> Self {
+        let bytes = |entry: &LiveEntry<'_>| entry.event_type.len() + entry.content.len();
+        let bytes = entries.iter().map(bytes).sum();
+        Self::for_bytes(entries.len(), bytes, push_rules)
+    }
+
+    fn for_bytes(entries: usize, bytes: usize, push_rules: Option<&Content>) -> Self {
         const FRAME_BYTES: usize = 1024;
         const ENTRY_BYTES: usize = 64;
-        let rules = push_rules.map_or(0, Content::size_bytes);
-        let contents: u64 = rules + entries.iter().map(Entry::size_bytes).sum::<u64>();
-        let contents = usize::try_from(contents).unwrap_or(0);
-        Self::with_capacity(FRAME_BYTES + contents + entries.len() * ENTRY_BYTES)
+        let rules = push_rules.map_or(0, |rules| rules.bytes().len());
+        Self::with_capacity(FRAME_BYTES + rules + bytes + entries * ENTRY_BYTES)
     }
 
     fn with_capacity(bytes: usize) -> Self {
@@ -83,15 +97,23 @@ impl JsonObject {
     }
 
     /// Adds a member whose value is JSON already.
-    pub(crate) fn raw(&mut self, name: &str, json: &str) {
+    pub(crate) fn raw(&mut self, name: &str, json: impl AsRef<[u8]>) {
         self.name(name);
-        self.0.extend_from_slice(json.as_bytes());
+        self.0.extend_from_slice(json.as_ref());
     }
 
     /// Adds members that are JSON already.
     pub(crate) fn members(&mut self, json: &str) {
         self.comma();
         self.0.extend_from_slice(json.as_bytes());
+    }
+
+    /// Adds the members of an event that is told: many stand in an answer, under the same names.
+    pub(crate) fn event(&mut self, event_type: &str, content: &[u8]) {
+        self.0.extend_from_slice(br#""type":"#);
+        self.text(event_type);
+        self.0.extend_from_slice(br#","content":"#);
+        self.0.extend_from_slice(content);
     }
 
     /// Adds a member whose value is an object that `write` fills.
@@ -168,6 +190,11 @@ mod tests {
                 object.string("name", &text);
                 let expected = serde_json::json!({ "name": text }).to_string();
                 assert_eq!(object.finish(), expected, "{character:?}");
+                let mut event = JsonObject::new();
+                event.event(&text, b"{}");
+                let expected = serde_json::json!({ "type": text }).to_string();
+                let expected = format!("{},\"content\":{{}}}}", &expected[..expected.len() - 1]);
+                assert_eq!(event.finish(), expected, "{character:?}");
             }
         }
     }

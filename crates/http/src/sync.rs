@@ -1,9 +1,12 @@
 //! What a /sync tells: the snapshot of account data, filtered and written.
 
+use std::collections::BTreeMap;
 use std::mem;
 
 use bytes::Bytes;
-use kitbag_domain::{DeviceId, Entry, PUSH_RULES, Scope, Snapshot, SyncToken};
+use kitbag_domain::{
+    Content, InitialSnapshot, LiveEntry, PUSH_RULES, ScopeRef, Snapshot, SyncToken,
+};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task;
 
@@ -79,23 +82,14 @@ impl Answer {
         let entries = mem::take(&mut snapshot.entries);
         let mut kept = Vec::with_capacity(entries.len());
         for (index, entry) in entries.into_iter().enumerate() {
-            if index % YIELD_ENTRIES == YIELD_ENTRIES - 1 {
-                task::yield_now().await;
-            }
-            let in_view = match entry.key.scope {
-                Scope::Global => true,
-                Scope::Room(_) => false,
-                Scope::Device(_) => tells_device_data,
-            };
-            if in_view && filter.passes_account_data(entry.key.event_type.as_str()) {
+            take_turns(index).await;
+            if is_told(&LiveEntry::of(&entry), filter, tells_device_data) {
                 kept.push(entry);
             }
         }
         // A sync that waits because of what was dropped must not hold the room of it.
         snapshot.entries = if kept.is_empty() { Vec::new() } else { kept };
-        if !filter.passes_account_data(PUSH_RULES) {
-            snapshot.push_rules = None;
-        }
+        snapshot.push_rules = told_rules(snapshot.push_rules, filter);
         Self { snapshot }
     }
 
@@ -123,58 +117,97 @@ impl Answer {
             next,
             ..
         } = &self.snapshot;
-        let mut body = JsonObject::for_entries(entries, push_rules.as_ref());
-        body.string("next_batch", &next.to_string());
-        body.object("account_data", |out| {
-            let rules = push_rules
-                .iter()
-                .map(|content| (PUSH_RULES, content.as_str()));
-            let global = entries
-                .iter()
-                .filter(|entry| entry.key.scope == Scope::Global);
-            write_pairs(out, rules.chain(global.map(pair)));
-        });
-        body.members(CONSTANT_MEMBERS);
-        let devices = by_device(entries);
-        if !devices.is_empty() {
-            body.object(DEVICE_ACCOUNT_DATA, |out| {
-                for (device, entries) in devices {
-                    out.object(device.as_str(), |out| write_events(out, entries));
-                }
-            });
-        }
-        body.finish()
+        let entries: Vec<_> = entries.iter().map(LiveEntry::of).collect();
+        body(&entries, push_rules.as_ref(), *next)
     }
+}
+
+/// Writes the body of an initial sync, as [`Answer`] does of others.
+pub(crate) async fn initial_body(
+    snapshot: InitialSnapshot,
+    filter: &Filter,
+    tells_device_data: bool,
+) -> Bytes {
+    let mut kept = Vec::new();
+    for (index, entry) in snapshot.entries().enumerate() {
+        take_turns(index).await;
+        if is_told(&entry, filter, tells_device_data) {
+            kept.push(entry);
+        }
+    }
+    let push_rules = told_rules(Some(snapshot.push_rules.clone()), filter);
+    body(&kept, push_rules.as_ref(), snapshot.next)
+}
+
+/// Gives another task its turn now and then, as there may be many entries and patterns.
+async fn take_turns(index: usize) {
+    if index % YIELD_ENTRIES == YIELD_ENTRIES - 1 {
+        task::yield_now().await;
+    }
+}
+
+/// Tells whether an entry is in view and passes the filter: there are no rooms in view.
+fn is_told(entry: &LiveEntry<'_>, filter: &Filter, tells_device_data: bool) -> bool {
+    let in_view = match entry.scope {
+        ScopeRef::Global => true,
+        ScopeRef::Room(_) => false,
+        ScopeRef::Device(_) => tells_device_data,
+    };
+    in_view && filter.passes_account_data(entry.event_type)
+}
+
+fn told_rules(push_rules: Option<Content>, filter: &Filter) -> Option<Content> {
+    push_rules.filter(|_| filter.passes_account_data(PUSH_RULES))
+}
+
+fn body(entries: &[LiveEntry<'_>], push_rules: Option<&Content>, next: SyncToken) -> Bytes {
+    let mut body = JsonObject::for_events(entries, push_rules);
+    body.string("next_batch", &next.to_string());
+    body.object("account_data", |out| {
+        let rules = push_rules
+            .iter()
+            .map(|content| (PUSH_RULES, content.bytes().as_ref()));
+        let global = entries.iter().copied();
+        let global = global.filter(|entry| entry.scope == ScopeRef::Global);
+        write_pairs(out, rules.chain(global.map(pair)));
+    });
+    body.members(CONSTANT_MEMBERS);
+    let devices = by_device(entries);
+    if !devices.is_empty() {
+        body.object(DEVICE_ACCOUNT_DATA, |out| {
+            for (device, entries) in devices {
+                out.object(device, |out| write_events(out, entries));
+            }
+        });
+    }
+    body.finish()
 }
 
 /// Writes `"events": [{"type", "content"}]`.
-pub(crate) fn write_events<'a>(out: &mut JsonObject, entries: impl IntoIterator<Item = &'a Entry>) {
+pub(crate) fn write_events<'a>(
+    out: &mut JsonObject,
+    entries: impl IntoIterator<Item = LiveEntry<'a>>,
+) {
     write_pairs(out, entries.into_iter().map(pair));
 }
 
-fn write_pairs<'a>(out: &mut JsonObject, events: impl Iterator<Item = (&'a str, &'a str)>) {
+fn write_pairs<'a>(out: &mut JsonObject, events: impl Iterator<Item = (&'a str, &'a [u8])>) {
     out.array("events", events, |out, (event_type, content)| {
-        out.string("type", event_type);
-        out.raw("content", content);
+        out.event(event_type, content);
     });
 }
 
-/// Returns type and content; that of a tombstone is `{}` (MSC3391).
-fn pair(entry: &Entry) -> (&str, &str) {
-    let content = entry
-        .content
-        .as_ref()
-        .map_or("{}", |content| content.as_str());
-    (entry.key.event_type.as_str(), content)
+fn pair(entry: LiveEntry<'_>) -> (&str, &[u8]) {
+    (entry.event_type, entry.content)
 }
 
 /// Groups the entries of devices, in the order of their IDs.
-fn by_device(entries: &[Entry]) -> Vec<(&DeviceId, Vec<&Entry>)> {
-    let mut devices = std::collections::BTreeMap::<&DeviceId, Vec<&Entry>>::new();
+fn by_device<'a>(entries: &[LiveEntry<'a>]) -> BTreeMap<&'a str, Vec<LiveEntry<'a>>> {
+    let mut devices = BTreeMap::<_, Vec<_>>::new();
     for entry in entries {
-        if let Some(device) = entry.key.scope.device() {
-            devices.entry(device).or_default().push(entry);
+        if let ScopeRef::Device(device) = entry.scope {
+            devices.entry(device).or_default().push(*entry);
         }
     }
-    devices.into_iter().collect()
+    devices
 }

@@ -10,13 +10,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use kitbag_domain::{
-    Applied, ApplyError, BoxFuture, Changes, Content, Entry, EntryDescription, EntryStore, Key, Op,
-    Position, Selector, SessionAndEntry, StoreError, StoreInfo, Subscription, TokenHash, UpdateFn,
-    UserId, Write,
+    Applied, ApplyError, BoxFuture, Changes, Content, Entry, EntryDescription, EntryStore, Key,
+    Live, Op, Position, Selector, SessionAndEntry, StoreError, StoreInfo, Subscription, TokenHash,
+    UpdateFn, UserId, Write,
 };
+
+use rusqlite::Connection;
 
 use crate::SqliteStore;
 use crate::cache::{Item, Value};
+use crate::error::Failure;
 use crate::writer::Weight;
 pub(crate) use users::{Ledger, UserRow, user_row};
 
@@ -106,15 +109,13 @@ impl EntryStore for SqliteStore {
         if let Some(nothing) = self.cache.look(user, &Item::Head, nothing) {
             return Box::pin(ready(Ok(nothing)));
         }
-        let (user, cache) = (user.clone(), Arc::clone(&self.cache));
-        self.reads.submit(move |connection| {
-            let ticket = cache.ticket(&user);
-            let (head, changes) = read::changes(connection, &user, after)?;
-            if let Some(ticket) = ticket {
-                cache.fill(ticket, &user, &Item::Head, Value::Head(head));
-            }
-            Ok(changes)
+        self.read_with_head(user, move |connection, user| {
+            read::changes(connection, user, after)
         })
+    }
+
+    fn live(&self, user: &UserId) -> BoxFuture<'_, Result<Live, StoreError>> {
+        self.read_with_head(user, read::all_live)
     }
 
     fn apply(
@@ -153,6 +154,27 @@ impl EntryStore for SqliteStore {
 
     fn subscribe(&self, user: &UserId) -> Subscription {
         self.wakeups.subscribe(user)
+    }
+}
+
+impl SqliteStore {
+    /// Reads, and keeps the head of the stream that `read` found, if it cannot be outdated.
+    fn read_with_head<T: Send + 'static>(
+        &self,
+        user: &UserId,
+        read: impl FnOnce(&Connection, &UserId) -> Result<(Option<Position>, T), Failure>
+        + Send
+        + 'static,
+    ) -> BoxFuture<'static, Result<T, StoreError>> {
+        let (user, cache) = (user.clone(), Arc::clone(&self.cache));
+        self.reads.submit(move |connection| {
+            let ticket = cache.ticket(&user);
+            let (head, found) = read(connection, &user)?;
+            if let Some(ticket) = ticket {
+                cache.fill(ticket, &user, &Item::Head, Value::Head(head));
+            }
+            Ok(found)
+        })
     }
 }
 

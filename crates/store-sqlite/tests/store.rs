@@ -190,6 +190,16 @@ async fn a_wrong_count_is_told_as_damage_to_its_user_only() {
     registered.await.unwrap();
 }
 
+#[tokio::test]
+async fn where_the_stream_stands_is_known_once_everything_was_read() {
+    let dir = tempdir().unwrap();
+    let store = SqliteStore::open(dir.path(), options()).unwrap();
+    register(&store).await;
+    assert_eq!(store.peek_head(&alice()), None);
+    let live = store.live(&alice()).await.unwrap();
+    assert_eq!(store.peek_head(&alice()), Some(live.head));
+}
+
 /// One flipped bit makes such a content.
 #[tokio::test]
 async fn a_content_that_is_no_text_is_told_as_damage_by_every_read() {
@@ -199,7 +209,8 @@ async fn a_content_that_is_no_text_is_told_as_damage_by_every_read() {
     let get = store.get(&alice(), &key("a")).await.map(drop);
     let list = store.list(&alice(), Selector::All).await.map(drop);
     let changes = store.changes(&alice(), None).await.map(drop);
-    for read in [get, list, changes] {
+    let live = store.live(&alice()).await.map(drop);
+    for read in [get, list, changes, live] {
         assert!(matches!(read, Err(StoreError::Corrupt(_))), "{read:?}");
     }
 }

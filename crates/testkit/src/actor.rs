@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use kitbag_domain::{
     Allowance, Applied, ApplyError, Changes, Content, DeviceId, DeviceSelection, Entry, EventType,
-    Expectation, Guard, Incarnation, Key, Limits, Login, LoginError, NewAccount, Op, Position,
-    Requester, RoomId, Scope, Seen, Session, SessionTokens, Store, Subscription, TokenHash, UnixMs,
-    UserId, Write, Writer,
+    Expectation, Guard, Incarnation, Key, Limits, LiveEntry, Login, LoginError, NewAccount, Op,
+    Position, Requester, RoomId, Scope, Seen, Session, SessionTokens, Store, Subscription,
+    TokenHash, UnixMs, UserId, Write, Writer,
 };
 
 use crate::clock::TestClock;
@@ -191,9 +191,18 @@ impl Actor {
         Some(content.as_str().to_owned())
     }
 
-    /// Returns what changed behind `after`.
+    /// Returns what changed behind `after`; everything must be the same packed.
     pub async fn changes(&self, after: Option<Position>) -> Changes {
-        self.store.changes(&self.user, after).await.unwrap()
+        let changes = self.store.changes(&self.user, after).await.unwrap();
+        if after.is_none() {
+            let live = self.store.live(&self.user).await.unwrap();
+            // Others may have written in between.
+            if live.head == changes.head {
+                let entries = changes.entries.iter().map(LiveEntry::of);
+                assert!(live.entries().eq(entries), "{live:?}: {changes:?}");
+            }
+        }
+        changes
     }
 
     /// Returns where the user's stream stands.

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use kitbag_domain::{
     AccountData, Allowance, ApplyError, Clock as _, DeviceSelection, Entry, Expectation, GetError,
-    Incarnation, Key, Limits, Login, LoginError, NewAccount, PermitError, Position, QuotaExceeded,
-    RefreshError, Refusal, Requester, RevisionNames, Seen, Snapshot, Store, StoreError, SyncToken,
-    TokenHash, UserId, Write, WriteError, Writer,
+    Incarnation, Key, Limits, LiveEntry, Login, LoginError, NewAccount, PermitError, Position,
+    QuotaExceeded, RefreshError, Refusal, Requester, RevisionNames, Seen, Snapshot, Store,
+    StoreError, SyncToken, TokenHash, UserId, Write, WriteError, Writer,
 };
 use tokio::sync::RwLock;
 
@@ -178,6 +178,13 @@ impl World {
         let requester = self.operator(user);
         let began = self.begin().await;
         let snapshot = self.service.since(&requester, token).await.unwrap();
+        if token.is_none() {
+            let initial = self.service.initial(&requester).await.unwrap();
+            let entries = snapshot.entries.iter().map(LiveEntry::of);
+            // Others may have written in between.
+            let is_same = initial.next != snapshot.next || initial.entries().eq(entries);
+            assert!(is_same, "{initial:?}: {snapshot:?}");
+        }
         self.told(&requester, began, call, &snapshot, mind).await
     }
 

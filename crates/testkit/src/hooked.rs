@@ -5,10 +5,10 @@ use std::sync::Arc;
 use kitbag_domain::{
     Account, AccountStore, Applied, ApplyError, BoxFuture, Changes, Device, DeviceChanges,
     DeviceDataStore, DeviceEntry, DeviceId, DevicePlace, DeviceSelection, DeviceSubscription,
-    Entry, EntryDescription, EntryStore, EventType, FeedPosition, FilterError, Guard, Key, Login,
-    LoginError, NewAccount, Op, Position, Profile, ProfileField, RefreshError, RegisterError, Seen,
-    Selector, Session, SessionAndEntry, SessionTokens, Store, StoreError, StoreInfo, Subscription,
-    TokenHash, UpdateFn, UserId, Write,
+    Entry, EntryDescription, EntryStore, EventType, FeedPosition, FilterError, Guard, Key, Live,
+    Login, LoginError, NewAccount, Op, Position, Profile, ProfileField, RefreshError,
+    RegisterError, Seen, Selector, Session, SessionAndEntry, SessionTokens, Store, StoreError,
+    StoreInfo, Subscription, TokenHash, UpdateFn, UserId, Write,
 };
 
 /// What is done around the calls of a store, by the names of their methods.
@@ -127,6 +127,11 @@ impl<H: Hook> EntryStore for HookedStore<H> {
     ) -> BoxFuture<'_, Result<Changes, StoreError>> {
         let user = user.clone();
         self.call("changes", move |store| store.changes(&user, after))
+    }
+
+    fn live(&self, user: &UserId) -> BoxFuture<'_, Result<Live, StoreError>> {
+        let user = user.clone();
+        self.call("live", move |store| store.live(&user))
     }
 
     fn apply(

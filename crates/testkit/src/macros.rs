@@ -23,6 +23,7 @@ macro_rules! store_suite {
                 entries_are_those_that_get_returns
                 entries_that_are_read_together_bear_each_its_own_writer
                 an_initial_answer_is_the_fold
+                everything_live_is_told_packed
                 from_zero_the_whole_history_is_told
                 an_answer_can_be_asked_for_again
                 at_the_head_nothing_is_told
@@ -44,6 +45,7 @@ macro_rules! store_suite {
                 one_of_many_swaps_wins_while_devices_come_and_go
                 concurrent_writes_are_all_there
                 a_follower_misses_nothing
+                everything_live_is_of_one_snapshot
                 a_cancelled_write_is_whole_or_absent
             }
             device_data {

@@ -1,9 +1,9 @@
 use super::{MemoryStore, UserState};
 use crate::{
     Applied, ApplyError, Before, BoxFuture, Change, Changes, Content, Decision, Entry,
-    EntryDescription, EntryStore, Key, Limits, Op, Position, Refusal, Scope, Selector,
-    SessionAndEntry, StoreError, StoreInfo, Subscription, TokenHash, UpdateFn, UserId, Write,
-    conflicts, decide,
+    EntryDescription, EntryStore, Key, Limits, Live, LiveEntry, Op, Position, Refusal, Scope,
+    Selector, SessionAndEntry, StoreError, StoreInfo, Subscription, TokenHash, UpdateFn, UserId,
+    Write, conflicts, decide,
 };
 
 impl EntryStore for MemoryStore {
@@ -91,6 +91,19 @@ impl EntryStore for MemoryStore {
             .get(user)
             .map_or(nothing, |state| state.changes(after));
         Box::pin(async { Ok(changes) })
+    }
+
+    fn live(&self, user: &UserId) -> BoxFuture<'_, Result<Live, StoreError>> {
+        let users = self.users();
+        let changes = users.get(user).map(|state| state.changes(None));
+        drop(users);
+        let live = changes.map_or_else(Live::default, |changes| {
+            let mut live = Live::with_capacity(changes.head, changes.entries.len(), 0);
+            let entries = changes.entries.iter().map(LiveEntry::of);
+            entries.for_each(|entry| live.push(entry));
+            live
+        });
+        Box::pin(async { Ok(live) })
     }
 
     fn apply(

@@ -5,7 +5,8 @@ use thiserror::Error;
 use super::push_rules::PUSH_RULES_KEY;
 use super::{AccountData, Requester};
 use crate::{
-    Content, Entry, Key, Selector, Session, StoreError, Subscription, SyncToken, TokenHash, UserId,
+    Content, Entry, Key, Position, Selector, Session, StoreError, Subscription, SyncToken,
+    TokenHash, UserId,
 };
 
 /// Why an entry was not returned.
@@ -110,7 +111,6 @@ impl AccountData {
         requester: &Requester,
         since: Option<SyncToken>,
     ) -> Result<Snapshot, StoreError> {
-        let (epoch, user) = self.mark(requester);
         let ours = since.filter(|token| self.is_own(requester, token));
         let after = ours.map(|token| token.position);
         let changes = self.store.changes(&requester.user, after).await?;
@@ -135,17 +135,11 @@ impl AccountData {
             None
         };
         entries.retain(|entry| !is_rules(entry));
-        let next = SyncToken {
-            epoch,
-            user,
-            position: changes.head,
-            rules: fingerprint,
-        };
         Ok(Snapshot {
             entries,
             is_full: changes.is_full,
             push_rules,
-            next,
+            next: self.token_at(requester, changes.head),
         })
     }
 
@@ -168,13 +162,18 @@ impl AccountData {
     #[must_use]
     pub fn peek_next(&self, requester: &Requester) -> Option<SyncToken> {
         let position = self.store.peek_head(&requester.user)?;
+        Some(self.token_at(requester, position))
+    }
+
+    /// Returns the token that an answer of now bears where the stream stands at `position`.
+    pub(super) fn token_at(&self, requester: &Requester, position: Position) -> SyncToken {
         let (epoch, user) = self.mark(requester);
-        Some(SyncToken {
+        SyncToken {
             epoch,
             user,
             position,
             rules: self.rules.fingerprint(),
-        })
+        }
     }
 
     /// Returns everything live, and the deletions behind `since`.

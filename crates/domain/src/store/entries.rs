@@ -2,8 +2,8 @@ use thiserror::Error;
 
 use super::{BoxFuture, StoreError, StoreInfo};
 use crate::{
-    Allowance, Content, DeviceId, Entry, EntryDescription, Expectation, Incarnation, Key, Position,
-    QuotaExceeded, Selector, Session, Subscription, TokenHash, UnixMs, UserId, Writer,
+    Allowance, Content, DeviceId, Entry, EntryDescription, Expectation, Incarnation, Key, Live,
+    Position, QuotaExceeded, Selector, Session, Subscription, TokenHash, UnixMs, UserId, Writer,
 };
 
 /// A session, and an entry that was read with it, where there is one.
@@ -80,6 +80,11 @@ pub trait EntryStore: Send + Sync + 'static {
         user: &UserId,
         after: Option<Position>,
     ) -> BoxFuture<'_, Result<Changes, StoreError>>;
+
+    /// Returns everything live of `user`, and the head of the stream: one snapshot.
+    ///
+    /// The same as [`EntryStore::changes`] without a position tells, packed.
+    fn live(&self, user: &UserId) -> BoxFuture<'_, Result<Live, StoreError>>;
 
     /// Applies all of `ops` in one transaction, or none.
     ///

@@ -5,7 +5,7 @@
 use axum::extract::State;
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::Response;
-use kitbag_domain::{Device, DeviceId, DeviceSelection, Entry, Scope, Selector, limit};
+use kitbag_domain::{Device, DeviceId, DeviceSelection, Entry, LiveEntry, Scope, Selector, limit};
 use serde::Deserialize;
 
 use crate::error::ApiError;
@@ -147,11 +147,11 @@ fn write_device(out: &mut JsonObject, device: &Device, entries: &[Entry]) {
     // Null where unknown, as on Synapse: matrix-nio refuses a device without the member.
     out.optional_string("display_name", device.display_name.as_deref());
     out.optional_string("last_seen_ip", device.seen.ip.as_deref());
-    out.raw("last_seen_ts", &device.seen.at.to_string());
+    out.raw("last_seen_ts", device.seen.at.to_string());
     let own = entries
         .iter()
         .filter(|entry| entry.key.scope.device() == Some(&device.id));
-    let own: Vec<&Entry> = own.collect();
+    let own: Vec<_> = own.map(LiveEntry::of).collect();
     if !own.is_empty() {
         out.object("account_data", |out| write_events(out, own));
     }

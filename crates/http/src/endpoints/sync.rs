@@ -21,7 +21,7 @@ use crate::filter::Filter;
 use crate::json::json_response;
 use crate::metrics::Waited;
 use crate::state::{App, Call};
-use crate::sync::Answer;
+use crate::sync::{Answer, initial_body};
 
 #[derive(Deserialize)]
 pub(crate) struct SyncQuery {
@@ -129,11 +129,11 @@ impl Waiting {
             return Ok(json_response(StatusCode::OK, body));
         }
         let _turn = app.sync_turns.full().await;
-        let snapshot = app.data.since(&auth.requester, None).await?;
-        let told = self.answer(snapshot).await;
-        let body = told.body();
+        let snapshot = app.data.initial(&auth.requester).await?;
+        let next = snapshot.next;
+        let body = initial_body(snapshot, &self.filter, self.tells_device_data()).await;
         // Under the head of its own snapshot: that of now may be behind a change that it lacks.
-        app.answers.remember(asked, told.next(), body.clone());
+        app.answers.remember(asked, next, body.clone());
         Ok(json_response(StatusCode::OK, body))
     }
 

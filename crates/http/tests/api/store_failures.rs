@@ -90,6 +90,7 @@ async fn a_failing_store_is_a_5xx_without_a_word_about_the_inside() {
         "get",
         "get_in_session",
         "list",
+        "live",
         "login",
         "profile",
         "refresh",

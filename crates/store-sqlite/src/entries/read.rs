@@ -1,11 +1,15 @@
 //! Reading entries.
 
-use kitbag_domain::{Changes, Entry, Key, Position, Selector, SessionAndEntry, TokenHash, UserId};
+use kitbag_domain::{
+    Changes, Entry, Key, Live, Position, Selector, SessionAndEntry, TokenHash, UserId,
+};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
 use crate::error::Failure;
-use crate::rows::{self, EntryReader, SCOPE_DEVICE, SCOPE_ROOM, all, first, int, scope_number};
+use crate::rows::{
+    self, EntryReader, SCOPE_DEVICE, SCOPE_ROOM, all, each, first, int, scope_number,
+};
 
 /// Returns one live entry: the hot path, one look-up in each of two indexes.
 pub(super) fn live(
@@ -151,4 +155,41 @@ pub(super) fn changes(
         entries,
     };
     Ok((head, changes))
+}
+
+/// Returns everything live, with the head of the same snapshot.
+pub(super) fn all_live(
+    connection: &Connection,
+    user: &UserId,
+) -> Result<(Option<Position>, Live), Failure> {
+    const USER: &str = "SELECT id, position, entries, bytes FROM users WHERE name = ?1";
+    // What else there is of an entry costs as much as its content, and nobody asks for it here.
+    const ROWS: &str = "
+        SELECT e.scope, e.place, e.type, e.content
+        FROM entries e WHERE e.user = ?1 AND e.content IS NOT NULL
+        ORDER BY e.position";
+    let mut statement = connection.prepare_cached(USER)?;
+    let mut users = statement.query([user.as_str()])?;
+    // A snapshot lasts until the last statement in it ends: so this one stays at its row until the
+    // entries are read, or head and entries might be of two snapshots.
+    let Some(found) = users.next()? else {
+        return Ok((None, Live::default()));
+    };
+    let (user, head) = (found.get::<_, i64>(0)?, Position(found.get(1)?));
+    let room = |column| found.get(column).map(room_for);
+    let mut live = Live::with_capacity(head, room(2)?, room(3)?);
+    each(connection, ROWS, [user], |row| {
+        live.push(rows::live(row)?);
+        Ok(())
+    })?;
+    drop(users);
+    Ok((Some(head), live))
+}
+
+/// The most that is asked for at once, in rows or bytes: a count may be wrong, and more than this
+/// comes as it is needed.
+const ROOM_MAX: u64 = 4 * 1024 * 1024;
+
+fn room_for(count: u64) -> usize {
+    usize::try_from(count.min(ROOM_MAX)).unwrap_or(0)
 }

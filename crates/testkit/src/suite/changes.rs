@@ -1,4 +1,6 @@
-use kitbag_domain::{Content, DeviceSelection, Expectation, Op, Position, Selector, Writer};
+use kitbag_domain::{
+    Content, DeviceSelection, Expectation, Op, Position, ScopeRef, Selector, UserId, Writer,
+};
 
 use crate::{Actor, Opener, content, device_id, global, room_key};
 
@@ -92,6 +94,35 @@ pub async fn an_initial_answer_is_the_fold(open: Opener) {
     assert_eq!(changes.entries.len(), 1, "no tombstones");
     assert_eq!(changes.entries[0].key, global("kept"));
     assert_eq!(alice.changes(Some(changes.head)).await.entries, []);
+}
+
+pub async fn everything_live_is_told_packed(open: Opener) {
+    let fixture = open.open().await;
+    let alice = Actor::register(&fixture.store(), "alice").await;
+    let nothing = alice.store.live(&alice.user).await.unwrap();
+    assert_eq!((nothing.head, nothing.entries().len()), (Position(1), 0));
+    alice.put(&global("é"), "{\"é\":1}").await;
+    alice.put(&global("gone"), "{}").await;
+    alice.put(&room_key("!r:x", "b"), "{ }").await;
+    alice.put(&alice.own_key("c"), "{\"n\":3}").await;
+    alice.put(&global("é"), "{\"é\":2.0}").await;
+    let head = alice.delete(&global("gone")).await.unwrap();
+    let live = alice.store.live(&alice.user).await.unwrap();
+    let told: Vec<_> = live
+        .entries()
+        .map(|entry| (entry.scope, entry.event_type, entry.content))
+        .collect();
+    let device = ScopeRef::Device(alice.device.as_str());
+    let expected: [(_, _, &[u8]); 3] = [
+        (ScopeRef::Room("!r:x"), "b", b"{ }"),
+        (device, "c", b"{\"n\":3}"),
+        (ScopeRef::Global, "é", "{\"é\":2.0}".as_bytes()),
+    ];
+    assert_eq!(told, expected, "in the order of positions");
+    assert_eq!(live.head, head);
+    let nobody = UserId::parse("@nobody:localhost").unwrap();
+    let live = alice.store.live(&nobody).await.unwrap();
+    assert_eq!((live.head, live.entries().len()), (Position::ZERO, 0));
 }
 
 /// A store may tell nothing at once, and never the head of before a change was acknowledged.

@@ -231,6 +231,38 @@ pub async fn a_follower_misses_nothing(open: Opener) {
     assert!(followed.is_sorted_by(|a, b| a < b), "each once");
 }
 
+/// The head says how often both entries were written: so what lies between two snapshots shows.
+pub async fn everything_live_is_of_one_snapshot(open: Opener) {
+    const WRITES: u64 = 400;
+    let fixture = open.open().await;
+    let alice = Actor::register(&fixture.store(), "alice").await;
+    let start = alice.head().await;
+    let writer = alice.clone();
+    let writing = tokio::spawn(async move {
+        for number in 1..=WRITES {
+            let text = content(&format!("{{\"n\":{number}}}"));
+            let put = |key: &str| Op::Put(global(key), text.clone(), Expectation::default());
+            writer.apply(vec![put("a"), put("b")]).await.unwrap();
+        }
+    });
+    loop {
+        let live = alice.store.live(&alice.user).await.unwrap();
+        let written = (live.head.0 - start.0) / 2;
+        let expected = format!("{{\"n\":{written}}}");
+        let contents: Vec<_> = live.entries().map(|entry| entry.content).collect();
+        assert_eq!(contents.len(), if written == 0 { 0 } else { 2 });
+        assert!(
+            contents.iter().all(|text| *text == expected.as_bytes()),
+            "{written}"
+        );
+        if written == WRITES {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    writing.await.unwrap();
+}
+
 /// Reads along the stream until so many changes were told; returns their positions.
 async fn follow(actor: &Actor, start: Position, count: usize) -> Vec<Position> {
     let (mut after, mut followed) = (start, Vec::new());

@@ -16,7 +16,7 @@ async fn lab() -> Lab {
 
 /// Returns the answer to an initial sync that must not read, or nothing where it would.
 fn at_once(lab: &Lab, by: &Session, query: &str) -> Option<Reply> {
-    let _stop = lab.pausing.stop_before("changes");
+    let _stop = lab.pausing.stop_before("live");
     let call = lab.sync(query).by(by);
     match poll_once(&mut Box::pin(lab.send(call))) {
         Poll::Ready(reply) => Some(reply),
@@ -70,8 +70,8 @@ async fn a_change_while_an_initial_sync_reads_is_in_the_next_one() {
     for is_before_reading in [true, false] {
         let lab = lab().await;
         let stop = match is_before_reading {
-            true => lab.pausing.stop_before("changes"),
-            false => lab.pausing.stop_after("changes"),
+            true => lab.pausing.stop_before("live"),
+            false => lab.pausing.stop_after("live"),
         };
         let mut begun = lab.begin(lab.sync(""));
         lab.put(&lab.tablet, &lab.tablet.global("app.test"), "{\"n\":1}")

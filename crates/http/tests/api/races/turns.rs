@@ -10,17 +10,17 @@ use crate::support::poll_once;
 const FULL_MAX: usize = 4;
 const READS_MAX: usize = 512;
 
-/// Stops as many syncs as may read at once, and looks when one more of them reads.
-async fn see_turns(lab: &Lab, query: &str, turns: usize) {
+/// Stops as many syncs as may read at once by that call, and looks when one more of them reads.
+async fn see_turns(lab: &Lab, query: &str, reads: &'static str, turns: usize) {
     let mut reading = Vec::new();
     for _ in 0..turns {
-        let stop = lab.pausing.stop_after("changes");
+        let stop = lab.pausing.stop_after(reads);
         let sync = lab.begin(lab.sync(query));
         reading.push((stop, sync));
         // Else tokio makes this test wait, which has done much without a break.
         task::yield_now().await;
     }
-    let mut stop = lab.pausing.stop_before("changes");
+    let mut stop = lab.pausing.stop_before(reads);
     let mut one_more: Begun<'_> = lab.begin(lab.sync(query));
     assert!(!stop.is_reached(), "{query}: it waits for its turn");
     let (first, mut sync) = reading.remove(0);
@@ -36,8 +36,13 @@ async fn initial_and_full_syncs_take_turns() {
     let lab = Lab::new().await;
     let mut foreign: SyncToken = lab.now().await.parse().unwrap();
     foreign.epoch += 1;
-    for query in ["", "full_state=true", &format!("since={foreign}")] {
-        see_turns(&lab, query, FULL_MAX).await;
+    let foreign = format!("since={foreign}");
+    for (query, reads) in [
+        ("", "live"),
+        ("full_state=true", "changes"),
+        (&foreign, "live"),
+    ] {
+        see_turns(&lab, query, reads, FULL_MAX).await;
     }
 }
 
@@ -45,5 +50,5 @@ async fn initial_and_full_syncs_take_turns() {
 async fn reads_of_syncs_take_turns() {
     let lab = Lab::new().await;
     let since = lab.now().await;
-    see_turns(&lab, &format!("since={since}"), READS_MAX).await;
+    see_turns(&lab, &format!("since={since}"), "changes", READS_MAX).await;
 }
