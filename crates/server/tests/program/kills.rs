@@ -5,8 +5,10 @@
 //! the tokens that they have, of sessions as of syncs. What got no answer may or may not have
 //! happened up to the kill. In the end one order of everything must explain all that they saw,
 //! across all kills: so no acknowledged write is lost, none that was seen is unseen, no chain of
-//! sync tokens leaves anything out, and what a device had is gone with it.
+//! sync tokens leaves anything out, and what a device had is gone with it. Somebody follows the device
+//! data of all users meanwhile, and what the feed told them is a part of what must be explained.
 
+mod follower;
 mod session;
 mod worker;
 
@@ -21,6 +23,7 @@ use kitbag_testkit::linear::{self, Operation};
 use kitbag_testkit::settings;
 
 use crate::support::{PATIENCE, Server, directory, run};
+use follower::Follower;
 use session::{Device, PASSWORD, Record};
 use worker::Worker;
 
@@ -31,8 +34,14 @@ const WORKERS_OF_A_DEVICE: usize = 2;
 /// Answers from a start to the kill: at least so many, and less than so many more.
 const ANSWERS_MIN: usize = 20;
 const ANSWERS_MORE: usize = 300;
+/// The token of who follows the device data of all users.
+const ADMIN_TOKEN: &str = "adm-0123456789abcdef-adm";
 /// Nothing is refused for its number, and no token ends by itself while the test runs.
-const SETTINGS: [&str; 4] = [
+const SETTINGS: [&str; 8] = [
+    "--private",
+    "127.0.0.1:0",
+    "--set",
+    "admin.tokens.follower=adm-0123456789abcdef-adm",
     "--set",
     "rate_limits.enabled=false",
     "--set",
@@ -53,6 +62,7 @@ fn what_was_acknowledged_outlives_kills_at_random_moments() {
     let record = Record::default();
     let devices = USERS.map(|user| [0, 1, 2].map(|number| Device::new(user, number)));
     let mut workers = workers(&record, &devices, &mut dice);
+    let mut follower = Follower::new(&record, Dice::new(dice.draw()));
     let began = Instant::now();
     let mut starts = Vec::new();
     for kill in 0..kills {
@@ -61,7 +71,7 @@ fn what_was_acknowledged_outlives_kills_at_random_moments() {
             let register = |user: &&str| drop(server.client().register(user, PASSWORD));
             USERS.iter().for_each(register);
         }
-        run_until_killed(server, &mut workers, &mut dice);
+        run_until_killed(server, &mut workers, &mut follower, &mut dice);
         let now = record.ticket();
         workers
             .iter_mut()
@@ -71,6 +81,7 @@ fn what_was_acknowledged_outlives_kills_at_random_moments() {
     for worker in &mut workers {
         worker.last_word(server.address);
     }
+    follower.last_word(Follower::address(&server));
     server.stop();
     let checked = run(dir.path(), &["check", "--data", "data"]);
     assert_eq!(
@@ -80,10 +91,12 @@ fn what_was_acknowledged_outlives_kills_at_random_moments() {
     );
 
     let ran = began.elapsed();
-    let counts = counts(&workers);
-    for user in USERS {
+    let mut counts = counts(&workers);
+    counts.insert("followed", follower.changes);
+    for (user, followed) in USERS.into_iter().zip(follower.logs) {
         let of_user = workers.iter().filter(|worker| worker.device.user == user);
         let seen = of_user.flat_map(|worker| &worker.log).cloned();
+        let seen = seen.chain(followed);
         let operations: Vec<Operation> = seen.collect();
         if let Err(verdict) = linear::check(&operations) {
             panic!("KITBAG_TEST_SEED={seed}, {user}: {verdict}");
@@ -119,11 +132,18 @@ fn start(dir: &Path, starts: &mut Vec<Duration>) -> Server {
 }
 
 /// Lets the workers work until a random number of answers has come, and kills the server.
-fn run_until_killed(server: Server, workers: &mut [Worker<'_>], dice: &mut Dice) {
+fn run_until_killed(
+    server: Server,
+    workers: &mut [Worker<'_>],
+    follower: &mut Follower<'_>,
+    dice: &mut Dice,
+) {
     let answers = ANSWERS_MIN + dice.below(ANSWERS_MORE);
     let address = server.address;
+    let private = Follower::address(&server);
     let (done, answered) = channel();
     thread::scope(|scope| {
+        scope.spawn(|| follower.follow(private));
         for worker in workers {
             let done = done.clone();
             scope.spawn(move || worker.work(address, &done));
@@ -159,8 +179,11 @@ fn expect_eventful(counts: &BTreeMap<&'static str, usize>) {
         "refresh",
         "maybe",
         "token refused",
+        "followed",
     ];
-    let missing = events.iter().find(|what| !counts.contains_key(*what));
+    let missing = events
+        .iter()
+        .find(|what| counts.get(*what).is_none_or(|count| *count == 0));
     assert_eq!(missing, None, "{counts:?}");
 }
 

@@ -526,6 +526,12 @@ impl<'a> Worker<'a> {
     }
 }
 
+/// Returns the cells of all entries that devices of a user may have.
+pub(super) fn device_cells() -> impl Iterator<Item = String> {
+    let devices = (0..DEVICES).flat_map(|device| (0..TYPES).map(move |number| (device, number)));
+    devices.map(|(device, number)| format!("device D{device} t{number}"))
+}
+
 /// Returns the entries that a sync told, without those of the server's own making.
 fn events(answer: &Value) -> Vec<(String, &Value)> {
     let mut scopes = vec![("global".to_owned(), &answer["account_data"])];
