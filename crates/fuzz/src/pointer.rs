@@ -36,7 +36,7 @@ pub fn pointer(input: &[u8]) {
 }
 
 fn is_pointer(text: &str) -> bool {
-    let rest = text.replace("~0", "").replace("~1", "");
+    let rest = text.replace("~0", "x").replace("~1", "x");
     let is_written = text.is_empty() || text.starts_with('/');
     is_written
         && !rest.contains('~')
