@@ -9,6 +9,7 @@ use kitbag_http::Settings;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
+use crate::naive_json::{members_in, members_of};
 use crate::world::{LOOPBACK, World};
 
 /// Types of entries that are there to be filtered, beside `m.push_rules`.
@@ -96,28 +97,6 @@ thread_local! {
         put("devices/PHONE/account_data/m.direct");
         world
     };
-}
-
-fn members_in(value: &Value) -> usize {
-    match value {
-        Value::Array(list) => list.iter().map(members_in).sum(),
-        Value::Object(object) => object.len() + object.values().map(members_in).sum::<usize>(),
-        _ => 0,
-    }
-}
-
-/// Counts the colons outside of strings.
-fn members_of(json: &str) -> usize {
-    let (mut count, mut in_string, mut escaped) = (0, false, false);
-    for byte in json.bytes() {
-        match byte {
-            b'"' if !escaped => in_string = !in_string,
-            b':' if !in_string => count += 1,
-            _ => {}
-        }
-        escaped = byte == b'\\' && !escaped;
-    }
-    count
 }
 
 /// Tells whether account data of this type passes.

@@ -15,7 +15,12 @@ mod filter;
 mod id;
 mod json_depth;
 mod naive_json;
+mod naive_push;
 mod pointer;
+mod push_changes;
+mod push_evaluation;
+mod push_pattern;
+mod push_rule;
 mod request;
 mod revision;
 mod sync_token;
@@ -28,6 +33,10 @@ pub use filter::filter;
 pub use id::id;
 pub use json_depth::json_depth;
 pub use pointer::pointer;
+pub use push_changes::push_changes;
+pub use push_evaluation::{push_condition, push_evaluation};
+pub use push_pattern::push_pattern;
+pub use push_rule::push_rule;
 pub use request::request;
 pub use revision::revision;
 pub use sync_token::sync_token;
@@ -37,13 +46,18 @@ pub use token::token;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is that of its corpus, its dictionary and its program.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 15] = [
     ("config", config),
     ("feed_token", feed_token),
     ("filter", filter),
     ("id", id),
     ("json_depth", json_depth),
     ("pointer", pointer),
+    ("push_changes", push_changes),
+    ("push_condition", push_condition),
+    ("push_evaluation", push_evaluation),
+    ("push_pattern", push_pattern),
+    ("push_rule", push_rule),
     ("request", request),
     ("revision", revision),
     ("sync_token", sync_token),

@@ -1,5 +1,7 @@
 //! JSON as RFC 8259 has it, read in the simplest way: what the real readers are compared with.
 
+use serde_json::Value;
+
 /// Bytes that are read: the reader recurses, and so deep is what they can nest.
 pub(crate) const BYTES_MAX: usize = 16 * 1024;
 
@@ -50,6 +52,30 @@ pub(crate) fn trim(mut text: &[u8]) -> &[u8] {
         text = rest;
     }
     text
+}
+
+/// Counts the members of all objects in a value.
+pub(crate) fn members_in(value: &Value) -> usize {
+    match value {
+        Value::Array(list) => list.iter().map(members_in).sum(),
+        Value::Object(object) => object.len() + object.values().map(members_in).sum::<usize>(),
+        _ => 0,
+    }
+}
+
+/// Counts the members of all objects in a text, of which a value has one of each name: its colons
+/// outside of strings.
+pub(crate) fn members_of(json: &str) -> usize {
+    let (mut count, mut in_string, mut escaped) = (0, false, false);
+    for byte in json.bytes() {
+        match byte {
+            b'"' if !escaped => in_string = !in_string,
+            b':' if !in_string => count += 1,
+            _ => {}
+        }
+        escaped = byte == b'\\' && !escaped;
+    }
+    count
 }
 
 struct Reader<'a> {

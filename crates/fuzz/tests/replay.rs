@@ -52,6 +52,31 @@ fn pointer() {
 }
 
 #[test]
+fn push_changes() {
+    replay("push_changes", 2_000);
+}
+
+#[test]
+fn push_condition() {
+    replay("push_condition", 3_000);
+}
+
+#[test]
+fn push_evaluation() {
+    replay("push_evaluation", 2_000);
+}
+
+#[test]
+fn push_pattern() {
+    replay("push_pattern", 10_000);
+}
+
+#[test]
+fn push_rule() {
+    replay("push_rule", 3_000);
+}
+
+#[test]
 fn request() {
     replay("request", 500);
 }

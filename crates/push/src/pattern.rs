@@ -5,7 +5,8 @@
 //!
 //! Case is ignored by Unicode's simple lower-casing, character by character, of pattern and value
 //! alike. So lengths in characters stay, which `?` counts; what only full case folding holds equal
-//! (`ß` and `SS`, the two lower-case sigmas) stays different.
+//! (`ß` and `SS`, the two lower-case sigmas) stays different. Boundaries of words are looked for in
+//! lower case too: the Kelvin sign and `İ`, which are letters of ASCII there, belong to words.
 //!
 //! The time is linear in the value whatever the pattern: pieces between `*` are searched one behind
 //! the other, each from where the one before ended, and no byte of the value is ever asked twice.

@@ -6,12 +6,12 @@ use crate::workspace::{Crate, Dependency};
 /// The members that a member may use outside its tests. Names without `kitbag-`; `store-*` stands
 /// for every store. A new crate gets its row here, and with it a place in the house.
 const LAYERS: [(&str, &[&str]); 13] = [
-    ("bench", &["client"]),
+    ("bench", &["client", "push"]),
     ("client", &[]),
     ("conformance", &["client"]),
     ("domain", &[]),
     // The targets, which are tests: they reach what a stranger's bytes reach.
-    ("fuzz", &["domain", "http", "server"]),
+    ("fuzz", &["domain", "http", "push", "server"]),
     ("gateway", &["domain", "http"]),
     ("http", &["domain", "push", "rooms"]),
     ("push", &[]),
