@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::stats::Spread;
+use crate::workloads::push::{CPU_A_MEMBER, MESSAGE};
 
 /// Fewer figures than this have no quartiles worth the name.
 const FIGURES_TRUSTED_MIN: usize = 5;
@@ -68,7 +69,7 @@ const fn report(row: &'static str, work: &'static str) -> Budget {
 }
 
 /// Every budget. Ratios are those to the reference in the same run.
-pub(crate) const BUDGETS: [Budget; 18] = [
+pub(crate) const BUDGETS: [Budget; 19] = [
     cpu("get/1", "GET of an entry, 1 connection", 1.3, 1.15),
     cpu("get/16", "GET of an entry, 16 connections", 1.3, 1.15),
     cpu("get/uncached", "GET of an entry, uncached", 2.5, 2.0),
@@ -80,6 +81,12 @@ pub(crate) const BUDGETS: [Budget; 18] = [
         "the first initial sync after a change",
         1.6,
         1.2,
+    ),
+    at_most(
+        ["push/evaluate", MESSAGE, CPU_A_MEMBER],
+        "push rules of a member",
+        2.0,
+        0.5,
     ),
     puts("put/64/one_user", "durable PUT, 64 clients of one user"),
     puts("put/64/many_users", "durable PUT, 64 clients of 64 users"),

@@ -45,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) start_entries: usize,
     /// Devices that a report counts.
     pub(crate) report_devices: usize,
+    /// Members of the room whose push rules are evaluated.
+    pub(crate) members: usize,
     /// Whether this run only shows that everything runs.
     pub(crate) is_short: bool,
     /// The program that is measured.
@@ -98,6 +100,7 @@ impl Plan {
             users_max: 512,
             start_entries: 1_000_000,
             report_devices: 100_000,
+            members: 10_000,
             is_short: false,
             kitbag,
             synapse: arguments.synapse.clone(),
@@ -123,6 +126,7 @@ impl Plan {
             users_max: 4,
             start_entries: 1_000,
             report_devices: 100,
+            members: 20,
             is_short: true,
             ..self
         }

@@ -2,6 +2,7 @@
 
 mod beside_synapse;
 mod devices;
+pub(crate) mod push;
 mod put;
 mod read;
 mod start;
@@ -17,7 +18,9 @@ use crate::plan::Plan;
 use crate::report::Table;
 
 /// In the order in which they run: what leaves the machine quiet comes first.
-const NAMES: [&str; 23] = [
+const NAMES: [&str; 25] = [
+    "push/evaluate",
+    "push/compile",
     "edge",
     "identity",
     "get/1",
@@ -69,6 +72,8 @@ pub(crate) fn names(arguments: &BenchArguments) -> impl Iterator<Item = &'static
 /// Runs one of [`names`].
 pub(crate) async fn run(name: &str, plan: &Plan) -> Result<Table> {
     let table = match name {
+        "push/evaluate" => push::evaluate(name, plan),
+        "push/compile" => push::compile(name, plan),
         "edge" => read::edge(name, plan).await,
         "identity" => read::identity(name, plan).await,
         "get/1" => read::entry(name, plan, 1).await,
