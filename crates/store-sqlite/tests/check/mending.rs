@@ -3,12 +3,15 @@
 use std::fs;
 use std::path::Path;
 
-use kitbag_domain::{DeviceDataStore as _, FeedPosition};
+use kitbag_domain::{
+    AccountStore as _, DeviceDataStore as _, DeviceSelection, EntryStore as _, FeedPosition,
+    Position, Scope, Selector,
+};
 use kitbag_store_sqlite::check::{self, Mending};
 use kitbag_store_sqlite::{OpenError, SqliteStore};
 use tempfile::tempdir;
 
-use crate::{Ground, options};
+use crate::{Ground, options, put, user, write};
 
 #[tokio::test]
 async fn a_second_mending_within_a_second_has_a_copy_of_its_own() {
@@ -98,4 +101,50 @@ async fn a_store_of_format_1_is_checked_and_mended_as_it_is() {
     let mended = ground.mend();
     assert!(mended.after.is_sound() && !mended.mends.is_empty());
     assert_eq!(mended.after.format, 1);
+}
+
+#[tokio::test]
+async fn a_mended_store_goes_on() {
+    let ground = Ground::new().await;
+    ground.harm(
+        "DELETE FROM devices WHERE user = 1;
+         UPDATE users SET position = 2, entries = 0, bytes = 0 WHERE id = 1",
+    );
+    let mended = ground.mend();
+    let texts: Vec<_> = mended.mends.iter().map(|mend| mend.text.as_str()).collect();
+    let expected = [
+        "removed 1 session whose user or device is gone",
+        "raised the position from 2 to 7",
+        "deleted 2 entries of a device that is gone",
+        "set the count to 2 entries of 17 bytes",
+        "let what follows device data start anew, once",
+        "drew a new epoch: each client syncs in full, once",
+    ];
+    assert_eq!(texts, expected);
+    let store = SqliteStore::open(ground.path(), options()).unwrap();
+    assert_eq!(
+        store.info().epoch,
+        8,
+        "tokens of before are answered in full"
+    );
+    let changes = store
+        .changes(&user("alice"), Some(Position(7)))
+        .await
+        .unwrap();
+    let deleted = changes
+        .entries
+        .iter()
+        .filter(|entry| entry.content.is_none());
+    assert_eq!((deleted.count(), changes.head), (2, Position(9)));
+    let applied = store
+        .apply(&user("alice"), write(), vec![put(Scope::Global, "e", "{}")])
+        .await
+        .unwrap();
+    assert_eq!(applied.positions, [Some(Position(10))]);
+    let devices = store.remove_devices(&user("bob"), write(), DeviceSelection::All);
+    assert_eq!(devices.await.unwrap().len(), 1);
+    let left = store.list(&user("alice"), Selector::All).await.unwrap();
+    assert_eq!(left.len(), 3);
+    store.close();
+    assert!(ground.check().is_sound());
 }
