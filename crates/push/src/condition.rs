@@ -7,7 +7,7 @@ use crate::event::{FlatEvent, Scalar, Value};
 use crate::fact::Fact;
 use crate::json::{Found, Members, string};
 use crate::path::Path;
-use crate::pattern::{Pattern, has_words, lower, required_word};
+use crate::pattern::{Pattern, has_words, lower, required_run, required_word};
 
 /// A condition [spec, "Conditions"], made ready to be asked of many events.
 #[derive(Clone, Debug, PartialEq)]
@@ -142,11 +142,16 @@ impl Condition {
             Pattern::whole(text)
         };
         let text = lower(text);
-        let fact = match (pattern.literal(), required_word(&text)) {
-            (Some(literal), _) => Fact::lowered(path.hash(), literal),
-            (None, Some(word)) if words => Fact::word(word),
-            _ => Fact::text(path.hash()),
+        let of_body = || {
+            let word = required_word(&text).map(Fact::word);
+            word.or_else(|| required_run(&text).map(Fact::run))
         };
+        let fact = match pattern.literal() {
+            Some(literal) => Some(Fact::lowered(path.hash(), literal)),
+            None if words => of_body(),
+            None => None,
+        };
+        let fact = fact.unwrap_or(Fact::text(path.hash()));
         Self::EventMatch {
             path,
             pattern,

@@ -4,7 +4,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::fact::{Fact, Facts};
 use crate::path::{Path, PathHasher};
-use crate::pattern::{is_word, lower};
+use crate::pattern::{is_word, lower, runs};
 
 /// The largest integer that events may have, and with a minus the smallest [spec, "Canonical
 /// JSON"].
@@ -166,7 +166,7 @@ impl FlatEvent {
         flattening.object(fields, None, &PathHasher::new());
         flattening.paths.sort_unstable();
         let mut event = Self {
-            facts: Facts::new(&flattening.facts),
+            facts: Facts::new(flattening.facts),
             paths: flattening.paths,
             properties: flattening.properties,
             sender: None,
@@ -243,6 +243,7 @@ impl Flattening {
         let words = lowered.split(|c: char| !u8::try_from(c).is_ok_and(is_word));
         let words = words.filter(|word| !word.is_empty());
         self.facts.extend(words.map(Fact::word));
+        self.facts.extend(runs(lowered).map(Fact::run));
     }
 }
 

@@ -14,6 +14,7 @@
 //! 64 of its characters in one step.
 
 use std::borrow::Cow;
+use std::ops::RangeInclusive;
 
 /// Bytes of a text whose search as words needs no memory of its own; servers allow names of some
 /// 256 characters.
@@ -194,6 +195,35 @@ pub(crate) fn required_word(pattern: &str) -> Option<&str> {
         start = end + 1;
     }
     (!longest.is_empty()).then_some(longest)
+}
+
+/// Characters beyond ASCII in a row that are looked at together: with three of them few texts of a
+/// language have the same, and many keywords of some languages have no more than two.
+const RUN_CHARS: RangeInclusive<usize> = 2..=3;
+
+/// Finds some characters beyond ASCII, in a row, that each value has where this pattern of words
+/// matches: as many as [`runs`] has of them.
+pub(crate) fn required_run(pattern: &str) -> Option<&str> {
+    let rows = pattern.split(|c: char| c.is_ascii());
+    let longest = rows.max_by_key(|row| row.len())?;
+    let chars = longest.chars().count().min(*RUN_CHARS.end());
+    // The last ones: words of a text begin alike more often than they end.
+    runs(longest)
+        .filter(|run| run.chars().count() == chars)
+        .last()
+}
+
+/// Returns all characters beyond ASCII that stand in a row, two and three at a time.
+pub(crate) fn runs(text: &str) -> impl Iterator<Item = &str> {
+    let starts = text.char_indices().filter(|(_, c)| !c.is_ascii());
+    starts.flat_map(move |(start, _)| {
+        let row = text[start..]
+            .char_indices()
+            .take_while(|(_, c)| !c.is_ascii());
+        let ends = row.map(move |(at, c)| start + at + c.len_utf8());
+        let ends = ends.take(*RUN_CHARS.end()).skip(RUN_CHARS.start() - 1);
+        ends.map(move |end| &text[start..end])
+    })
 }
 
 /// Where a part of a value has to lie between boundaries of words.
@@ -577,6 +607,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_required_run_has_two_or_three_characters_beyond_ascii() {
+        for (pattern, run) in [
+            ("привет", Some("вет")),
+            ("你好", Some("你好")),
+            ("при*вета", Some("ета")),
+            ("пр?ве", Some("пр")),
+            ("é", None),
+            ("é é", None),
+            ("alice", None),
+            ("", None),
+        ] {
+            let found = required_run(pattern);
+            assert_eq!(
+                found.map(|run| run.chars().count()),
+                run.map(|run| run.chars().count())
+            );
+            assert!(found.is_none_or(|run| pattern.contains(run)), "{pattern:?}");
+        }
+        let all: Vec<&str> = runs("aбвгд éx").collect();
+        assert_eq!(all, ["бв", "бвг", "вг", "вгд", "гд"]);
+    }
+
     /// A piece is as long as the value's half, so that what is not linear is quadratic at least.
     #[test]
     fn the_steps_are_linear_in_the_value_whatever_the_pattern() {
@@ -654,6 +707,16 @@ mod tests {
             let literal = |text: &str| chars(&text.replace('*', "+"));
             let naive = naive_words(&literal(&name), &literal(&value));
             prop_assert_eq!(has_words(&value, &name), naive);
+        }
+
+        #[test]
+        fn a_required_run_is_in_all_that_matches(
+            pattern in "[aбвг*?]{0,6}",
+            value in "[aбвг ]{0,10}",
+        ) {
+            if Pattern::words(&pattern).matches(&value) && let Some(run) = required_run(&pattern) {
+                prop_assert!(runs(&value).any(|other| other == run), "{run:?}");
+            }
         }
 
         #[test]
