@@ -11,6 +11,7 @@ mod expect;
 mod lab;
 mod poll;
 mod report;
+mod rules;
 mod runner;
 mod scenario;
 pub mod scenarios;

@@ -12,6 +12,11 @@ mod global;
 mod http;
 mod life_cycle;
 mod protected;
+mod push_rule_edits;
+mod push_rule_order;
+mod push_rule_refusals;
+mod push_rule_sync;
+mod push_rules;
 mod put_empty;
 mod refusals;
 mod room;
@@ -31,6 +36,11 @@ pub fn all() -> Vec<Scenario> {
         protected::scenarios(),
         delete::scenarios(),
         put_empty::scenarios(),
+        push_rules::scenarios(),
+        push_rule_edits::scenarios(),
+        push_rule_order::scenarios(),
+        push_rule_refusals::scenarios(),
+        push_rule_sync::scenarios(),
         compare_and_swap::scenarios(),
         device::scenarios(),
         device_contents::scenarios(),
