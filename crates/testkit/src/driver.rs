@@ -1,22 +1,25 @@
 //! Runs steps on a store as the HTTP doors would, and records what happens.
 
+mod answers;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use kitbag_domain::{
-    AccountData, Allowance, ApplyError, Clock as _, DeviceSelection, Entry, Expectation, GetError,
-    Incarnation, Key, Limits, LiveEntry, Login, LoginError, NewAccount, PermitError, Position,
-    QuotaExceeded, RefreshError, Refusal, Requester, RevisionNames, Seen, Snapshot, Store,
-    StoreError, SyncToken, TokenHash, UserId, Write, WriteError, Writer,
+    AccountData, Allowance, Clock as _, DeviceSelection, EditRulesError, Expectation, GetError,
+    Incarnation, Key, Limits, LiveEntry, Login, LoginError, NewAccount, Position, RefreshError,
+    Requester, RevisionNames, Seen, Snapshot, Store, SyncToken, TokenHash, UserId, Write,
 };
 use tokio::sync::RwLock;
 
+use answers::{forbidden, gone, refused, told};
+
 use crate::abandon::abandon_after;
 use crate::clock::TestClock;
-use crate::history::{Answer, Call, Event, Told, ToldEntry, Why, revision};
+use crate::history::{Answer, Call, Event, Why, revision};
 use crate::ops::{Expect, Make, Since, Slot, Step, USERS, What, device_name};
-use crate::rules::PlainRules;
+use crate::rules::{PlainRules, noting};
 use crate::{content, fresh_tokens, user_id};
 
 const PASSWORD_HASH: &str = "$test$hash";
@@ -118,6 +121,7 @@ impl World {
         let event = match &step.what {
             What::Deactivate => self.deactivate(&requester).await,
             What::Delete(key) => self.delete(&requester, key).await,
+            What::Edit => self.edit(&requester).await,
             What::Erase(key, expect) => {
                 let expectation = mind.expectation(&requester.user, key, *expect);
                 let call = Call::Erase(key.clone(), expectation);
@@ -177,13 +181,17 @@ impl World {
         let call = Call::Sync(known.map(|token| token.position.0));
         let requester = self.operator(user);
         let began = self.begin().await;
-        let snapshot = self.service.since(&requester, token).await.unwrap();
+        let mut snapshot = self.service.since(&requester, token).await.unwrap();
         if token.is_none() {
             let initial = self.service.initial(&requester).await.unwrap();
             let entries = snapshot.entries.iter().map(LiveEntry::of);
             // Others may have written in between.
             let is_same = initial.next != snapshot.next || initial.entries().eq(entries);
             assert!(is_same, "{initial:?}: {snapshot:?}");
+            if initial.next == snapshot.next {
+                // Judged as what was told, which it must be too.
+                snapshot.push_rules = Some(initial.push_rules);
+            }
         }
         self.told(&requester, began, call, &snapshot, mind).await
     }
@@ -338,6 +346,19 @@ impl World {
             _ => {}
         }
         self.event(requester, began, call, answer).await
+    }
+
+    async fn edit(&self, requester: &Requester) -> Event {
+        let number = self.numbers.fetch_add(1, Ordering::SeqCst);
+        let began = self.begin().await;
+        let edited = self.service.edit_push_rules(requester, noting(number));
+        let answer = match edited.await {
+            Ok(position) => Answer::Written(Some(position.0)),
+            Err(EditRulesError::Write(error)) => refused(error),
+            Err(EditRulesError::Refused(never)) => match never {},
+        };
+        self.event(requester, began, Call::Edit(number), answer)
+            .await
     }
 
     /// Replaces the tokens of a session. What is refused says nothing: another caller of the device
@@ -544,55 +565,5 @@ impl Mind {
             Some(text) => drop(self.seen.insert(known, text)),
             None => drop(self.seen.remove(&known)),
         }
-    }
-}
-
-fn told(snapshot: &Snapshot) -> Told {
-    let entry = |entry: &Entry| ToldEntry {
-        key: entry.key.clone(),
-        text: entry
-            .content
-            .as_ref()
-            .map(|content| content.as_str().into()),
-        position: entry.position.0,
-        writer: match &entry.writer {
-            Writer::Device { id, .. } => Some(id.clone()),
-            Writer::Admin | Writer::Server => None,
-        },
-        at: entry.written_at,
-    };
-    Told {
-        entries: snapshot.entries.iter().map(entry).collect(),
-        head: snapshot.next.position.0,
-        is_full: snapshot.is_full,
-        rules: snapshot.push_rules.is_some(),
-    }
-}
-
-fn forbidden(error: &PermitError) -> Answer {
-    Answer::Refused(match error {
-        PermitError::NoSuchDevice => Why::NoSuchDevice,
-        PermitError::NotOwnDevice => Why::NotOwnDevice,
-        PermitError::ServerManaged(_) => Why::ServerManaged,
-        PermitError::Store(error) => unreachable!("a read failed: {error}"),
-    })
-}
-
-fn refused(error: WriteError) -> Answer {
-    Answer::Refused(match error {
-        WriteError::Conflict { current, .. } => Why::Conflict(current.as_str().into()),
-        WriteError::Quota(QuotaExceeded::Bytes { .. }) => Why::QuotaBytes,
-        WriteError::Quota(QuotaExceeded::DeviceEntries { .. }) => Why::QuotaDevice,
-        WriteError::Quota(QuotaExceeded::Entries { .. }) => Why::QuotaEntries,
-        WriteError::SessionGone => Why::SessionGone,
-        WriteError::Store(StoreError::OutcomeUnknown(_)) => return Answer::Unknown,
-        other => unreachable!("no generated write is refused so: {other}"),
-    })
-}
-
-fn gone(error: ApplyError) -> Answer {
-    match error {
-        ApplyError::Refused(Refusal::SessionGone) => Answer::Refused(Why::SessionGone),
-        other => unreachable!("no guarded operation is refused so: {other}"),
     }
 }

@@ -77,6 +77,8 @@ pub enum Call {
     Deactivate,
     /// To delete an entry.
     Delete(Key),
+    /// To edit the push rules, noting a number.
+    Edit(u64),
     /// To delete an entry if its revision is the expected one: a put that deletes (MSC3391).
     Erase(Key, Expectation),
     /// To tell everything, and what was deleted behind a position (`full_state`).
@@ -127,8 +129,8 @@ pub struct Told {
     pub head: u64,
     /// Whether everything was told.
     pub is_full: bool,
-    /// Whether `m.push_rules` was told.
-    pub rules: bool,
+    /// What was told of `m.push_rules`.
+    pub rules: Option<Arc<str>>,
 }
 
 /// One entry of [`Told`].
@@ -209,6 +211,8 @@ pub struct Tally {
     pub unknown: usize,
     /// Accounts that were ended.
     pub deactivations: usize,
+    /// Edits of push rules.
+    pub edits: usize,
     /// Entries that a put deleted.
     pub erasures: usize,
     /// Syncs that asked for everything.
@@ -255,6 +259,7 @@ impl Tally {
             Answer::Unknown => self.unknown += 1,
             Answer::Written(position) => {
                 self.writes += usize::from(position.is_some());
+                self.edits += usize::from(matches!(event.call, Call::Edit(_)));
                 self.erasures += usize::from(matches!(event.call, Call::Erase(..)));
                 let swap = matches!(&event.call, Call::Put(.., expected) if !expected.is_empty());
                 self.swaps += usize::from(swap);

@@ -52,6 +52,8 @@ pub enum What {
     Deactivate,
     /// Deletes an entry.
     Delete(Key),
+    /// Edits the push rules.
+    Edit,
     /// Deletes an entry by a put.
     Erase(Key, Expect),
     /// Asks for everything.
@@ -161,10 +163,13 @@ impl Step {
                 logout: dice.chance(70),
             },
             975..980 if rare.deactivation => What::Deactivate,
-            980..1_000 if rare.ticks => What::Tick {
-                by_ms: AGE_MS / 4 * dice.below(6) as u64,
+            980..1_000 if rare.ticks => match dice.below(6) as u64 {
+                0 => What::Edit,
+                quarters => What::Tick {
+                    by_ms: AGE_MS / 4 * quarters,
+                },
             },
-            _ => What::Sync(Since::Latest),
+            _ => What::Edit,
         };
         Self { who, what }
     }

@@ -253,14 +253,16 @@ impl<'a> Trial<'a> {
             if matches!(event.call, Call::Everything(_)) {
                 let mut why = String::new();
                 for later in at..=last {
-                    match states[at].told_everything(&states[later], *since, told) {
+                    let later_on = &states[later..=last];
+                    match states[at].told_everything(&event.user, later_on, *since, told) {
                         Ok(()) => return Ok(later),
                         Err(reason) => why = reason,
                     }
                 }
                 return Err(why);
             }
-            states[at].told(*since, told).map(|()| at)
+            let told = State::told(&event.user, &states[at..=last], *since, told);
+            told.map(|()| at)
         } else {
             let mut why = format!("no state from {first} to {last}");
             let window = states.iter().enumerate().take(last + 1).skip(first);

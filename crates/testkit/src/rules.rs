@@ -52,3 +52,26 @@ pub fn adding(
         Ok(Content::from_stored(edited.into()))
     }
 }
+
+/// Rules that [`noting`] leaves: then histories do not fill the quota with them.
+pub const NOTED_MAX: usize = 3;
+
+/// Returns an edit that adds a number behind those that are stored, of which the last
+/// [`NOTED_MAX`] stay: `{"noted":[1,2,3]}`.
+pub fn noting(
+    number: u64,
+) -> impl FnOnce(Option<&Content>) -> Result<Content, Infallible> + Send + use<> {
+    move |stored| {
+        let text = stored.map_or("{\"noted\":[]}", Content::as_str);
+        let inside = &text["{\"noted\":[".len()..text.len() - "]}".len()];
+        let number = number.to_string();
+        let mut noted: Vec<&str> = inside
+            .split(',')
+            .filter(|known| !known.is_empty())
+            .collect();
+        noted.push(&number);
+        let kept = &noted[noted.len().saturating_sub(NOTED_MAX)..];
+        let edited = format!("{{\"noted\":[{}]}}", kept.join(","));
+        Ok(Content::from_stored(edited.into()))
+    }
+}

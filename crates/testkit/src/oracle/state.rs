@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use kitbag_domain::{
     DeviceId, DeviceSelection, Expectation, Incarnation, Key, Limits, RevisionNames, Scope, UnixMs,
+    UserId,
 };
 
+use crate::global;
 use crate::history::{Answer, Call, Event, Told, ToldEntry, Why, revision};
+use crate::rules::NOTED_MAX;
 
 /// One user between two writes.
 #[derive(Clone, Debug, Default)]
@@ -76,6 +79,11 @@ impl State {
                     return Err("there was nothing to delete".to_owned());
                 }
             }
+            (Call::Edit(number), _) => {
+                let text = self.edited(*number);
+                self.write(event, &rules_key(), Some(text.into()), place, position);
+                self.collect_aged(event.at, limits, false);
+            }
             (Call::Erase(key, _), _) => {
                 self.write(event, key, None, place, position);
                 self.collect(event.at, limits);
@@ -115,11 +123,16 @@ impl State {
                 Ok(()) => Err("nothing forbids it".to_owned()),
             },
             (Call::Get(key), Answer::Value(value)) => {
-                let live = self.live(key);
-                if live == value.as_ref() || is_served_rules(key) && value.is_some() {
+                let live = self.live(key).cloned();
+                let expected = if *key == rules_key() {
+                    Some(served(&event.user, live.as_deref()).into())
+                } else {
+                    live
+                };
+                if expected == *value {
                     return Ok(());
                 }
-                Err(format!("expected {live:?}"))
+                Err(format!("expected {expected:?}"))
             }
             (Call::Delete(key), Answer::Written(None)) => {
                 accepted.map_err(|why| format!("expected one of {why:?}"))?;
@@ -140,8 +153,26 @@ impl State {
         }
     }
 
-    /// Tells whether a sync may be told this in this state.
-    pub(super) fn told(&self, since: Option<u64>, told: &Told) -> Result<(), String> {
+    /// Tells whether a sync of a user may be told this in the first of these states; the others are
+    /// those that came until it ended.
+    pub(super) fn told(
+        user: &UserId,
+        states: &[Self],
+        since: Option<u64>,
+        told: &Told,
+    ) -> Result<(), String> {
+        states[0].told_entries(since, told)?;
+        let changed = states[0].cells.get(&rules_key());
+        let has_changed = changed.is_some_and(|cell| since.is_some_and(|since| cell.place > since));
+        match &told.rules {
+            Some(rules) if told.is_full || has_changed => told_rules(user, states, rules),
+            Some(_) => Err("push rules are told though they did not change".to_owned()),
+            None if told.is_full || has_changed => Err("push rules are missing".to_owned()),
+            None => Ok(()),
+        }
+    }
+
+    fn told_entries(&self, since: Option<u64>, told: &Told) -> Result<(), String> {
         let Range { min, max } = self.head;
         if told.head < min || told.head > max {
             return Err(format!("the head is {:?}", self.head));
@@ -151,9 +182,6 @@ impl State {
         let may_be_full = since.is_none_or(|since| since < self.horizon.max);
         if (told.is_full && !may_be_full) || (!told.is_full && must_be_full) {
             return Err(format!("the horizon is {:?}", self.horizon));
-        }
-        if told.rules != told.is_full {
-            return Err("push rules are told with a full answer, and only then".to_owned());
         }
         let mut last = since.filter(|_| !told.is_full).unwrap_or(0);
         for entry in &told.entries {
@@ -167,19 +195,22 @@ impl State {
     }
 
     /// Tells whether everything may be told so where it was looked for changes in this state, and for
-    /// all that is live in a later one.
+    /// all that is live in the first of the later ones.
     pub(super) fn told_everything(
         &self,
-        later: &Self,
+        user: &UserId,
+        states: &[Self],
         since: Option<u64>,
         told: &Told,
     ) -> Result<(), String> {
         if told.head < self.head.min || told.head > self.head.max {
             return Err(format!("the head is {:?}", self.head));
         }
-        if !told.is_full || !told.rules {
+        let Some(rules) = told.rules.as_ref().filter(|_| told.is_full) else {
             return Err("it is not everything".to_owned());
-        }
+        };
+        told_rules(user, states, rules)?;
+        let later = &states[0];
         let entries = told.entries.iter().cloned();
         let (live, gone): (Vec<_>, Vec<_>) = entries.partition(|entry| entry.text.is_some());
         let live = Told {
@@ -212,7 +243,7 @@ impl State {
                 return Err(format!("{entry:?} is told twice"));
             }
         }
-        for (key, cell) in &self.cells {
+        for (key, cell) in self.cells.iter().filter(|(key, _)| **key != rules_key()) {
             let is_due = match since {
                 Some(since) => cell.place > since,
                 None => cell.text.is_some(),
@@ -254,6 +285,10 @@ impl State {
             Call::Login(_) => return Ok(()),
             _ if !self.admits(event) => return refused(Why::SessionGone),
             _ => {}
+        }
+        if let Call::Edit(number) = &event.call {
+            let over = self.over_quota(&rules_key(), &self.edited(*number), limits);
+            return if over.is_empty() { Ok(()) } else { Err(over) };
         }
         let (key, text, expectation) = match &event.call {
             Call::Put(key, text, expectation) => (key, &**text, expectation),
@@ -302,6 +337,19 @@ impl State {
             }
         }
         over
+    }
+
+    /// Returns what is stored of the push rules once a number was noted: the last ones stay.
+    fn edited(&self, number: u64) -> String {
+        let stored = self.live(&rules_key());
+        let mut noted: Vec<u64> = stored.map_or_else(Vec::new, |text| {
+            let stored: serde_json::Value = serde_json::from_str(text).unwrap();
+            let noted = stored["noted"].as_array().unwrap().iter();
+            noted.map(|number| number.as_u64().unwrap()).collect()
+        });
+        noted.push(number);
+        let surplus = noted.len().saturating_sub(NOTED_MAX);
+        serde_json::json!({"noted": noted[surplus..]}).to_string()
     }
 
     fn live(&self, key: &Key) -> Option<&Arc<str>> {
@@ -451,9 +499,27 @@ impl Cell {
     }
 }
 
-/// Global `m.push_rules` is made by the server; its content is not the model's business.
-fn is_served_rules(key: &Key) -> bool {
-    key.scope == Scope::Global && key.event_type.as_str() == "m.push_rules"
+/// Where the changes of push rules are kept; they are told as they are served, not as an entry.
+fn rules_key() -> Key {
+    global("m.push_rules")
+}
+
+/// What is served of what is stored: by the rules of the driver.
+fn served(user: &UserId, stored: Option<&str>) -> String {
+    let stored = stored.unwrap_or("null");
+    format!("{{\"global\":{{}},\"user\":\"{user}\",\"stored\":{stored}}}")
+}
+
+/// Tells whether push rules may be told so. Who has changed none at the moment of the snapshot is
+/// looked up once more, perhaps a little later.
+fn told_rules(user: &UserId, states: &[State], rules: &str) -> Result<(), String> {
+    let in_state = |state: &State| served(user, state.live(&rules_key()).map(|text| &**text));
+    let has_changed = states[0].live(&rules_key()).is_some();
+    let may_be = if has_changed { &states[..1] } else { states };
+    if may_be.iter().any(|state| in_state(state) == rules) {
+        return Ok(());
+    }
+    Err(format!("the push rules are {}", in_state(&states[0])))
 }
 
 fn size_bytes(key: &Key, text: &str) -> u64 {

@@ -1,6 +1,7 @@
 //! The oracle can fail: each history here breaks one law, and is refused for it.
 
 mod rare;
+mod rules;
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use crate::history::{Answer, Call, Event, History, Told, ToldEntry, Why};
 use crate::ops::small_limits;
 use crate::outside;
 use crate::{device_id, device_key, global, user_id};
+use rules::served;
 
 /// Writes a history down, one operation behind the other.
 struct Script {
@@ -96,12 +98,11 @@ impl Script {
     }
 
     fn sync(&mut self, since: Option<u64>, head: u64, entries: Vec<ToldEntry>) -> &mut Event {
-        let is_full = since.is_none();
         let told = Told {
             entries,
             head,
-            is_full,
-            rules: is_full,
+            is_full: since.is_none(),
+            rules: since.is_none().then(|| served(None)),
         };
         self.add(Call::Sync(since), Answer::Told(told))
     }

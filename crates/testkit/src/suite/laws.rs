@@ -198,6 +198,7 @@ fn expect_eventful(tally: &Tally, concurrent: bool) {
         tally.deaths > 10,
         tally.tombstones > 20,
         tally.past_horizon > 0,
+        tally.edits > 5,
         tally.erasures > 5,
         tally.full_states > 20,
         tally.refreshes > 2,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kitbag_domain::Expectation;
 
-use super::{ONE, Script, TWO, overlap, told};
+use super::{ONE, Script, TWO, overlap, served, told};
 use crate::global;
 use crate::history::{Answer, Call, Told, ToldEntry, Why};
 
@@ -18,7 +18,7 @@ fn with_everything(entries: Vec<ToldEntry>) -> Script {
         entries,
         head: 5,
         is_full: true,
-        rules: true,
+        rules: Some(served(None)),
     };
     script.add(Call::Everything(Some(4)), Answer::Told(told));
     script
