@@ -128,6 +128,22 @@ impl UserId {
         Self::parse(format!("@{localpart}:{server}"))
     }
 
+    /// Returns whom people name by a localpart or a whole user ID, where it is a user of `server`.
+    /// # Errors
+    /// [`UserNameError`].
+    pub fn named(name: &str, server: &ServerName) -> Result<Self, UserNameError> {
+        let user = if name.starts_with('@') {
+            Self::parse(name)?
+        } else {
+            Self::from_parts(name, server)?
+        };
+        if user.server_name() != server.as_str() {
+            let server = server.clone();
+            return Err(UserNameError::OtherServer { user, server });
+        }
+        Ok(user)
+    }
+
     /// Returns the ID of a new account, whose localpart obeys [`validate_localpart`].
     /// # Errors
     /// [`LocalpartError`].
@@ -154,6 +170,22 @@ impl UserId {
             .split_once(':')
             .expect("a parsed user ID has a colon")
     }
+}
+
+/// Why a name is not that of a user of this server.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum UserNameError {
+    /// It names nobody.
+    #[error(transparent)]
+    Malformed(#[from] IdError),
+    /// It names a user of another server.
+    #[error("{user} is not a user of the server {server}")]
+    OtherServer {
+        /// Who is named.
+        user: UserId,
+        /// This server.
+        server: ServerName,
+    },
 }
 
 fn check_device_id(value: &str) -> Result<(), IdError> {
@@ -265,6 +297,25 @@ pub fn validate_localpart(localpart: &str) -> Result<(), LocalpartError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_user_is_named_by_localpart_or_whole_id_of_this_server() {
+        let server = ServerName::parse("x.example").unwrap();
+        let named = |name: &str| UserId::named(name, &server);
+        for name in ["alice", "@alice:x.example"] {
+            assert_eq!(named(name).unwrap().as_str(), "@alice:x.example");
+        }
+        for name in ["@alice:x.example:8448", "@alice:y.example"] {
+            let user = UserId::parse(name).unwrap();
+            let server = server.clone();
+            let error = UserNameError::OtherServer { user, server };
+            assert_eq!(named(name), Err(error));
+        }
+        for name in ["@alice", "@", &"a".repeat(250)] {
+            let is_malformed = matches!(named(name), Err(UserNameError::Malformed(_)));
+            assert!(is_malformed, "{name}");
+        }
+    }
 
     #[test]
     fn room_ids_need_no_domain() {

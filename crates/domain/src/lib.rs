@@ -53,7 +53,8 @@ pub use entry::{Entry, EntryDescription, Incarnation, Position, Writer, entry_si
 pub use feed_token::{FeedToken, FeedTokenError};
 pub use histogram::{Histogram, Spread};
 pub use id::{
-    DeviceId, EventType, IdError, LocalpartError, RoomId, ServerName, UserId, validate_localpart,
+    DeviceId, EventType, IdError, LocalpartError, RoomId, ServerName, UserId, UserNameError,
+    validate_localpart,
 };
 pub use limits::{Limits, Quota, QuotaExceeded, Usage, limit};
 pub use local_notifications::local_notification_keys;

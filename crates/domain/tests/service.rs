@@ -538,6 +538,26 @@ async fn a_deletion_obeys_an_expectation_too() {
 }
 
 #[tokio::test]
+async fn a_put_of_the_empty_object_deletes_where_the_server_says_so_and_not_at_device_scope() {
+    let ground = Ground::new().await;
+    let requester = ground.phone.requester();
+    let put = async |key: &Key, text: &str| {
+        let permit = ground.service.permit(&requester, key.clone()).await;
+        let put = permit
+            .unwrap()
+            .put_or_delete(content(text), Expectation::default());
+        put.await.unwrap();
+        ground.phone.text(key).await
+    };
+    for key in [global("a"), room_key("!r", "a"), ground.phone.own_key("a")] {
+        let is_device = key.scope.device().is_some();
+        assert_eq!(put(&key, "{\"n\":1}").await.as_deref(), Some("{\"n\":1}"));
+        let left = put(&key, "{ }").await;
+        assert_eq!(left.as_deref(), is_device.then_some("{ }"), "{key:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_full_account_may_delete_by_a_put() {
     let limits = Limits {
         quota: Quota {

@@ -7,10 +7,10 @@ pub(crate) mod socket;
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, anyhow, bail};
 use kitbag_domain::{
     AccountData, AccountStore as _, Allowance, Clock, DeviceSelection, Guard, NewAccount,
-    ServerName, Store, UserId, Write, Writer, validate_localpart,
+    ServerName, Store, UserId, UserNameError, Write, Writer, validate_localpart,
 };
 use kitbag_http::Passwords;
 use kitbag_http::admin::UserRow;
@@ -182,16 +182,12 @@ impl Admin {
 
     /// Takes a localpart or a whole ID of this server.
     fn user(&self, name: &str) -> Result<UserId> {
-        let user = if name.starts_with('@') {
-            UserId::parse(name)
-        } else {
-            UserId::from_parts(name, &self.server_name)
-        };
-        let user = user.with_context(|| format!("`{name}` is not a user name"))?;
-        if user.server_name() != self.server_name.as_str() {
-            bail!("{user} is not a user of the server {}", self.server_name);
-        }
-        Ok(user)
+        UserId::named(name, &self.server_name).map_err(|error| match error {
+            UserNameError::Malformed(error) => {
+                anyhow!(error).context(format!("`{name}` is not a user name"))
+            }
+            error @ UserNameError::OtherServer { .. } => error.into(),
+        })
     }
 
     fn write(&self) -> Write {

@@ -134,6 +134,23 @@ impl WritePermit<'_> {
         Ok(position.expect("a put always takes a position"))
     }
 
+    /// Does as [`Self::put`], but deletes where `{}` is put at global or room scope (MSC3391).
+    ///
+    /// For servers that tell their clients so. At device scope `{}` stays a value (MSC4331).
+    /// # Errors
+    /// [`WriteError`].
+    pub async fn put_or_delete(
+        self,
+        content: Content,
+        expectation: Expectation,
+    ) -> Result<Position, WriteError> {
+        let is_device = self.key.scope.device().is_some();
+        if content.is_empty_object() && !is_device {
+            return self.delete_expecting(expectation).await;
+        }
+        self.put(content, expectation).await
+    }
+
     /// Deletes the entry (MSC3391) and returns the position; `None` where there was nothing.
     /// # Errors
     /// [`WriteError`].

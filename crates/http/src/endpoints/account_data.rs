@@ -8,7 +8,7 @@
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::Uri;
-use kitbag_domain::{Content, Expectation, GetError, Key, PermitError, Scope, WritePolicy};
+use kitbag_domain::{Content, Expectation, GetError, Key, PermitError, WritePolicy};
 use serde::Deserialize;
 
 use crate::dispatch::{Methods, get as get_method};
@@ -57,14 +57,13 @@ async fn put(
 ) -> Result<EmptyObject, ApiError> {
     let limits = app.data.limits();
     let limit_bytes = limits.content_bytes_max_in(&key.scope);
-    let empty_deletes = app.settings.features.msc3391.empty_deletes() && !is_device(&key);
     let permit = app.data.permit(&auth.requester, key).await?;
     // Behind the policy: a protected type is refused as such, whatever is expected of it.
     let MatrixQuery(query) = MatrixQuery::<PutQuery>::of(&uri)?;
     let content = Content::parse(read_body(&app, body, limit_bytes).await?, limits)?;
     let expectation = Expectation::from(query);
-    if empty_deletes && content.is_empty_object() {
-        permit.delete_expecting(expectation).await?;
+    if app.settings.features.msc3391.empty_deletes() {
+        permit.put_or_delete(content, expectation).await?;
     } else {
         permit.put(content, expectation).await?;
     }
@@ -95,8 +94,4 @@ fn refusal(key: Key, otherwise: ApiError) -> ApiError {
         WritePolicy::ServerManaged => PermitError::ServerManaged(key.event_type).into(),
         WritePolicy::AnyDevice | WritePolicy::OwnDevice => otherwise,
     }
-}
-
-fn is_device(key: &Key) -> bool {
-    matches!(key.scope, Scope::Device(_))
 }

@@ -125,12 +125,7 @@ pub(crate) async fn refresh(
 impl App {
     /// Returns the user whom a client names by localpart or user ID, if this is their server.
     pub(crate) fn local_user(&self, named: &str) -> Option<UserId> {
-        let user = if named.starts_with('@') {
-            UserId::parse(named).ok()?
-        } else {
-            UserId::from_parts(named, &self.server_name).ok()?
-        };
-        (user.server_name() == self.server_name.as_str()).then_some(user)
+        UserId::named(named, &self.server_name).ok()
     }
 
     /// Returns a session to be started, and what to answer once it is.
