@@ -1,5 +1,7 @@
 //! What a matching rule does.
 
+use std::fmt;
+
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -9,7 +11,7 @@ use crate::json::{Found, Members, string};
 /// An action of a rule as evaluation gives it out [spec, "Actions"].
 ///
 /// The legacy `dont_notify` and `coalesce` do nothing and are never given out.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Action {
     /// `"notify"`: the event notifies.
     Notify,
@@ -79,6 +81,18 @@ pub fn sound(actions: &[Action]) -> Option<&str> {
         Action::Sound(sound) => Some(&**sound),
         _ => None,
     })
+}
+
+impl fmt::Debug for Action {
+    /// Shows nothing that a user wrote.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Notify => f.write_str("Notify"),
+            Self::Sound(_) => f.write_str("Sound(..)"),
+            Self::Highlight(highlight) => write!(f, "Highlight({highlight})"),
+            Self::Other(_) => f.write_str("Other(..)"),
+        }
+    }
 }
 
 impl PartialEq for Action {

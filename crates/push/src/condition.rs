@@ -10,7 +10,7 @@ use crate::path::Path;
 use crate::pattern::{Pattern, has_words, lower, required_run, required_word};
 
 /// A condition [spec, "Conditions"], made ready to be asked of many events.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(crate) enum Condition {
     /// The text at the path matches the pattern: as a whole, and in `content.body` its words.
     EventMatch {
@@ -57,7 +57,6 @@ pub(crate) enum Comparison {
 }
 
 /// What an event and its room say to a condition.
-#[derive(Debug)]
 pub(crate) enum Seen<'a> {
     /// There is no such property.
     NoProperty,

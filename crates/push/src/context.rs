@@ -1,6 +1,7 @@
 //! What evaluation has to know beside the event.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Deserialize;
 
@@ -34,7 +35,7 @@ impl RoomContext {
 /// A member of the room, whose rules are evaluated.
 ///
 /// Who the member is stands in the [`Ruleset`](crate::Ruleset), which is of one user.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct MemberContext<'a> {
     room: &'a RoomContext,
     display_name: &'a str,
@@ -63,5 +64,13 @@ impl<'a> MemberContext<'a> {
     #[must_use]
     pub fn display_name(&self) -> &'a str {
         self.display_name
+    }
+}
+
+impl fmt::Debug for MemberContext<'_> {
+    /// Shows the room alone.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut member = f.debug_struct("MemberContext");
+        member.field("room", self.room).finish_non_exhaustive()
     }
 }

@@ -21,7 +21,7 @@ pub const SEEN_ELEMENTS_MAX: usize = 20;
 /// What each rule of a user says to an event, and which of them decides.
 ///
 /// It is written for programs by `serde` and for people by `Display`. Both show parts of the event.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Serialize)]
 pub struct Explanation {
     /// The user whose rules these are.
     pub user_id: String,
@@ -38,7 +38,7 @@ pub struct Explanation {
 }
 
 /// The name of a rule.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, PartialEq, Eq, Serialize)]
 pub struct RuleName {
     /// The kind of the rule.
     #[serde(serialize_with = "by_name")]
@@ -48,7 +48,7 @@ pub struct RuleName {
 }
 
 /// What one rule says to an event.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Serialize)]
 pub struct RuleExplanation {
     /// The name of the rule.
     #[serde(flatten)]
@@ -81,7 +81,7 @@ pub enum Outcome {
 }
 
 /// What a condition says to an event.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Serialize)]
 pub struct ConditionExplanation {
     /// The condition.
     pub condition: Box<RawValue>,
@@ -263,6 +263,41 @@ fn cut(text: &str) -> String {
 )]
 fn by_name<S: Serializer>(kind: &Kind, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(kind.as_str())
+}
+
+impl fmt::Debug for Explanation {
+    /// Shows the verdict alone: logs are not the place for the rest.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let mut explanation = f.debug_struct("Explanation");
+        let explanation = explanation.field("decided_by", &self.decided_by);
+        explanation
+            .field("notifies", &self.notifies)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for RuleExplanation {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let mut rule = f.debug_struct("RuleExplanation");
+        let rule = rule.field("name", &self.name);
+        rule.field("outcome", &self.outcome).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ConditionExplanation {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let mut condition = f.debug_struct("ConditionExplanation");
+        condition
+            .field("holds", &self.holds)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for RuleName {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let mut name = f.debug_struct("RuleName");
+        name.field("kind", &self.kind).finish_non_exhaustive()
+    }
 }
 
 impl Display for Explanation {

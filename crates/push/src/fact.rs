@@ -21,7 +21,7 @@ const BITS_MIN: usize = 1 << 9;
 /// Something that an event may say, by its hash.
 ///
 /// The hash has a key of this process, so that nobody can write an event of facts that collide.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Fact(u32);
 
 static HASHES: LazyLock<RandomState> = LazyLock::new(RandomState::new);
@@ -72,7 +72,7 @@ impl Fact {
 }
 
 /// The facts of an event.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Facts {
     bits: Box<[u64]>,
     mask: u32,

@@ -9,7 +9,7 @@ use crate::fact::hasher;
 ///
 /// In a name, `\.` is a dot and `\\` a backslash; a backslash before anything else stands for
 /// itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Path {
     names: Arc<[Box<str>]>,
     hash: u64,

@@ -12,7 +12,7 @@ use crate::defaults::{MASTER, is_legacy_mention};
 use crate::json::{Found, Members, items, string};
 
 /// A rule of the served text and its kind.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Listed<'a> {
     pub(crate) kind: Kind,
     pub(crate) text: &'a str,
@@ -124,7 +124,6 @@ impl<'a> Member<'a> {
 }
 
 /// A rule as far as it could be read.
-#[derive(Debug)]
 pub(crate) struct ReadRule<'a> {
     pub(crate) kind: Kind,
     /// It is empty where it could not be read.
@@ -135,14 +134,12 @@ pub(crate) struct ReadRule<'a> {
     pub(crate) content: Option<Content<'a>>,
 }
 
-#[derive(Debug)]
 pub(crate) struct Content<'a> {
     asks: Asks<'a>,
     actions: Vec<&'a str>,
 }
 
 /// What a rule asks of an event.
-#[derive(Debug)]
 enum Asks<'a> {
     /// All of these.
     Conditions(Vec<&'a str>),

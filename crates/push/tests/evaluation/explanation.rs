@@ -50,6 +50,7 @@ fn each_condition_tells_what_it_saw_and_why_it_does_not_hold() {
         {"kind": "event_match", "key": "content.number", "pattern": "*"},
         {"kind": "event_match", "key": "content.body", "pattern": "cake"},
         {"kind": "event_property_is", "key": "content.number", "value": 2},
+        {"kind": "event_property_is", "key": "content.body", "value": "Bread"},
         {"kind": "event_property_contains", "key": "content.list", "value": 2},
         {"kind": "event_property_contains", "key": "content.body", "value": "x"},
         {"kind": "contains_display_name"},
@@ -69,6 +70,11 @@ fn each_condition_tells_what_it_saw_and_why_it_does_not_hold() {
         (false, json!(1), json!("the property is no text")),
         (false, json!("bread"), json!("the pattern does not match")),
         (false, json!(1), json!("the property has another value")),
+        (
+            false,
+            json!("bread"),
+            json!("the property has another value"),
+        ),
         (
             false,
             json!([1, "a"]),
@@ -213,4 +219,34 @@ fn an_explanation_can_be_used_by_programs() {
         (kitbag_push::Kind::Override, "r")
     );
     assert_eq!(explanation.rules[0].outcome, Outcome::Decides);
+}
+
+#[test]
+fn no_debug_shows_what_users_wrote() {
+    let rules = json!([{
+        "rule_id": "secret rule",
+        "pattern": "secret pattern",
+        "actions": ["secret action", {"set_tweak": "sound", "value": "secret sound"}],
+    }]);
+    let served = only("content", &rules);
+    let event = event(&message(
+        &json!({"body": "secret pattern", "secret": "secret"}),
+    ));
+    let room = room();
+    let member = MemberContext::named(&room, "secret name");
+    let compiled = Ruleset::compile(&served, USER);
+    let rule = compiled.deciding(&event, &member).unwrap();
+    let explanation = explain(&served, USER, &event, &member);
+    assert_eq!(explanation.actions.len(), 2);
+    for shown in [
+        format!(
+            "{event:?} {member:?} {compiled:?} {rule:?} {:?}",
+            rule.actions()
+        ),
+        format!("{explanation:?} {:?}", explanation.rules[0]),
+        format!("{:?}", explanation.rules[0].conditions),
+        format!("{:?}", kitbag_push::Pattern::words("secret*?secret")),
+    ] {
+        assert!(!shown.contains("secret"), "{shown}");
+    }
 }

@@ -144,6 +144,30 @@ fn content_rules_are_of_the_body_alone() {
 }
 
 #[test]
+fn keywords_beyond_ascii_are_found_anywhere_in_the_body() {
+    let body = json!({"body": "Всем ПРИВЕТ, 你好嗎 é 🎂!"});
+    for (keyword, is_found) in [
+        ("привет", true),
+        ("прив*", true),
+        ("ри", true),
+        ("приветы", false),
+        ("你好", true),
+        ("好你", false),
+        ("嗎", true),
+        ("é", true),
+        ("🎂", true),
+        ("ё", false),
+    ] {
+        let served = only("content", &json!([rule("k", &json!({"pattern": keyword}))]));
+        assert_eq!(
+            deciding(&served, &message(&body), &room()).is_some(),
+            is_found,
+            "{keyword}"
+        );
+    }
+}
+
+#[test]
 fn a_rule_that_cannot_be_read_hides_no_other() {
     for broken in [
         json!(1),
