@@ -32,6 +32,10 @@ from support import (
 ONE_TRY = nio.AsyncClientConfig(max_limit_exceeded=0, max_timeouts=0)
 
 
+# With the characters that a client must escape.
+RULE_ID = "e2e ü%"
+
+
 @dataclass
 class Device:
     """One logged-in nio client and what its sync loop has seen."""
@@ -79,6 +83,23 @@ class Device:
     async def put(self, data_type: str, body: Any, room_id: str | None = None) -> None:
         """Writes an entry, which must succeed."""
         assert await self.send("PUT", self.path(data_type, room_id), body) == (200, {})
+
+    async def add_rule(self, kind: str, rule_id: str, **fields: Any) -> None:
+        """Adds a push rule by nio's own call, which must succeed."""
+        done = await self.client.set_pushrule("global", nio.PushRuleKind[kind], rule_id, **fields)
+        assert isinstance(done, nio.SetPushRuleResponse), done
+
+    async def sees_rules(
+        self, kind: str, matches: Callable[[list[nio.PushRule]], bool]
+    ) -> list[nio.PushRule]:
+        """Waits until a sync brings rules of which those of this kind match, and returns them."""
+
+        def brings(event: nio.AccountDataEvent) -> bool:
+            is_rules = isinstance(event, nio.PushRulesEvent)
+            return is_rules and matches(getattr(event.global_rules, kind))
+
+        event = await self.events.take(f"{kind} rules", brings)
+        return getattr(event.global_rules, kind)
 
     async def sees(self, data_type: str) -> dict[str, Any]:
         """Waits until the sync loop brings an entry of this type, and returns its content."""
@@ -301,6 +322,91 @@ async def test_push_rules_are_not_writable_as_account_data(
     assert (status, error["errcode"]) == (405, "M_BAD_JSON")
 
 
+async def test_push_rule_of_each_kind_reaches_the_other_device(
+    devices: tuple[Device, Device],
+) -> None:
+    a, b = devices
+    matches = nio.PushEventMatch("content.msgtype", "m.e2e")
+    highlight = [nio.PushNotify(), nio.PushSetTweak("highlight", True)]
+    rules: list[tuple[str, str, dict[str, Any]]] = [
+        ("override", RULE_ID, {"actions": [nio.PushNotify()], "conditions": [matches]}),
+        ("content", RULE_ID, {"actions": highlight, "pattern": "kitb?g"}),
+        ("room", ROOM_ID, {"actions": []}),
+        ("sender", "@e2e-friend:localhost", {"actions": [nio.PushNotify()]}),
+        ("underride", RULE_ID, {"actions": [nio.PushDontNotify()], "conditions": [matches]}),
+    ]
+    for name, rule_id, fields in rules:
+        await a.add_rule(name, rule_id, **fields)
+        seen = await b.sees_rules(name, lambda rules, id=rule_id: id in ids(rules))
+        rule = next(rule for rule in seen if rule.id == rule_id)
+        assert (rule.default, rule.enabled) == (False, True)
+        assert {"actions": rule.actions, "conditions": rule.conditions} == {
+            "actions": fields["actions"],
+            "conditions": fields.get("conditions", []),
+        }
+        assert rule.pattern == fields.get("pattern", "")
+
+
+async def test_push_rules_stand_where_they_were_put(devices: tuple[Device, Device]) -> None:
+    a, b = devices
+    for name, place in [
+        ("first", {}),
+        ("newer", {}),
+        ("between", {"before": "first"}),
+        ("last", {"after": "first"}),
+    ]:
+        await a.add_rule("content", name, actions=[], pattern=name, **place)
+    seen = await b.sees_rules("content", lambda rules: len(rules) == 4)
+    assert ids(seen) == ["newer", "between", "first", "last"]
+
+
+async def test_default_push_rule_is_changed_for_the_other_device(
+    devices: tuple[Device, Device],
+) -> None:
+    a, b = devices
+    kind, rule_id = nio.PushRuleKind.underride, ".m.rule.message"
+    done = await a.client.enable_pushrule("global", kind, rule_id, False)
+    assert isinstance(done, nio.EnablePushRuleResponse), done
+    await b.sees_rules("underride", lambda rules: not one(rules, rule_id).enabled)
+    done = await b.client.set_pushrule_actions("global", kind, rule_id, [nio.PushDontNotify()])
+    assert isinstance(done, nio.SetPushRuleActionsResponse), done
+    seen = await a.sees_rules(
+        "underride", lambda rules: one(rules, rule_id).actions == [nio.PushDontNotify()]
+    )
+    assert not one(seen, rule_id).enabled
+
+
+async def test_push_rule_that_is_deleted_goes_from_the_other_device(
+    devices: tuple[Device, Device],
+) -> None:
+    a, b = devices
+    await a.add_rule("content", RULE_ID, actions=[], pattern="kitbag")
+    await b.sees_rules("content", lambda rules: ids(rules) == [RULE_ID])
+    kind = nio.PushRuleKind.content
+    done = await b.client.delete_pushrule("global", kind, RULE_ID)
+    assert isinstance(done, nio.DeletePushRuleResponse), done
+    await a.sees_rules("content", lambda rules: ids(rules) == [RULE_ID])
+    await a.sees_rules("content", lambda rules: ids(rules) == [])
+    done = await a.client.delete_pushrule("global", kind, RULE_ID)
+    assert isinstance(done, nio.DeletePushRuleError), done
+    assert done.status_code == "M_NOT_FOUND"
+
+
+async def test_push_rules_that_two_devices_add_at_once_are_all_there(
+    devices: tuple[Device, Device],
+) -> None:
+    names = {(at, f"own-{at}-{n}") for at in range(2) for n in range(10)}
+    await asyncio.gather(
+        *(
+            devices[at].add_rule("content", name, actions=[], pattern=name)
+            for at, name in names
+        )
+    )
+    for device in devices:
+        seen = await device.sees_rules("content", lambda rules: len(rules) == len(names))
+        assert set(ids(seen)) == {name for _, name in names}
+
+
 async def test_uploaded_filter_bounds_what_a_sync_brings(user: str) -> None:
     async with logged_in(user) as device:
         wanted, unwanted = fresh_type(), fresh_type()
@@ -316,3 +422,13 @@ async def test_uploaded_filter_bounds_what_a_sync_brings(user: str) -> None:
 def brings(owner: Device, event: dict[str, Any]) -> Callable[[dict[str, Any]], bool]:
     """Makes a test for a /sync answer that has this entry of the owner's device."""
     return lambda sync: event in device_events(sync, owner.client.device_id)
+
+
+def ids(rules: list[nio.PushRule]) -> list[str]:
+    """Returns the IDs of push rules, in their order."""
+    return [rule.id for rule in rules]
+
+
+def one(rules: list[nio.PushRule], rule_id: str) -> nio.PushRule:
+    """Returns the push rule of this ID."""
+    return next(rule for rule in rules if rule.id == rule_id)
