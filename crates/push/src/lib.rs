@@ -65,3 +65,8 @@ pub use rule::{Actions, NewRule, RuleError, parse_enabled};
 pub use rule_id::{RuleId, RuleIdError};
 pub use ruleset::{Rule, Ruleset, evaluate_all};
 pub use served::{ServedRule, find_rule, find_rules, find_ruleset, served};
+
+/// The examples of the README are tested as those of the documentation are.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
