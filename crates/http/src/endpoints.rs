@@ -4,6 +4,7 @@ pub(crate) mod account;
 pub(crate) mod account_data;
 pub(crate) mod capabilities;
 pub(crate) mod devices;
+pub(crate) mod explain;
 pub(crate) mod filters;
 pub(crate) mod health;
 pub(crate) mod login;

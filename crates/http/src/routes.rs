@@ -4,8 +4,8 @@ use crate::admin;
 use crate::dispatch::{Methods, Router, delete, get, post};
 use crate::endpoints::push_rules::misplaced;
 use crate::endpoints::{
-    account, account_data, capabilities, devices, filters, health, login, logout, metrics, profile,
-    push_rules, register, sync, unsupported, versions, well_known,
+    account, account_data, capabilities, devices, explain, filters, health, login, logout, metrics,
+    profile, push_rules, register, sync, unsupported, versions, well_known,
 };
 use crate::metrics::Metrics;
 use crate::settings::Settings;
@@ -82,6 +82,7 @@ const MISPLACED_PUSH_RULES: &[Route] = &[
 #[rustfmt::skip]
 const ROOT: &[Route] = &[
     ("/.well-known/matrix/client",                        || get(well_known::client)),
+    ("/_kitbag/client/v1/pushrules/explain",              || post(explain::post)),
     ("/_matrix/client/v1/register/m.login.registration_token/validity", || get(register::token_validity)),
     ("/_matrix/client/versions",                          || get(versions::get)),
     ("/health",                                           || get(health::get)),

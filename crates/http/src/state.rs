@@ -9,6 +9,7 @@ use kitbag_domain::{AccountData, Clock, Limits, ServerName, Store};
 use tokio::sync::watch;
 
 use crate::dispatch::{VARIABLES_MAX, Variables};
+use crate::endpoints::explain::ExplainTurns;
 use crate::{
     answers::Answers, failures::Failures, metrics::Metrics, metrics::RenderMetrics, metrics::Stats,
     passwords::Passwords, push_rules::SpecRules, random::Random, rate_limit::RateLimits,
@@ -80,6 +81,7 @@ pub(crate) struct Inner {
     pub(crate) rate_limits: RateLimits,
     pub(crate) request_ids: RequestIds,
     pub(crate) sync_turns: SyncTurns,
+    pub(crate) explain_turns: ExplainTurns,
     pub(crate) answers: Answers,
     pub(crate) uia: UiaSessions,
     pub(crate) failures: Failures,
@@ -126,6 +128,7 @@ impl App {
             server_name,
             passwords,
             sync_turns: SyncTurns::default(),
+            explain_turns: ExplainTurns::default(),
             answers: Answers::new(settings.cache.answers_bytes_max),
             uia: UiaSessions::default(),
             failures: Failures::default(),

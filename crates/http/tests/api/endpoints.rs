@@ -119,6 +119,8 @@ fn push_rule_calls() -> Vec<Call> {
     let rule = format!("{rules}/global/room/!r:x");
     calls.push(Call::put(&rule, "{\"actions\":[]}"));
     calls.push(Call::delete(rule));
+    let explain = "/_kitbag/client/v1/pushrules/explain";
+    calls.push(Call::post(explain, "{\"event\":{}}"));
     calls
 }
 

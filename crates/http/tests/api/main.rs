@@ -11,6 +11,7 @@ mod admin;
 mod edge;
 mod endpoints;
 mod errors;
+mod explain;
 mod full_disk;
 mod listener;
 mod login;
