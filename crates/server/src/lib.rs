@@ -18,6 +18,7 @@ mod logging;
 mod metrics;
 mod operator;
 mod output;
+mod push_command;
 mod restore;
 mod serve;
 mod system;
@@ -39,6 +40,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => return check::run(&arguments),
         Command::Data(arguments) => data_command::run(arguments),
         Command::Devices(arguments) => devices::run(arguments),
+        Command::Push(arguments) => push_command::run(&arguments),
         Command::Restore(arguments) => restore::run(&arguments),
         Command::Serve(arguments) => serve::run(&arguments),
         Command::User(arguments) => user::run(arguments),

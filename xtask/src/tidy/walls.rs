@@ -18,7 +18,9 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("rooms", &["domain", "push"]),
     (
         "server",
-        &["client", "domain", "gateway", "http", "rooms", "store-*"],
+        &[
+            "client", "domain", "gateway", "http", "push", "rooms", "store-*",
+        ],
     ),
     ("store-*", &["domain"]),
     // For tests of the others: it may know only what they are made of.

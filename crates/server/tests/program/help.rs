@@ -53,6 +53,15 @@ fn of_devices() {
 }
 
 #[test]
+fn of_push() {
+    assert_help(&["push", "--help"], include_str!("help/push.txt"));
+    assert_help(
+        &["push", "explain", "--help"],
+        include_str!("help/push_explain.txt"),
+    );
+}
+
+#[test]
 fn of_serve() {
     assert_help(&["serve", "--help"], include_str!("help/serve.txt"));
 }

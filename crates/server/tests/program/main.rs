@@ -19,6 +19,7 @@ mod logs;
 #[cfg(target_os = "linux")]
 mod memory;
 mod metrics;
+mod push;
 mod serve;
 mod support;
 mod user;
