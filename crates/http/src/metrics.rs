@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::{Method, StatusCode};
 use kitbag_domain::{Histogram, QuotaExceeded, Spread, StoreError, WriteError};
+use kitbag_push::EditError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::ApiError;
@@ -362,7 +363,7 @@ fn failures() -> [ApiError; 7] {
 }
 
 /// Returns one of each way to be full.
-fn fullnesses() -> [ApiError; 4] {
+fn fullnesses() -> [ApiError; 5] {
     let limit = 0;
     let of_quota = |error: QuotaExceeded| ApiError::Write(WriteError::Quota(error));
     [
@@ -370,6 +371,7 @@ fn fullnesses() -> [ApiError; 4] {
         of_quota(QuotaExceeded::DeviceEntries { limit }),
         of_quota(QuotaExceeded::Entries { limit }),
         ApiError::TooMany(String::new()),
+        ApiError::PushRuleEdit(EditError::TooManyRules { limit: 0 }),
     ]
 }
 

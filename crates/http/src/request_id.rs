@@ -84,7 +84,28 @@ impl fmt::Display for RequestId {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+    use std::thread;
+
     use super::*;
+
+    #[test]
+    fn no_two_requests_share_an_id() {
+        struct Zeros;
+        impl Random for Zeros {
+            fn fill(&self, _bytes: &mut [u8]) {}
+        }
+        let ids = RequestIds::new(&Zeros);
+        let take_100 = || (0..100).map(|_| ids.next().to_string()).collect::<Vec<_>>();
+        let ids: HashSet<String> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..2 * STRIPES).map(|_| scope.spawn(take_100)).collect();
+            threads
+                .into_iter()
+                .flat_map(|thread| thread.join().unwrap())
+                .collect()
+        });
+        assert_eq!(ids.len(), 200 * STRIPES);
+    }
 
     #[test]
     fn the_id_of_a_request_ends_with_its_number() {

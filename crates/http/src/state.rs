@@ -63,6 +63,13 @@ pub(crate) struct Call {
     pub(crate) variables: Variables,
 }
 
+impl Call {
+    /// Returns the names of the path's variable segments with these, in their order.
+    pub(crate) fn named<'a>(&self, path: &'a str) -> impl Iterator<Item = (&'static str, &'a str)> {
+        self.names.into_iter().zip(self.variables.of(path))
+    }
+}
+
 impl FromRef<Call> for App {
     fn from_ref(call: &Call) -> Self {
         call.app.clone()

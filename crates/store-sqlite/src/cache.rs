@@ -186,10 +186,21 @@ impl<L: Lock<Shard>> Cache<L> {
         value: fn(T) -> Value,
         read: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
+        self.read_with(user, read, |found, keep| keep(item, value(found.clone())))
+    }
+
+    /// Reads of `user` what is not known, and keeps of it what `note` hands on, if that cannot be
+    /// outdated.
+    pub(crate) fn read_with<T, E>(
+        &self,
+        user: &UserId,
+        read: impl FnOnce() -> Result<T, E>,
+        note: impl FnOnce(&T, &dyn Fn(&Item<'_>, Value)),
+    ) -> Result<T, E> {
         let ticket = self.ticket(user);
         let found = read()?;
         if let Some(ticket) = ticket {
-            self.fill(ticket, user, item, value(found.clone()));
+            note(&found, &|item, value| self.fill(ticket, user, item, value));
         }
         Ok(found)
     }

@@ -62,15 +62,14 @@ impl EntryStore for SqliteStore {
     ) -> BoxFuture<'_, Result<Option<SessionAndEntry>, StoreError>> {
         let (user, key, cache) = (user.clone(), key.clone(), Arc::clone(&self.cache));
         self.reads.submit(move |connection| {
-            let ticket = cache.ticket(&user);
-            let found = read::live_in_session(connection, &user, access, &key)?;
-            if let (Some(ticket), Some((session, entry))) = (ticket, &found) {
-                let session = Value::Session(Some(session.clone()));
-                cache.fill(ticket, &user, &Item::Session(&access), session);
-                let entry = Value::Entry(entry.clone());
-                cache.fill(ticket, &user, &Item::Entry(&key), entry);
-            }
-            Ok(found)
+            let read = || read::live_in_session(connection, &user, access, &key);
+            cache.read_with(&user, read, |found, keep| {
+                let session = found.as_ref().map(|(session, _)| session.clone());
+                keep(&Item::Session(&access), Value::Session(session));
+                if let Some((_, entry)) = found {
+                    keep(&Item::Entry(&key), Value::Entry(entry.clone()));
+                }
+            })
         })
     }
 
@@ -168,12 +167,11 @@ impl SqliteStore {
     ) -> BoxFuture<'static, Result<T, StoreError>> {
         let (user, cache) = (user.clone(), Arc::clone(&self.cache));
         self.reads.submit(move |connection| {
-            let ticket = cache.ticket(&user);
-            let (head, found) = read(connection, &user)?;
-            if let Some(ticket) = ticket {
-                cache.fill(ticket, &user, &Item::Head, Value::Head(head));
-            }
-            Ok(found)
+            let read = || read(connection, &user);
+            let read = cache.read_with(&user, read, |(head, _), keep| {
+                keep(&Item::Head, Value::Head(*head));
+            });
+            read.map(|(_, found)| found)
         })
     }
 }

@@ -1,23 +1,25 @@
 //! Runs steps on a store as the HTTP doors would, and records what happens.
 
 mod answers;
+mod mind;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use kitbag_domain::{
     AccountData, Allowance, Clock as _, DeviceSelection, EditRulesError, Expectation, GetError,
     Incarnation, Key, Limits, LiveEntry, Login, LoginError, NewAccount, Position, RefreshError,
-    Requester, RevisionNames, Seen, Snapshot, Store, SyncToken, TokenHash, UserId, Write,
+    Requester, Seen, SessionTokens, Snapshot, Store, UserId, Write,
 };
 use tokio::sync::RwLock;
 
 use answers::{forbidden, gone, refused, told};
+pub use mind::Mind;
 
 use crate::abandon::abandon_after;
 use crate::clock::TestClock;
-use crate::history::{Answer, Call, Event, Why, revision};
+use crate::history::{Answer, Call, Event, Why};
 use crate::ops::{Expect, Make, Since, Slot, Step, USERS, What, device_name};
 use crate::rules::{PlainRules, noting};
 use crate::{content, fresh_tokens, user_id};
@@ -35,17 +37,9 @@ pub struct World {
     /// Numbers contents.
     numbers: AtomicU64,
     sessions: Mutex<BTreeMap<Slot, Incarnation>>,
-    refresh_tokens: Mutex<BTreeMap<Slot, TokenHash>>,
+    tokens: Mutex<BTreeMap<Slot, SessionTokens>>,
     /// A login learns its incarnation by a second call: meanwhile nobody may remove the device.
     logins: RwLock<()>,
-}
-
-/// What one client keeps to itself: the tokens that it was given for each user, and contents, which
-/// may be stale.
-#[derive(Debug, Default)]
-pub struct Mind {
-    tokens: [Vec<SyncToken>; USERS],
-    seen: HashMap<(UserId, Key), Arc<str>>,
 }
 
 impl World {
@@ -75,7 +69,7 @@ impl World {
             tickets: AtomicU64::new(1),
             numbers: AtomicU64::new(1),
             sessions: Mutex::default(),
-            refresh_tokens: Mutex::default(),
+            tokens: Mutex::default(),
             logins: RwLock::default(),
         }
     }
@@ -127,7 +121,7 @@ impl World {
                 let call = Call::Erase(key.clone(), expectation);
                 self.erase(&requester, call, mind).await
             }
-            What::Get(key) => self.get(&requester, key, mind).await,
+            What::Get(key) => self.get(who, &requester, key, mind).await,
             What::Logout => {
                 let own = who.device_id().into_iter().collect();
                 let own = DeviceSelection::These(own);
@@ -237,7 +231,7 @@ impl World {
         let _alone = self.logins.write().await;
         let user = self.users[who.user].clone();
         let tokens = fresh_tokens();
-        let (access, refresh) = (tokens.access, tokens.refresh);
+        let kept = tokens.clone();
         let login = Login {
             verified_hash: PASSWORD_HASH.to_owned(),
             device: device.clone(),
@@ -249,15 +243,13 @@ impl World {
         let started = self.store.login(&user, login).await;
         let answer = match started {
             Ok(()) => {
-                let session = self.store.session(&user, access).await.unwrap();
+                let session = self.store.session(&user, kept.access).await.unwrap();
                 let session = session.expect("the session was just started");
                 self.sessions
                     .lock()
                     .unwrap()
                     .insert(who, session.incarnation);
-                let mut refresh_tokens = self.refresh_tokens.lock().unwrap();
-                refresh_tokens.extend(refresh.map(|token| (who, token)));
-                drop(refresh_tokens);
+                self.tokens.lock().unwrap().insert(who, kept);
                 Answer::LoggedIn(session.incarnation)
             }
             Err(LoginError::PasswordChanged) => Answer::Refused(Why::LoginRefused),
@@ -364,13 +356,13 @@ impl World {
     /// Replaces the tokens of a session. What is refused says nothing: another caller of the device
     /// may have replaced them first.
     async fn refresh(&self, who: Slot, requester: &Requester) -> Option<Event> {
-        let old = *self.refresh_tokens.lock().unwrap().get(&who)?;
+        let old = self.tokens.lock().unwrap().get(&who)?.refresh?;
         let tokens = fresh_tokens();
         let began = self.begin().await;
-        let (new, seen) = (tokens.refresh?, Seen::default());
+        let (new, seen) = (tokens.clone(), Seen::default());
         let replaced = self.store.refresh(&requester.user, old, tokens, seen).await;
         match replaced {
-            Ok(()) => drop(self.refresh_tokens.lock().unwrap().insert(who, new)),
+            Ok(()) => drop(self.tokens.lock().unwrap().insert(who, new)),
             Err(RefreshError::UnknownToken) => return None,
             Err(RefreshError::Store(error)) => unreachable!("a refresh failed: {error}"),
         }
@@ -391,9 +383,25 @@ impl World {
             .await
     }
 
-    async fn get(&self, requester: &Requester, key: &Key, mind: &mut Mind) -> Event {
+    /// Reads an entry: every other time with its session in one look, if the token still has one.
+    async fn get(&self, who: Slot, requester: &Requester, key: &Key, mind: &mut Mind) -> Event {
         let began = self.begin().await;
-        let value = match self.service.get(requester, key).await {
+        let tokens = self.tokens.lock().unwrap().get(&who).cloned();
+        let both = match tokens.filter(|_| began % 2 == 0) {
+            Some(tokens) => {
+                let (user, access) = (&requester.user, tokens.access);
+                self.service
+                    .get_in_session(user, access, key)
+                    .await
+                    .unwrap()
+            }
+            None => None,
+        };
+        let read = match both {
+            Some((_, content)) => content.ok_or(GetError::NotFound),
+            None => self.service.get(requester, key).await,
+        };
+        let value = match read {
             Ok(content) => Some(Arc::from(content.as_str())),
             Err(GetError::NotFound) => None,
             Err(GetError::Store(error)) => unreachable!("a read failed: {error}"),
@@ -511,59 +519,6 @@ impl World {
             ended,
             call,
             answer,
-        }
-    }
-}
-
-impl Mind {
-    /// Returns the token that a sync starts from, and again where its position is one of the user's.
-    fn token(&self, user: usize, since: Since) -> (Option<SyncToken>, Option<SyncToken>) {
-        let other = self.tokens[(user + 1) % USERS].last().copied();
-        let tokens = &self.tokens[user];
-        let latest = tokens.last().copied();
-        match since {
-            Since::Beginning => (None, None),
-            Since::Foreign => {
-                let foreign = latest.map(|token| SyncToken {
-                    epoch: token.epoch.wrapping_add(1),
-                    ..token
-                });
-                (foreign, None)
-            }
-            Since::Future => {
-                let future = latest.map(|token| token.at(Position(u64::MAX / 2)));
-                (future, future)
-            }
-            Since::Latest => (latest, latest),
-            Since::Older(number) => {
-                let older = latest.map(|_| tokens[number % tokens.len()]);
-                (older, older)
-            }
-            Since::OtherUser => (other, None),
-        }
-    }
-
-    fn expectation(&self, user: &UserId, key: &Key, expect: Expect) -> Expectation {
-        let seen = self.seen.get(&(user.clone(), key.clone()));
-        let last = |names| {
-            let last = seen.and_then(|text| revision(text, names));
-            Some(last.unwrap_or_else(|| "none".to_owned()))
-        };
-        let (stable, unstable) = match expect {
-            Expect::Anything => (None, None),
-            Expect::Both => (last(RevisionNames::Stable), last(RevisionNames::Unstable)),
-            Expect::Stable => (last(RevisionNames::Stable), None),
-            Expect::Unstable => (None, last(RevisionNames::Unstable)),
-            Expect::Wrong => (Some("wrong".to_owned()), None),
-        };
-        Expectation { stable, unstable }
-    }
-
-    fn learn(&mut self, user: &UserId, key: &Key, text: Option<Arc<str>>) {
-        let known = (user.clone(), key.clone());
-        match text {
-            Some(text) => drop(self.seen.insert(known, text)),
-            None => drop(self.seen.remove(&known)),
         }
     }
 }

@@ -35,13 +35,7 @@ impl AccountData {
     }
 
     pub(super) async fn push_rules_of(&self, user: &UserId) -> Result<Content, StoreError> {
-        let stored = match self.store.peek(user, &PUSH_RULES_KEY) {
-            Some(known) => known,
-            None => {
-                let entry = self.store.get(user, &PUSH_RULES_KEY).await?;
-                entry.and_then(|entry| entry.content)
-            }
-        };
+        let stored = self.stored(user, &PUSH_RULES_KEY).await?;
         Ok(self.rules.served(user, stored.as_ref()))
     }
 

@@ -60,27 +60,36 @@ impl AccountData {
         let found = self.store.get_in_session(user, access, key).await?;
         Ok(found.map(|(session, entry)| {
             let stored = entry.and_then(|entry| entry.content);
-            let content = match *key == *PUSH_RULES_KEY {
-                true => Some(self.rules.served(user, stored.as_ref())),
-                false => stored,
-            };
-            (session, content)
+            (session, self.told(user, key, stored))
         }))
     }
 
     /// Does as [`AccountData::get`], for any user.
     pub(super) async fn content(&self, user: &UserId, key: &Key) -> Result<Content, GetError> {
-        if *key == *PUSH_RULES_KEY {
-            return Ok(self.push_rules_of(user).await?);
-        }
-        let content = match self.store.peek(user, key) {
-            Some(known) => known,
-            None => {
-                let entry = self.store.get(user, key).await?;
-                entry.and_then(|entry| entry.content)
-            }
-        };
+        let stored = self.stored(user, key).await?;
+        let content = self.told(user, key, stored);
         content.ok_or(GetError::NotFound)
+    }
+
+    /// Returns what an entry holds.
+    pub(super) async fn stored(
+        &self,
+        user: &UserId,
+        key: &Key,
+    ) -> Result<Option<Content>, StoreError> {
+        if let Some(known) = self.store.peek(user, key) {
+            return Ok(known);
+        }
+        let entry = self.store.get(user, key).await?;
+        Ok(entry.and_then(|entry| entry.content))
+    }
+
+    /// Returns what is told of an entry that holds `stored`.
+    fn told(&self, user: &UserId, key: &Key, stored: Option<Content>) -> Option<Content> {
+        if *key == *PUSH_RULES_KEY {
+            return Some(self.rules.served(user, stored.as_ref()));
+        }
+        stored
     }
 
     /// Returns live entries of all the requester's devices, or of one of them.

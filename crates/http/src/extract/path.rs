@@ -17,18 +17,16 @@ pub(crate) struct PathParams {
     ends: [usize; VARIABLES_MAX],
 }
 
-/// A segment that does not encode UTF-8.
-#[derive(Debug)]
-struct NotUtf8;
-
 impl PathParams {
     fn decode<'a>(
-        segments: impl Iterator<Item = &'a str>,
-        names: [&'static str; VARIABLES_MAX],
+        named: impl Iterator<Item = (&'static str, &'a str)>,
         bytes: usize,
-    ) -> Result<Self, NotUtf8> {
-        let (mut text, mut ends) = (Vec::with_capacity(bytes), [0; VARIABLES_MAX]);
-        for (segment, end) in segments.zip(&mut ends) {
+    ) -> Result<Self, ApiError> {
+        let invalid = || ApiError::InvalidParam("the path is not UTF-8".to_owned());
+        let (mut text, mut names) = (Vec::with_capacity(bytes), [""; VARIABLES_MAX]);
+        let mut ends = [0; VARIABLES_MAX];
+        for ((known, segment), (name, end)) in named.zip(names.iter_mut().zip(&mut ends)) {
+            *name = known;
             if segment.as_bytes().contains(&b'%') {
                 text.extend(percent_decode_str(segment));
             } else {
@@ -36,34 +34,31 @@ impl PathParams {
             }
             *end = text.len();
         }
-        let text = String::from_utf8(text).map_err(|_| NotUtf8)?;
+        let text = String::from_utf8(text).map_err(|_| invalid())?;
         // Not only all of it: none may end amid a character that the next one completes.
         if ends.into_iter().all(|end| text.is_char_boundary(end)) {
             Ok(Self { text, names, ends })
         } else {
-            Err(NotUtf8)
+            Err(invalid())
         }
     }
 
-    fn of(parts: &Parts, call: &Call) -> Result<Self, ApiError> {
+    /// Reads what stands behind the user in a path, who must be the one that asks: others are told
+    /// of nothing else.
+    fn of_owner(parts: &Parts, call: &Call, user: &UserId) -> Result<Self, ApiError> {
         let path = parts.uri.path();
-        let decoded = Self::decode(call.variables.of(path), call.names, path.len());
-        decoded.map_err(|NotUtf8| ApiError::InvalidParam("the path is not UTF-8".to_owned()))
+        let mut named = call.named(path);
+        match named.next() {
+            Some(("user", named)) if is_encoded(user, named) => {}
+            _ => return Err(ApiError::NotOwnAccount),
+        }
+        Self::decode(named, path.len())
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let at = self.names.iter().position(|known| *known == name)?;
         let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
         Some(&self.text[start..self.ends[at]])
-    }
-
-    /// Refuses a path of another user than who asks.
-    fn check_owner(&self, user: &UserId) -> Result<(), ApiError> {
-        if self.get("user") == Some(user.as_str()) {
-            Ok(())
-        } else {
-            Err(ApiError::NotOwnAccount)
-        }
     }
 
     /// Returns the entry that an account-data path names, in whichever scope.
@@ -90,8 +85,14 @@ impl FromRequestParts<Call> for PathParams {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, call: &Call) -> Result<Self, ApiError> {
-        Self::of(parts, call)
+        let path = parts.uri.path();
+        Self::decode(call.named(path), path.len())
     }
+}
+
+/// Tells whether a segment encodes this user ID, byte for byte.
+fn is_encoded(user: &UserId, segment: &str) -> bool {
+    percent_decode_str(segment).eq(user.as_str().bytes())
 }
 
 /// A path below `/user/{user}` whose user is the requester.
@@ -105,8 +106,7 @@ impl FromRequestParts<Call> for OwnPath {
 
     async fn from_request_parts(parts: &mut Parts, call: &Call) -> Result<Self, ApiError> {
         let auth = Authenticated::from_request_parts(parts, call).await?;
-        let params = PathParams::of(parts, call)?;
-        params.check_owner(&auth.requester.user)?;
+        let params = PathParams::of_owner(parts, call, &auth.requester.user)?;
         Ok(Self { auth, params })
     }
 }
@@ -128,8 +128,7 @@ impl FromRequestParts<Call> for Target {
 
 impl Target {
     fn of(auth: Authenticated, parts: &Parts, call: &Call) -> Result<Self, ApiError> {
-        let params = PathParams::of(parts, call)?;
-        params.check_owner(&auth.requester.user)?;
+        let params = PathParams::of_owner(parts, call, &auth.requester.user)?;
         let key = params.key()?;
         Ok(Self { auth, key })
     }
@@ -158,10 +157,8 @@ impl FromRequestParts<Call> for ReadTarget {
             });
         }
         // What is wrong with the path is told behind what is wrong with the session.
-        let key = PathParams::of(parts, call).and_then(|params| {
-            params.check_owner(&token.user)?;
-            params.key()
-        });
+        let params = PathParams::of_owner(parts, call, &token.user);
+        let key = params.and_then(|params| params.key());
         let Presented { user, hash } = &token;
         let (session, content) = match &key {
             Ok(key) => match app.data.get_in_session(user, *hash, key).await? {
@@ -180,9 +177,9 @@ impl FromRequestParts<Call> for ReadTarget {
 mod tests {
     use super::*;
 
-    fn decode(segments: &[&str]) -> Result<PathParams, NotUtf8> {
-        let names = ["user", "room", "type", ""];
-        PathParams::decode(segments.iter().copied(), names, 0)
+    fn decode(segments: &[&str]) -> Option<PathParams> {
+        let names = ["user", "room", "type"].into_iter();
+        PathParams::decode(names.zip(segments.iter().copied()), 0).ok()
     }
 
     #[test]
@@ -197,7 +194,7 @@ mod tests {
     #[test]
     fn a_segment_that_is_not_utf8_by_itself_is_refused() {
         for segments in [["%FF", "b"], ["a", "%C3"], ["%C3", "%A9"], ["a%C3", "%A9b"]] {
-            assert!(decode(&segments).is_err(), "{segments:?}");
+            assert!(decode(&segments).is_none(), "{segments:?}");
         }
     }
 }

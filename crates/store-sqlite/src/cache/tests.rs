@@ -1,5 +1,6 @@
 //! The cache between one writer and several readers, each order of their steps by a model checker.
 
+use std::convert::Infallible;
 use std::panic::catch_unwind;
 use std::slice::from_ref;
 
@@ -165,15 +166,12 @@ impl Model {
         let before = seen.load(Ordering::SeqCst);
         let found = self.cache.get(&user, &item).map_or_else(
             || {
-                let early = self.cache.ticket(&user);
-                let read = self.file.lock().unwrap()[what as usize][number];
-                let ticket = match self.steps {
-                    Steps::TicketAfterTheRead => self.cache.ticket(&user),
-                    _ => early,
-                };
-                if let Some(ticket) = ticket {
-                    self.cache.fill(ticket, &user, &item, value(what, read));
-                }
+                let file = || self.file.lock().unwrap()[what as usize][number];
+                let early = (self.steps == Steps::TicketAfterTheRead).then(file);
+                let read = || Ok::<_, Infallible>(early.unwrap_or_else(file));
+                let Ok(read) = self.cache.read_with(&user, read, |read, keep| {
+                    keep(&item, value(what, *read));
+                });
                 read
             },
             |value| count(&value),

@@ -176,7 +176,7 @@ pub(super) fn all_live(
         return Ok((None, Live::default()));
     };
     let (user, head) = (found.get::<_, i64>(0)?, Position(found.get(1)?));
-    let room = |column| found.get(column).map(room_for);
+    let room = |column| found.get::<_, i64>(column).map(room_for);
     let mut live = Live::with_capacity(head, room(2)?, room(3)?);
     each(connection, ROWS, [user], |row| {
         live.push(rows::live(row)?);
@@ -188,8 +188,8 @@ pub(super) fn all_live(
 
 /// The most that is asked for at once, in rows or bytes: a count may be wrong, and more than this
 /// comes as it is needed.
-const ROOM_MAX: u64 = 4 * 1024 * 1024;
+const ROOM_MAX: i64 = 4 * 1024 * 1024;
 
-fn room_for(count: u64) -> usize {
+fn room_for(count: i64) -> usize {
     usize::try_from(count.min(ROOM_MAX)).unwrap_or(0)
 }

@@ -322,6 +322,11 @@ async fn a_percent_encoded_path_that_is_not_utf8_is_refused() {
     let path = alice.global("%FF%FE");
     let reply = server.send(Call::put(&path, "{}").by(&alice)).await;
     reply.assert_is(400, "M_INVALID_PARAM");
+    let bob = server.user("bob").await;
+    for call in [Call::put(&path, "{}"), Call::get(&path)] {
+        let reply = server.send(call.by(&bob)).await;
+        reply.assert_is(403, "M_FORBIDDEN");
+    }
     server
         .send(Call::put(&path, "{}"))
         .await
