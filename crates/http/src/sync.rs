@@ -128,7 +128,7 @@ pub(crate) async fn initial_body(
     filter: &Filter,
     tells_device_data: bool,
 ) -> Bytes {
-    let mut kept = Vec::new();
+    let mut kept = Vec::with_capacity(snapshot.entries().size_hint().1.unwrap_or(0));
     for (index, entry) in snapshot.entries().enumerate() {
         take_turns(index).await;
         if is_told(&entry, filter, tells_device_data) {
