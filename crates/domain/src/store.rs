@@ -17,8 +17,9 @@ use std::pin::Pin;
 use thiserror::Error;
 
 pub use accounts::{
-    Account, AccountStore, Device, DeviceSelection, FilterError, Login, LoginError, NewAccount,
-    Profile, ProfileField, RefreshError, RegisterError, Seen, Session, SessionTokens,
+    Account, AccountStore, Device, DeviceSelection, DeviceWithEntries, FilterError, Login,
+    LoginError, NewAccount, Profile, ProfileField, RefreshError, RegisterError, Seen, Session,
+    SessionTokens,
 };
 pub use device_data::{
     DeviceChange, DeviceChanges, DeviceDataStore, DeviceEntry, DevicePlace, FeedPosition,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kitbag_domain::{
     AccountData, Content, ContentError, EditRulesError, Expectation, GetError, InitialSnapshot,
     Key, Limits, MemoryStore, PermitError, Position, PushRules, Quota, QuotaExceeded, Requester,
-    RevisionNames, Scope, Selector, Snapshot, Store, SyncToken, WriteError,
+    RevisionNames, Snapshot, Store, SyncToken, WriteError,
 };
 use kitbag_testkit::clock::TestClock;
 use kitbag_testkit::rules::{PlainRules, adding};
@@ -315,11 +315,12 @@ async fn siblings_read_and_list_a_devices_entries() {
     ground.put(&ground.laptop, &key, "{ }").await.unwrap();
     let phone = ground.phone.requester();
     assert_eq!(ground.service.get(&phone, &key).await, Ok(content("{ }")));
-    let laptop = Selector::Scope(Scope::Device(ground.laptop.device.clone()));
-    for selector in [Selector::AllDevices, laptop] {
-        let listed = ground.service.list(&phone, selector).await.unwrap();
-        assert_eq!(listed.len(), 1);
-        assert_eq!(listed[0].key, key);
+    for device in [None, Some(ground.laptop.device.clone())] {
+        let devices = ground.service.devices(&phone, device).await.unwrap();
+        let laptop = &devices[0];
+        assert_eq!(laptop.device.id, ground.laptop.device);
+        let keys: Vec<_> = laptop.entries.iter().map(|entry| &entry.key).collect();
+        assert_eq!(keys, [&key]);
     }
     let bob = Actor::register(&ground.phone.store, "bob")
         .await
@@ -328,10 +329,8 @@ async fn siblings_read_and_list_a_devices_entries() {
         ground.service.get(&bob, &key).await,
         Err(GetError::NotFound)
     );
-    assert_eq!(
-        ground.service.list(&bob, Selector::All).await,
-        Ok(Vec::new())
-    );
+    let laptop = Some(ground.laptop.device.clone());
+    assert_eq!(ground.service.devices(&bob, laptop).await, Ok(Vec::new()));
 }
 
 #[tokio::test]

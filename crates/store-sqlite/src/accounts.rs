@@ -8,9 +8,10 @@ use std::future::ready;
 use std::sync::Arc;
 
 use kitbag_domain::{
-    Account, AccountStore, ApplyError, BoxFuture, Device, DeviceId, DeviceSelection, FilterError,
-    Guard, Login, LoginError, NewAccount, Profile, ProfileField, RefreshError, RegisterError, Seen,
-    Session, SessionTokens, StoreError, TokenHash, UserId, Write,
+    Account, AccountStore, ApplyError, BoxFuture, Device, DeviceId, DeviceSelection,
+    DeviceWithEntries, FilterError, Guard, Login, LoginError, NewAccount, Profile, ProfileField,
+    RefreshError, RegisterError, Seen, Session, SessionTokens, StoreError, TokenHash, UserId,
+    Write,
 };
 
 use crate::SqliteStore;
@@ -116,6 +117,17 @@ impl AccountStore for SqliteStore {
         let user = user.clone();
         self.reads
             .submit(move |connection| read::devices(connection, &user))
+    }
+
+    fn devices_with_entries(
+        &self,
+        user: &UserId,
+        device: Option<DeviceId>,
+    ) -> BoxFuture<'_, Result<Vec<DeviceWithEntries>, StoreError>> {
+        let user = user.clone();
+        self.reads.submit(move |connection| {
+            read::devices_with_entries(connection, &user, device.as_ref())
+        })
     }
 
     fn device(

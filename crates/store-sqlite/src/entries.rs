@@ -21,6 +21,7 @@ use crate::SqliteStore;
 use crate::cache::{Item, Value};
 use crate::error::Failure;
 use crate::writer::Weight;
+pub(crate) use read::list;
 pub(crate) use users::{Ledger, UserRow, user_row};
 
 impl EntryStore for SqliteStore {
@@ -80,7 +81,7 @@ impl EntryStore for SqliteStore {
     ) -> BoxFuture<'_, Result<Vec<Entry>, StoreError>> {
         let user = user.clone();
         self.reads
-            .submit(move |connection| read::list(connection, &user, &selector))
+            .submit(move |connection| list(connection, &user, &selector))
     }
 
     fn describe(

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use kitbag_domain::{
     Account, AccountStore, Applied, ApplyError, BoxFuture, Changes, Device, DeviceChanges,
     DeviceDataStore, DeviceEntry, DeviceId, DevicePlace, DeviceSelection, DeviceSubscription,
-    Entry, EntryDescription, EntryStore, EventType, FeedPosition, FilterError, Guard, Key, Live,
-    Login, LoginError, NewAccount, Op, Position, Profile, ProfileField, RefreshError,
-    RegisterError, Seen, Selector, Session, SessionAndEntry, SessionTokens, Store, StoreError,
-    StoreInfo, Subscription, TokenHash, UpdateFn, UserId, Write,
+    DeviceWithEntries, Entry, EntryDescription, EntryStore, EventType, FeedPosition, FilterError,
+    Guard, Key, Live, Login, LoginError, NewAccount, Op, Position, Profile, ProfileField,
+    RefreshError, RegisterError, Seen, Selector, Session, SessionAndEntry, SessionTokens, Store,
+    StoreError, StoreInfo, Subscription, TokenHash, UpdateFn, UserId, Write,
 };
 
 /// What is done around the calls of a store, by the names of their methods.
@@ -252,6 +252,17 @@ impl<H: Hook> AccountStore for HookedStore<H> {
     fn devices(&self, user: &UserId) -> BoxFuture<'_, Result<Vec<Device>, StoreError>> {
         let user = user.clone();
         self.call("devices", move |store| store.devices(&user))
+    }
+
+    fn devices_with_entries(
+        &self,
+        user: &UserId,
+        device: Option<DeviceId>,
+    ) -> BoxFuture<'_, Result<Vec<DeviceWithEntries>, StoreError>> {
+        let user = user.clone();
+        self.call("devices_with_entries", move |store| {
+            store.devices_with_entries(&user, device)
+        })
     }
 
     fn device(

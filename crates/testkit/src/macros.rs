@@ -47,6 +47,7 @@ macro_rules! store_suite {
                 a_follower_misses_nothing
                 everything_live_is_of_one_snapshot
                 a_cancelled_write_is_whole_or_absent
+                a_device_is_read_with_entries_of_its_own_time
             }
             device_data {
                 a_page_holds_one_type_in_the_order_of_accounts_and_devices
@@ -72,6 +73,7 @@ macro_rules! store_suite {
                 a_new_device_takes_a_position_as_its_incarnation
                 a_device_is_renamed_by_its_siblings_too
                 devices_are_listed_by_id
+                devices_are_read_with_their_entries
                 devices_are_limited_but_known_ones_may_return
             }
             entries {

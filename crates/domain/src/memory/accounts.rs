@@ -2,10 +2,10 @@ use std::sync::Arc;
 
 use super::{MemoryStore, SessionState, UserState};
 use crate::{
-    Account, AccountStore, ApplyError, BoxFuture, Device, DeviceId, DeviceSelection, FilterError,
-    Guard, Incarnation, Key, Limits, Login, LoginError, NewAccount, Profile, ProfileField,
-    RefreshError, Refusal, RegisterError, Seen, Session, SessionTokens, StoreError, TokenHash,
-    UserId, Write, local_notification_keys,
+    Account, AccountStore, ApplyError, BoxFuture, Device, DeviceId, DeviceSelection,
+    DeviceWithEntries, FilterError, Guard, Incarnation, Key, Limits, Login, LoginError, NewAccount,
+    Profile, ProfileField, RefreshError, Refusal, RegisterError, Seen, Session, SessionTokens,
+    StoreError, TokenHash, UserId, Write, local_notification_keys,
 };
 
 impl AccountStore for MemoryStore {
@@ -139,6 +139,25 @@ impl AccountStore for MemoryStore {
         let devices = devices.cloned().collect();
         drop(users);
         Box::pin(async { Ok(devices) })
+    }
+
+    fn devices_with_entries(
+        &self,
+        user: &UserId,
+        device: Option<DeviceId>,
+    ) -> BoxFuture<'_, Result<Vec<DeviceWithEntries>, StoreError>> {
+        let users = self.users();
+        let found = users.get(user).map_or(Vec::new(), |state| {
+            let is_wanted = |known: &&Device| device.as_ref().is_none_or(|id| known.id == *id);
+            let devices = state.devices.values().filter(is_wanted);
+            let live = state
+                .entries
+                .values()
+                .filter(|entry| entry.content.is_some());
+            DeviceWithEntries::of(devices.cloned().collect(), live.cloned().collect())
+        });
+        drop(users);
+        Box::pin(async { Ok(found) })
     }
 
     fn device(

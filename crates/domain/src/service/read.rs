@@ -5,8 +5,8 @@ use thiserror::Error;
 use super::push_rules::PUSH_RULES_KEY;
 use super::{AccountData, Requester};
 use crate::{
-    Content, Entry, Key, Position, Selector, Session, StoreError, Subscription, SyncToken,
-    TokenHash, UserId,
+    Content, DeviceId, DeviceWithEntries, Entry, Key, Position, Session, StoreError, Subscription,
+    SyncToken, TokenHash, UserId,
 };
 
 /// Why an entry was not returned.
@@ -92,15 +92,17 @@ impl AccountData {
         stored
     }
 
-    /// Returns live entries of all the requester's devices, or of one of them.
+    /// Returns the requester's devices, or one of them, each with its account data.
     /// # Errors
     /// [`StoreError`] where the store failed.
-    pub async fn list(
+    pub async fn devices(
         &self,
         requester: &Requester,
-        selector: Selector,
-    ) -> Result<Vec<Entry>, StoreError> {
-        self.store.list(&requester.user, selector).await
+        device: Option<DeviceId>,
+    ) -> Result<Vec<DeviceWithEntries>, StoreError> {
+        self.store
+            .devices_with_entries(&requester.user, device)
+            .await
     }
 
     /// Starts to listen for changes of the requester's data: before reading, so that none is missed.

@@ -1,9 +1,10 @@
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use thiserror::Error;
 
 use super::{ApplyError, BoxFuture, Guard, StoreError, Write};
-use crate::{DeviceId, Incarnation, TokenHash, UnixMs, Usage, UserId};
+use crate::{DeviceId, Entry, Incarnation, TokenHash, UnixMs, Usage, UserId};
 
 /// Accounts, their devices and sessions, profiles and filters.
 pub trait AccountStore: Send + Sync + 'static {
@@ -65,6 +66,15 @@ pub trait AccountStore: Send + Sync + 'static {
 
     /// Returns the devices of a user in the order of their IDs.
     fn devices(&self, user: &UserId) -> BoxFuture<'_, Result<Vec<Device>, StoreError>>;
+
+    /// Returns the devices of a user, or one of them, each with its live entries: one snapshot.
+    ///
+    /// In the order of their IDs, and the entries in that of their keys.
+    fn devices_with_entries(
+        &self,
+        user: &UserId,
+        device: Option<DeviceId>,
+    ) -> BoxFuture<'_, Result<Vec<DeviceWithEntries>, StoreError>>;
 
     /// Returns one device.
     fn device(
@@ -235,6 +245,33 @@ pub struct Device {
     pub display_name: Option<String>,
     /// When, where from and by what it was last noted to be in use.
     pub seen: Seen,
+}
+
+/// A device and its account data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceWithEntries {
+    /// The device.
+    pub device: Device,
+    /// Its live entries.
+    pub entries: Vec<Entry>,
+}
+
+impl DeviceWithEntries {
+    /// Gives each device its own of the entries, which were read with them.
+    #[must_use]
+    pub fn of(devices: Vec<Device>, entries: Vec<Entry>) -> Vec<Self> {
+        let mut by_device: HashMap<_, Vec<Entry>> = HashMap::new();
+        for entry in entries {
+            if let Some(id) = entry.key.scope.device().cloned() {
+                by_device.entry(id).or_default().push(entry);
+            }
+        }
+        let devices = devices.into_iter().map(|device| Self {
+            entries: by_device.remove(&device.id).unwrap_or_default(),
+            device,
+        });
+        devices.collect()
+    }
 }
 
 /// Which devices of a user.

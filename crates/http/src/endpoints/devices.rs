@@ -5,7 +5,7 @@
 use axum::extract::State;
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::Response;
-use kitbag_domain::{Device, DeviceId, DeviceSelection, Entry, LiveEntry, Scope, Selector, limit};
+use kitbag_domain::{DeviceId, DeviceSelection, DeviceWithEntries, LiveEntry, limit};
 use serde::Deserialize;
 
 use crate::error::ApiError;
@@ -19,12 +19,9 @@ pub(crate) async fn list(
     State(app): State<App>,
     auth: Authenticated,
 ) -> Result<Response, ApiError> {
-    let devices = app.store.devices(&auth.requester.user).await?;
-    let entries = app.device_entries(&auth, Selector::AllDevices).await?;
+    let devices = app.devices(&auth, None).await?;
     let mut body = JsonObject::new();
-    body.array("devices", &devices, |out, device| {
-        write_device(out, device, &entries);
-    });
+    body.array("devices", &devices, write_device);
     Ok(json_response(StatusCode::OK, body.finish()))
 }
 
@@ -33,14 +30,11 @@ pub(crate) async fn get(
     auth: Authenticated,
     params: PathParams,
 ) -> Result<Response, ApiError> {
-    let id = params.device()?;
-    let device = app.store.device(&auth.requester.user, &id).await?;
+    let devices = app.devices(&auth, Some(params.device()?)).await?;
+    let device = devices.first();
     let device = device.ok_or(ApiError::NotFound("there is no such device"))?;
-    let entries = app
-        .device_entries(&auth, Selector::Scope(Scope::Device(id)))
-        .await?;
     let mut body = JsonObject::new();
-    write_device(&mut body, &device, &entries);
+    write_device(&mut body, device);
     Ok(json_response(StatusCode::OK, body.finish()))
 }
 
@@ -130,29 +124,33 @@ pub(crate) fn check_name(name: &str) -> Result<(), ApiError> {
 }
 
 impl App {
-    async fn device_entries(
+    /// Returns the devices of who asks, or one of them, with what is told of their account data.
+    async fn devices(
         &self,
         auth: &Authenticated,
-        selector: Selector,
-    ) -> Result<Vec<Entry>, ApiError> {
-        if !self.settings.features.msc4331.in_devices {
-            return Ok(Vec::new());
+        device: Option<DeviceId>,
+    ) -> Result<Vec<DeviceWithEntries>, ApiError> {
+        if self.settings.features.msc4331.in_devices {
+            return Ok(self.data.devices(&auth.requester, device).await?);
         }
-        Ok(self.data.list(&auth.requester, selector).await?)
+        let user = &auth.requester.user;
+        let devices = match device {
+            None => self.store.devices(user).await?,
+            Some(id) => self.store.device(user, &id).await?.into_iter().collect(),
+        };
+        Ok(DeviceWithEntries::of(devices, Vec::new()))
     }
 }
 
-fn write_device(out: &mut JsonObject, device: &Device, entries: &[Entry]) {
+fn write_device(out: &mut JsonObject, found: &DeviceWithEntries) {
+    let DeviceWithEntries { device, entries } = found;
     out.string("device_id", device.id.as_str());
     // Null where unknown, as on Synapse: matrix-nio refuses a device without the member.
     out.optional_string("display_name", device.display_name.as_deref());
     out.optional_string("last_seen_ip", device.seen.ip.as_deref());
     out.raw("last_seen_ts", device.seen.at.to_string());
-    let own = entries
-        .iter()
-        .filter(|entry| entry.key.scope.device() == Some(&device.id));
-    let own: Vec<_> = own.map(LiveEntry::of).collect();
-    if !own.is_empty() {
-        out.object("account_data", |out| write_events(out, own));
+    if !entries.is_empty() {
+        let entries = entries.iter().map(LiveEntry::of);
+        out.object("account_data", |out| write_events(out, entries));
     }
 }

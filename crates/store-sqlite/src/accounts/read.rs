@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use kitbag_domain::{
-    Account, Device, DeviceId, Incarnation, Profile, Seen, Session, TokenHash, Usage, UserId,
+    Account, Device, DeviceId, DeviceWithEntries, Incarnation, Profile, Scope, Seen, Selector,
+    Session, TokenHash, Usage, UserId,
 };
 use rusqlite::{Connection, Row};
 
+use crate::entries;
 use crate::error::Failure;
 use crate::rows::{self, all, first, int, unreadable};
 
@@ -83,6 +85,24 @@ pub(super) fn device(
         WHERE u.name = ?1";
     let params = (user.as_str(), device.as_str());
     first(connection, SQL, params, device_row)
+}
+
+pub(super) fn devices_with_entries(
+    connection: &Connection,
+    user: &UserId,
+    device: Option<&DeviceId>,
+) -> Result<Vec<DeviceWithEntries>, Failure> {
+    // Ends when it is dropped; without it devices and entries might be of two snapshots.
+    let snapshot = connection.unchecked_transaction()?;
+    let (devices, selector) = match device {
+        None => (devices(&snapshot, user)?, Selector::AllDevices),
+        Some(id) => (
+            self::device(&snapshot, user, id)?.into_iter().collect(),
+            Selector::Scope(Scope::Device(id.clone())),
+        ),
+    };
+    let entries = entries::list(&snapshot, user, &selector)?;
+    Ok(DeviceWithEntries::of(devices, entries))
 }
 
 fn device_row(row: &Row<'_>) -> Result<Device, Failure> {

@@ -60,7 +60,7 @@ pub(super) fn live_in_session(
 }
 
 /// Returns the selected live entries in the order of their keys.
-pub(super) fn list(
+pub(crate) fn list(
     connection: &Connection,
     user: &UserId,
     selector: &Selector,

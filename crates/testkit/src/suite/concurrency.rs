@@ -8,12 +8,15 @@ use tokio::task::JoinSet;
 
 use crate::abandon::abandon_after;
 use crate::suite::refusal;
-use crate::{Actor, Opener, content, global};
+use crate::{Actor, Opener, content, device_id, global};
 
 const WRITERS: usize = 64;
 const ROUNDS: usize = 8;
 /// Of the writers, those that log in, write to their own device and log out, again and again.
 const VISITORS: usize = 8;
+
+/// How often a device comes and goes.
+const VISITS: usize = 300;
 
 const BYTES_MAX: u64 = 2_000;
 
@@ -299,4 +302,36 @@ pub async fn a_cancelled_write_is_whole_or_absent(open: Opener) {
         assert!(outcome.is_none() || told == whole, "acknowledged and lost");
         assert_eq!(changes.head, mark);
     }
+}
+
+/// A device that goes and comes again says which one it is; nobody is told of one with the other's
+/// data.
+pub async fn a_device_is_read_with_entries_of_its_own_time(open: Opener) {
+    let fixture = open.open().await;
+    let store = fixture.store();
+    let alice = Actor::register(&store, "alice").await;
+    let visits = tokio::spawn({
+        let alice = alice.clone();
+        async move {
+            for _ in 0..VISITS {
+                let visitor = alice.login("VISITOR").await;
+                let text = format!("{{\"n\":{}}}", visitor.incarnation.0);
+                visitor.put(&visitor.own_key("a"), &text).await;
+                visitor.log_out().await;
+            }
+        }
+    });
+    while !visits.is_finished() {
+        for device in [None, Some(device_id("VISITOR"))] {
+            let found = store.devices_with_entries(&alice.user, device).await;
+            for found in found.unwrap() {
+                for entry in found.entries {
+                    let text = entry.content.unwrap();
+                    let expected = format!("{{\"n\":{}}}", found.device.incarnation.0);
+                    assert_eq!(text.as_str(), expected);
+                }
+            }
+        }
+    }
+    visits.await.unwrap();
 }

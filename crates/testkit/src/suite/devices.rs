@@ -1,6 +1,6 @@
 use kitbag_domain::{
-    Allowance, Applied, ApplyError, DeviceId, DeviceSelection, Expectation, Guard, Limits,
-    LoginError, Op, Position, Refusal, Selector, Write, Writer,
+    Allowance, Applied, ApplyError, DeviceId, DeviceSelection, DeviceWithEntries, Expectation,
+    Guard, Limits, LoginError, Op, Position, Refusal, Selector, Write, Writer,
 };
 
 use crate::clock::TestClock;
@@ -281,4 +281,43 @@ pub async fn devices_are_limited_but_known_ones_may_return(open: Opener) {
     alice.login("B").await;
     second.log_out().await;
     alice.login("C").await;
+}
+
+pub async fn devices_are_read_with_their_entries(open: Opener) {
+    let fixture = open.open().await;
+    let store = fixture.store();
+    let alice = Actor::register(&store, "alice").await;
+    let laptop = alice.login("LAPTOP").await;
+    alice.login("BARE").await;
+    let bob = Actor::register(&store, "bob").await;
+    bob.put(&bob.own_key("a"), "{\"n\":9}").await;
+    for (device, name) in [
+        (&laptop, "b"),
+        (&laptop, "a"),
+        (&alice, "a"),
+        (&alice, "gone"),
+    ] {
+        device.put(&device.own_key(name), "{\"n\":1}").await;
+    }
+    alice.put(&global("a"), "{}").await;
+    alice.delete(&alice.own_key("gone")).await;
+    let read = async |device: Option<&str>| {
+        let found = store.devices_with_entries(&alice.user, device.map(device_id));
+        let found = found.await.unwrap().into_iter();
+        let types = |found: DeviceWithEntries| {
+            let keys = found.entries.iter().map(|entry| entry.key.clone());
+            (found.device, keys.collect::<Vec<_>>())
+        };
+        found.map(types).collect::<Vec<_>>()
+    };
+    let devices = store.devices(&alice.user).await.unwrap();
+    let keys = [
+        vec![],
+        vec![laptop.own_key("a"), laptop.own_key("b")],
+        vec![alice.own_key("a")],
+    ];
+    let expected: Vec<_> = devices.into_iter().zip(keys).collect();
+    assert_eq!(read(None).await, expected);
+    assert_eq!(read(Some("LAPTOP")).await, expected[1..2]);
+    assert_eq!(read(Some("NEVER")).await, []);
 }
