@@ -13,7 +13,8 @@ use crate::context::MemberContext;
 use crate::event::{FlatEvent, Scalar, Value};
 use crate::read::{self, Content, ReadRule};
 
-/// Characters of a text that an explanation shows: bodies can be long, and many rules see them.
+/// Characters of a text, or of all texts of an array, that an explanation shows for a condition:
+/// bodies can be long, and many rules see them.
 pub const SEEN_CHARS_MAX: usize = 200;
 /// Elements of an array that an explanation shows.
 pub const SEEN_ELEMENTS_MAX: usize = 20;
@@ -233,7 +234,15 @@ fn shown_value(value: &Value) -> Json {
         Value::Text(text) => cut(text.exact()).into(),
         Value::Scalar(scalar) => shown_scalar(scalar),
         Value::Array(elements) => {
+            let mut shown_chars = 0;
             let elements = elements.iter().take(SEEN_ELEMENTS_MAX);
+            let elements = elements.take_while(|element| {
+                let has_room = shown_chars < SEEN_CHARS_MAX;
+                if let Scalar::Text(text) = element {
+                    shown_chars += text.chars().take(SEEN_CHARS_MAX).count();
+                }
+                has_room
+            });
             elements.map(shown_scalar).collect()
         }
         Value::Number(number) => number.clone().into(),

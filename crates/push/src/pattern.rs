@@ -380,34 +380,50 @@ fn find(text: &[u8], borders: &[u32], value: &str, from: usize, bounds: Bounds) 
     None
 }
 
-/// Characters and `?`, with the places of each character as sets of bits.
+/// Characters and `?`, with the places of each character.
+///
+/// Memory is linear in the characters: who stands at fewer places than a set of bits has words is
+/// kept as a list, and of the others there are no more than 64.
 #[derive(Clone, PartialEq, Eq)]
 struct Masked {
     chars: Box<[char]>,
-    /// Sorted by character; each set has the places of the `?` too.
-    places: Box<[(char, Box<[u64]>)]>,
     /// The places of the `?`, which is all that other characters fit.
     any: Box<[u64]>,
+    /// Sorted by character; each set has the places of the `?` too.
+    often: Box<[(char, Box<[u64]>)]>,
+    /// Sorted by character.
+    seldom: Box<[(char, u32)]>,
 }
 
 impl Masked {
     fn new(text: &str) -> Self {
         let chars: Box<[char]> = text.chars().collect();
-        let mut distinct = chars.to_vec();
-        distinct.sort_unstable();
-        distinct.dedup();
-        let places_of = |c: char| -> Box<[u64]> {
-            let mut places = vec![0; chars.len().div_ceil(WORD_BITS)];
-            for (at, wanted) in chars.iter().enumerate() {
-                places[at / WORD_BITS] |= u64::from(fits(*wanted, c)) << (at % WORD_BITS);
+        let mut places: Vec<(char, u32)> = chars.iter().copied().zip(0..).collect();
+        places.sort_unstable();
+        let words = chars.len().div_ceil(WORD_BITS);
+        let mut any = vec![0; words];
+        let wildcards = places.iter().filter(|(c, _)| *c == '?');
+        wildcards.for_each(|(_, place)| set(&mut any, *place));
+        let mut often = Vec::new();
+        let mut seldom = Vec::new();
+        for same in places.chunk_by(|(one, _), (other, _)| one == other) {
+            let c = same[0].0;
+            if c == '?' {
+                continue;
             }
-            places.into()
-        };
+            if same.len() < words {
+                seldom.extend_from_slice(same);
+                continue;
+            }
+            let mut bits: Box<[u64]> = any.clone().into();
+            same.iter().for_each(|(_, place)| set(&mut bits, *place));
+            often.push((c, bits));
+        }
         Self {
-            places: distinct.into_iter().map(|c| (c, places_of(c))).collect(),
-            // A `?` is fitted by itself at its own places alone.
-            any: places_of('?'),
             chars,
+            any: any.into(),
+            often: often.into(),
+            seldom: seldom.into(),
         }
     }
 
@@ -417,27 +433,29 @@ impl Masked {
         }
         let words = self.any.len();
         if words * WORD_BITS <= PIECE_CHARS_ON_STACK {
-            let mut begun = [0; PIECE_CHARS_ON_STACK / WORD_BITS];
-            self.search(value, from, bounds, &mut begun[..words])
+            let mut sets = [0; 2 * PIECE_CHARS_ON_STACK / WORD_BITS];
+            self.search(value, from, bounds, sets[..2 * words].split_at_mut(words))
         } else {
-            self.search(value, from, bounds, &mut vec![0; words])
+            let mut sets = vec![0; 2 * words];
+            self.search(value, from, bounds, sets.split_at_mut(words))
         }
     }
 
-    /// Bit `n` of `begun` says that the characters up to here fit the first `n + 1` of the piece.
-    fn search(&self, value: &str, from: usize, bounds: Bounds, begun: &mut [u64]) -> Option<usize> {
+    /// Bit `n` of the first set says that the characters up to here fit the first `n + 1` of the
+    /// piece; the second set is to work with.
+    fn search(
+        &self,
+        value: &str,
+        from: usize,
+        bounds: Bounds,
+        (mut begun, mut next): (&mut [u64], &mut [u64]),
+    ) -> Option<usize> {
         let last = self.chars.len() - 1;
         for (at, c) in value[from..].char_indices() {
             let at = from + at;
-            let known = self.places.binary_search_by_key(&c, |(known, _)| *known);
-            let fitting = known.map_or(&self.any, |index| &self.places[index].1);
-            let mut carry = u64::from(!bounds.start || is_boundary(value, at));
-            for (begun, fitting) in begun.iter_mut().zip(fitting) {
-                steps::count(1);
-                let next = *begun >> (WORD_BITS - 1);
-                *begun = (*begun << 1 | carry) & fitting;
-                carry = next;
-            }
+            let begins = !bounds.start || is_boundary(value, at);
+            self.step(c, begins, begun, next);
+            (begun, next) = (next, begun);
             let end = at + c.len_utf8();
             let whole = begun[last / WORD_BITS] >> (last % WORD_BITS) & 1 == 1;
             if whole && (!bounds.end || is_boundary(value, end)) {
@@ -446,6 +464,40 @@ impl Masked {
         }
         None
     }
+
+    /// Goes on by a character in all places where the piece has begun, and begins it once more.
+    fn step(&self, c: char, begins: bool, begun: &[u64], next: &mut [u64]) {
+        let known = self.often.binary_search_by_key(&c, |(known, _)| *known);
+        let fitting = known.map_or(&self.any, |index| &self.often[index].1);
+        let mut carry = u64::from(begins);
+        for ((next, begun), fitting) in next.iter_mut().zip(begun).zip(fitting) {
+            steps::count(1);
+            *next = (begun << 1 | carry) & fitting;
+            carry = begun >> (WORD_BITS - 1);
+        }
+        let first = self.seldom.partition_point(|(other, _)| *other < c);
+        let places = self.seldom[first..].iter();
+        for (_, place) in places.take_while(|(other, _)| *other == c) {
+            steps::count(1);
+            let fits = match place.checked_sub(1) {
+                Some(before) => is_set(begun, before),
+                None => begins,
+            };
+            if fits {
+                set(next, *place);
+            }
+        }
+    }
+}
+
+fn set(bits: &mut [u64], place: u32) {
+    let place = place as usize;
+    bits[place / WORD_BITS] |= 1 << (place % WORD_BITS);
+}
+
+fn is_set(bits: &[u64], place: u32) -> bool {
+    let place = place as usize;
+    bits[place / WORD_BITS] >> (place % WORD_BITS) & 1 == 1
 }
 
 /// What a search costs, for the tests that hold it to be linear.
@@ -651,6 +703,12 @@ mod tests {
         let words = "a ".repeat(many / 2);
         let long = "a".repeat(many / 2);
         let bits = many.div_ceil(2).div_ceil(WORD_BITS);
+        let seldoms: String = ('а'..)
+            .take(bits / 2)
+            .collect::<String>()
+            .repeat(many / bits * 2);
+        let half = seldoms.chars().take(many / 2);
+        let seldom: String = half.chain(['?', 'b']).collect();
         for (pattern, value, steps_max) in [
             (Pattern::whole(&"a*".repeat(1_000)), format!("{value}b"), 1),
             (
@@ -673,11 +731,43 @@ mod tests {
             ),
             (Pattern::words("a*?*a?*?b"), value.clone(), 1),
             (Pattern::words(&format!("?{long}b")), value, bits + 1),
+            (Pattern::words(&seldom), seldoms, 2 * bits + 2),
         ] {
             let steps = steps::taken(|| {
                 pattern.matches_lowered(&value);
             });
             assert!(steps <= steps_max * (many + 1), "{steps} steps");
+        }
+    }
+
+    #[test]
+    fn the_memory_of_a_piece_is_linear_in_its_characters() {
+        for (kinds, chars) in [
+            (1, 5_000),
+            (63, 5_000),
+            (80, 5_000),
+            (5_000, 5_000),
+            (9, 10),
+        ] {
+            let text = ('а'..).take(kinds).cycle().take(chars).chain(['?']);
+            let masked = Masked::new(&text.collect::<String>());
+            let often = masked.often.iter().map(|(_, bits)| 1 + bits.len());
+            let memory = masked.any.len() + often.sum::<usize>() + masked.seldom.len();
+            assert!(memory <= 3 * (chars + 1), "{kinds} kinds: {memory}");
+        }
+    }
+
+    #[test]
+    fn pieces_of_seldom_and_of_frequent_characters_match() {
+        // 1,001 characters: a set has 16 words, so who stands at 16 places is frequent.
+        for kinds in [1, 62, 63, 1_000] {
+            let text: Vec<char> = ('а'..).take(kinds).cycle().take(1_000).collect();
+            let piece: String = ['?'].iter().chain(&text).collect();
+            let pattern = Pattern::whole(&format!("*{piece}*"));
+            let found: String = text[500..].iter().chain(&['x']).chain(&text).collect();
+            assert!(pattern.matches(&lower(&found)), "{kinds}");
+            let broken = found.replacen(text[0], "y", 1_000);
+            assert!(!pattern.matches(&broken), "{kinds}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! What an explanation says.
 
-use kitbag_push::{Outcome, SEEN_CHARS_MAX, explain};
+use kitbag_push::{Outcome, SEEN_CHARS_MAX, SEEN_ELEMENTS_MAX, explain};
 
 use super::*;
 
@@ -202,6 +202,24 @@ fn long_texts_are_cut_and_what_could_command_a_terminal_is_escaped() {
     assert_eq!(seen.chars().count(), SEEN_CHARS_MAX + 1);
     assert_eq!(text.lines().count(), 3);
     assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text:?}");
+}
+
+#[test]
+fn of_arrays_a_part_is_shown() {
+    let condition = json!({"kind": "event_property_contains", "key": "content.list", "value": 1});
+    let rule = json!([{"rule_id": "r", "actions": [], "conditions": [condition]}]);
+    let served = only("override", &rule);
+    let seen = |list: Value| -> usize {
+        let (json, _) = explained(&served, &message(&json!({ "list": list })));
+        let seen = &json["rules"][0]["conditions"][0]["seen"];
+        seen.as_array().unwrap().len()
+    };
+    assert_eq!(
+        seen(json!(vec![2; 2 * SEEN_ELEMENTS_MAX])),
+        SEEN_ELEMENTS_MAX
+    );
+    let half = "é".repeat(SEEN_CHARS_MAX / 2);
+    assert_eq!(seen(json!([half, half, half, half])), 2);
 }
 
 #[test]
