@@ -115,8 +115,7 @@ fn is_condition(condition: &Value) -> bool {
 }
 
 fn is_pattern(pattern: &Value) -> bool {
-    let wildcards = pattern
+    pattern
         .as_str()
-        .map(|text| text.matches(['*', '?']).count());
-    wildcards.is_some_and(|count| count <= 64)
+        .is_some_and(|text| text.matches(['*', '?']).count() <= 64 && text.chars().count() <= 512)
 }

@@ -6,6 +6,7 @@ use crate::context::MemberContext;
 use crate::event::{FlatEvent, Scalar, Value};
 use crate::fact::Fact;
 use crate::json::{Found, Members, string};
+use crate::limits::PATTERN_CHARS_MAX;
 use crate::path::Path;
 use crate::pattern::{Pattern, has_words, lower, required_run, required_word};
 
@@ -45,6 +46,8 @@ pub(crate) enum Never {
     UnknownKind,
     /// A field is absent or not what the kind needs.
     Field(&'static str),
+    /// The pattern has more than [`PATTERN_CHARS_MAX`] characters.
+    LongPattern,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +137,9 @@ impl Condition {
     }
 
     fn event_match(path: Path, text: &str) -> Self {
+        if text.chars().nth(PATTERN_CHARS_MAX).is_some() {
+            return Self::Never(Never::LongPattern);
+        }
         let words = path.is_body();
         let pattern = if words {
             Pattern::words(text)
@@ -181,8 +187,8 @@ impl Condition {
         }
     }
 
-    /// Tells whether the condition holds. Nothing is allocated but for very long display names and
-    /// pieces of patterns.
+    /// Tells whether the condition holds. Nothing is allocated but for long display names, as
+    /// [`has_words`] says.
     pub(crate) fn holds(&self, event: &FlatEvent, member: &MemberContext<'_>) -> bool {
         match (self, self.see(event, member)) {
             (Self::EventMatch { pattern, .. }, Seen::Value(Value::Text(text))) => {

@@ -11,6 +11,7 @@ use crate::action::{Action, notifies};
 use crate::condition::{Condition, Never, Seen};
 use crate::context::MemberContext;
 use crate::event::{FlatEvent, Scalar, Value};
+use crate::limits::PATTERN_CHARS_MAX;
 use crate::read::{self, Content, ReadRule};
 
 /// Characters of a text, or of all texts of an array, that an explanation shows for a condition:
@@ -193,6 +194,9 @@ fn because(asked: &Condition, seen: &Seen<'_>) -> String {
         (Condition::Never(Never::UnknownKind), _) => "its kind is not known",
         (Condition::Never(Never::Field(field)), _) => {
             return format!("`{field}` is missing or not what it has to be");
+        }
+        (Condition::Never(Never::LongPattern), _) => {
+            return format!("its pattern has more than {PATTERN_CHARS_MAX} characters");
         }
         (_, Seen::NoProperty) => "the event has no such property",
         (Condition::EventMatch { .. }, Seen::Value(Value::Text(_))) => "the pattern does not match",

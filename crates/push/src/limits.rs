@@ -12,8 +12,11 @@ pub const RULE_ID_BYTES_MAX: usize = 512;
 pub const CONDITIONS_MAX: usize = 64;
 /// Actions of a rule: there are three of a meaning.
 pub const ACTIONS_MAX: usize = 32;
-/// `*` and `?` in a pattern, which bound the work that it makes.
+/// `*` and `?` in a pattern: more are no keyword.
 pub const WILDCARDS_MAX: usize = 64;
+/// Characters of a pattern, which bound the work that it makes: IDs have at most 255. A condition
+/// with a longer one never matches, whoever made it.
+pub const PATTERN_CHARS_MAX: usize = 512;
 /// Nesting of JSON in a rule: with what is around it, it stays below the 128 of most parsers.
 pub const RULE_DEPTH_MAX: usize = 64;
 /// Bytes of all changes of one user, as they are stored: those of one content of account data.

@@ -8,20 +8,24 @@
 //! (`ß` and `SS`, the two lower-case sigmas) stays different. Boundaries of words are looked for in
 //! lower case too: the Kelvin sign and `İ`, which are letters of ASCII there, belong to words.
 //!
-//! The time is linear in the value whatever the pattern: pieces between `*` are searched one behind
-//! the other, each from where the one before ended, and no byte of the value is ever asked twice.
-//! A piece without `?` is searched by Knuth, Morris and Pratt's way, one with `?` by a set of bits,
-//! 64 of its characters in one step.
+//! Pieces between `*` are searched one behind the other, each from where the one before ended, and
+//! no byte of the value is ever asked twice. A piece without `?` is searched by Knuth, Morris and
+//! Pratt's way, in some two steps a byte. One with `?` is searched by a set of bits, 64 of its
+//! characters in one step, so in a step for each 64 of them and each character of the value: for
+//! patterns of conditions, which have at most [`PATTERN_CHARS_MAX`] characters, these are eight.
+//! Time and memory of making a pattern are in proportion to its length.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::RangeInclusive;
 
+use crate::limits::PATTERN_CHARS_MAX;
+
 /// Bytes of a text whose search as words needs no memory of its own; servers allow names of some
 /// 256 characters.
 const TEXT_BYTES_ON_STACK: usize = 512;
-/// Characters of a piece with `?` whose search needs no memory of its own.
-const PIECE_CHARS_ON_STACK: usize = 1_024;
+/// Characters of a piece with `?` whose search needs no memory of its own: all of conditions.
+const PIECE_CHARS_ON_STACK: usize = PATTERN_CHARS_MAX;
 const WORD_BITS: usize = 64;
 
 /// A pattern, made ready to be searched many times.
@@ -144,6 +148,7 @@ pub(crate) fn lower(text: &str) -> Cow<'_, str> {
 /// Tells whether a text stands in a value between boundaries of words, whatever its case.
 ///
 /// The value has passed [`lower`]. Nothing in the text is a wildcard, and an empty one is nowhere.
+/// Only a text that has more than [`TEXT_BYTES_ON_STACK`] in lower case needs memory of its own.
 pub(crate) fn has_words(value: &str, text: &str) -> bool {
     if text.is_empty() {
         return false;

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::condition::{Condition, Never};
 use crate::json::{Found, Members, depth, items, string};
-use crate::limits::RULE_DEPTH_MAX;
+use crate::limits::{PATTERN_CHARS_MAX, RULE_DEPTH_MAX};
 use crate::{Kind, Limits};
 
 /// Members of a served rule that are the server's: what a client sends by these names is dropped.
@@ -119,7 +119,7 @@ impl NewRule {
                 member: "pattern",
                 expected: "a string",
             })?;
-            check_wildcards(&pattern, limits)?;
+            check_pattern(&pattern, limits)?;
         }
         let body = if members.drop_all(&SERVERS_OWN) {
             members.write().into()
@@ -279,6 +279,7 @@ fn check_condition(condition: &str, limits: &Limits) -> Result<(), Fault> {
     match Condition::read(condition) {
         Condition::Never(Never::NotAnObject) => Err(Fault::Condition("it is not an object")),
         Condition::Never(Never::Field(field)) => Err(Fault::Condition(needed(field))),
+        Condition::Never(Never::LongPattern) => Err(Fault::Rule(LONG_PATTERN)),
         Condition::EventMatch { .. } => {
             let members = Members::read(condition);
             let pattern = match members.as_ref().map(|members| members.find("pattern")) {
@@ -286,7 +287,7 @@ fn check_condition(condition: &str, limits: &Limits) -> Result<(), Fault> {
                 _ => None,
             };
             let pattern = pattern.expect("the condition was read with it");
-            check_wildcards(&pattern, limits).map_err(Fault::Rule)
+            check_pattern(&pattern, limits).map_err(Fault::Rule)
         }
         _ => Ok(()),
     }
@@ -304,7 +305,15 @@ fn needed(field: &str) -> &'static str {
     }
 }
 
-fn check_wildcards(pattern: &str, limits: &Limits) -> Result<(), RuleError> {
+const LONG_PATTERN: RuleError = RuleError::TooMany {
+    parts: "characters in a pattern",
+    limit: PATTERN_CHARS_MAX,
+};
+
+fn check_pattern(pattern: &str, limits: &Limits) -> Result<(), RuleError> {
+    if pattern.chars().count() > PATTERN_CHARS_MAX {
+        return Err(LONG_PATTERN);
+    }
     let limit = limits.wildcards_max;
     if pattern.matches(['*', '?']).count() > limit {
         let parts = "wildcards in a pattern";

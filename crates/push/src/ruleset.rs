@@ -96,7 +96,7 @@ impl Ruleset {
     /// Returns what the first rule that matches the event does; nothing where none does, and for
     /// events of the user's own.
     ///
-    /// Where no rule matches, nothing is allocated.
+    /// Nothing is allocated, but where a rule looks for a display name of more than 512 bytes.
     #[must_use]
     pub fn evaluate(&self, event: &FlatEvent, member: &MemberContext<'_>) -> &[Action] {
         self.deciding(event, member).map_or(&[], Rule::actions)

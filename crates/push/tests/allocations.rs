@@ -1,4 +1,5 @@
-//! Evaluation allocates nothing where no rule matches, nor where one does.
+//! Evaluation allocates nothing where no rule matches, nor where one does, but for display names of
+//! more than 512 bytes.
 //!
 //! The test has a program of its own, since it counts what the whole process allocates.
 #![expect(unsafe_code, reason = "an allocator that counts has to be one")]
@@ -104,6 +105,31 @@ fn nothing_is_allocated_where_no_rule_matches() {
         });
         assert_eq!(allocations, 0, "{event:?}");
     }
+}
+
+/// Both the longest that there are without: a pattern, which no condition exceeds, and a name.
+#[test]
+fn only_names_of_more_than_512_bytes_are_allocated() {
+    let pattern = format!("?{}", "ab".repeat(256));
+    let matching = |pattern: &str| json!({"kind": "event_match", "key": "k", "pattern": pattern});
+    let long = json!({"global": {"override": [
+        {"rule_id": "a", "actions": [], "conditions": [matching(&format!("*{}c*", &pattern[..509]))]},
+        {"rule_id": "b", "actions": ["notify"], "conditions": [matching(&pattern)]},
+        {"rule_id": "c", "actions": [], "conditions": [{"kind": "contains_display_name"}]},
+    ]}});
+    let rules = Ruleset::compile(&long.to_string(), "@alice:example.org");
+    let event =
+        json!({"k": format!("x{}", "ab".repeat(256)), "content": {"body": "x".repeat(600)}});
+    let event = FlatEvent::parse(&event.to_string()).unwrap();
+    let room = RoomContext::default();
+    let of_name = |name: &str| {
+        allocations(|| {
+            let member = MemberContext::named(&room, name);
+            assert!(rules.evaluate(&event, &member).is_empty());
+        })
+    };
+    assert_eq!(of_name(&"Y".repeat(512)), 0);
+    assert_ne!(of_name(&"Y".repeat(513)), 0);
 }
 
 #[test]

@@ -59,6 +59,7 @@ fn each_condition_tells_what_it_saw_and_why_it_does_not_hold() {
         {"kind": "org.example.unknown"},
         {"kind": "room_member_count"},
         1,
+        {"kind": "event_match", "key": "type", "pattern": "*".repeat(513)},
     ]);
     let rule = json!({"rule_id": "r", "actions": [], "conditions": conditions});
     let event = message(&json!({"body": "bread", "number": 1, "list": [1, "a", {}]}));
@@ -103,6 +104,11 @@ fn each_condition_tells_what_it_saw_and_why_it_does_not_hold() {
             json!("`is` is missing or not what it has to be"),
         ),
         (false, Value::Null, json!("it is no condition: no object")),
+        (
+            false,
+            Value::Null,
+            json!("its pattern has more than 512 characters"),
+        ),
     ];
     assert_eq!(told.len(), expected.len());
     for (index, (holds, seen, because)) in expected.into_iter().enumerate() {

@@ -290,6 +290,25 @@ fn a_rule_of_exactly_its_limits_is_fine_and_one_beyond_is_not() {
         (wildcards("*a?b*"), wildcards("*?*\\u002a")),
         (None, refused)
     );
+    let chars_max = limits::PATTERN_CHARS_MAX;
+    let chars = |count: usize| {
+        let pattern = "語".repeat(count);
+        let content = format!(r#"{{"actions":[],"pattern":"{pattern}"}}"#);
+        let matching = format!(r#"{{"kind":"event_match","key":"k","pattern":"{pattern}"}}"#);
+        let matching = format!(r#"{{"actions":[],"conditions":[{matching}]}}"#);
+        let limits = Limits::default();
+        let refused = NewRule::parse(Kind::Content, &content, &limits).err();
+        assert_eq!(
+            NewRule::parse(Kind::Override, &matching, &limits).err(),
+            refused
+        );
+        refused
+    };
+    let refused = Some(RuleError::TooMany {
+        parts: "characters in a pattern",
+        limit: chars_max,
+    });
+    assert_eq!((chars(chars_max), chars(chars_max + 1)), (None, refused));
     let bytes = |count: usize| {
         let frame = r#"{"actions":[],"x":""}"#.len();
         let body = format!(
