@@ -65,9 +65,9 @@ pub use push_rules::PushRules;
 pub use revision::{Expectation, RevisionNames, conflicts};
 pub use scope::{Key, Scope, Selector};
 pub use service::{
-    AccountData, DescribeError, Descriptions, DeviceValue, EditRulesError, GetError,
-    InitialSnapshot, LackingDevice, Operator, OperatorWriteError, PermitError, ReadError, Reader,
-    Requester, Snapshot, Tally, Unreadable, WriteError, WritePermit,
+    AccountData, DescribeError, Descriptions, DeviceValue, GetError, InitialSnapshot,
+    LackingDevice, Operator, OperatorWriteError, PermitError, PushRulesWriteError, ReadError,
+    Reader, Requester, Snapshot, Tally, Unreadable, WriteError, WritePermit,
 };
 pub use store::{
     Account, AccountStore, Applied, ApplyError, BoxFuture, Change, Changes, Device, DeviceChange,

@@ -17,7 +17,7 @@ use crate::{
 
 pub use initial::InitialSnapshot;
 pub use operator::{Operator, OperatorWriteError};
-pub use push_rules::EditRulesError;
+pub use push_rules::PushRulesWriteError;
 pub use read::{GetError, Snapshot};
 pub use reader::{DescribeError, Descriptions, DeviceValue, ReadError, Reader, Unreadable};
 pub use report::{LackingDevice, Tally};

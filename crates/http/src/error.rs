@@ -11,16 +11,16 @@ use std::sync::Arc;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use kitbag_domain::{
-    ApplyError, ContentError, EditRulesError, FilterError, GetError, IdError, LocalpartError,
-    LoginError, PermitError, RefreshError, Refusal, RegisterError, RevisionNames, StoreError,
-    WriteError,
+    ApplyError, ContentError, FilterError, GetError, IdError, LocalpartError, LoginError,
+    PermitError, PushRulesWriteError, RefreshError, Refusal, RegisterError, RevisionNames,
+    StoreError, WriteError,
 };
 use kitbag_push::{EditError, RuleError, RuleIdError};
 use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::passwords::PasswordError;
-use crate::push_rules::RuleEditError;
+use crate::push_rules::SpecRulesError;
 use crate::rate_limit::RateLimited;
 use crate::uia::Challenge;
 
@@ -310,14 +310,14 @@ impl From<ApplyError> for ApiError {
     }
 }
 
-impl From<EditRulesError<RuleEditError>> for ApiError {
-    fn from(error: EditRulesError<RuleEditError>) -> Self {
+impl From<PushRulesWriteError<SpecRulesError>> for ApiError {
+    fn from(error: PushRulesWriteError<SpecRulesError>) -> Self {
         match error {
-            EditRulesError::Refused(RuleEditError::Edit(error)) => Self::PushRuleEdit(error),
-            EditRulesError::Refused(RuleEditError::Unreadable(error)) => {
+            PushRulesWriteError::Refused(SpecRulesError::Edit(error)) => Self::PushRuleEdit(error),
+            PushRulesWriteError::Refused(SpecRulesError::Unreadable(error)) => {
                 Self::Store(StoreError::Corrupt(error.to_string()))
             }
-            EditRulesError::Write(error) => Self::Write(error),
+            PushRulesWriteError::Write(error) => Self::Write(error),
         }
     }
 }

@@ -43,9 +43,9 @@ struct Remembered {
     served: Content,
 }
 
-/// Why an edit was not made.
+/// Why what is stored was not edited.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-pub(crate) enum RuleEditError {
+pub(crate) enum SpecRulesError {
     /// The rules do not allow it.
     #[error(transparent)]
     Edit(#[from] EditError),
@@ -57,7 +57,8 @@ pub(crate) enum RuleEditError {
 impl SpecRules {
     /// Returns the rules as the settings want them, of which some `bytes_max` are remembered.
     ///
-    /// The changes of a user are one content, so they have at most `content_bytes_max` bytes.
+    /// The changes of a user are one content, so they have at most `content_bytes_max` bytes, and
+    /// what switching rules on and off has added.
     #[must_use]
     pub fn new(compat: CompatSettings, bytes_max: u64, content_bytes_max: u64) -> Self {
         let defaults = if compat.legacy_mention_rules {
@@ -90,7 +91,7 @@ impl SpecRules {
         &self,
         stored: Option<&Content>,
         edit: Edit,
-    ) -> Result<Content, RuleEditError> {
+    ) -> Result<Content, SpecRulesError> {
         let changes = match stored {
             Some(stored) => Changes::parse(stored.as_str())?,
             None => Changes::default(),

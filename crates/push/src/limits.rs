@@ -1,6 +1,7 @@
 //! Every limit of push rules, with its default and its reason.
 //!
-//! Deleting a rule, and switching one off or on, is allowed whatever the limits say.
+//! Deleting a rule, and switching one off or on, is allowed whatever the limits say: so changes can
+//! pass theirs by a byte for each rule, and the names of the default rules.
 
 /// Rules of one user, over all kinds: who mutes each of some thousand rooms has one for each.
 pub const RULES_MAX: usize = 5_000;

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use kitbag_domain::{
-    AccountData, Allowance, Clock as _, DeviceSelection, EditRulesError, Expectation, GetError,
-    Incarnation, Key, Limits, LiveEntry, Login, LoginError, NewAccount, Position, RefreshError,
+    AccountData, Allowance, Clock as _, DeviceSelection, Expectation, GetError, Incarnation, Key,
+    Limits, LiveEntry, Login, LoginError, NewAccount, Position, PushRulesWriteError, RefreshError,
     Requester, Seen, SessionTokens, Snapshot, Store, UserId, Write,
 };
 use tokio::sync::RwLock;
@@ -346,8 +346,8 @@ impl World {
         let edited = self.service.edit_push_rules(requester, noting(number));
         let answer = match edited.await {
             Ok(position) => Answer::Written(Some(position.0)),
-            Err(EditRulesError::Write(error)) => refused(error),
-            Err(EditRulesError::Refused(never)) => match never {},
+            Err(PushRulesWriteError::Write(error)) => refused(error),
+            Err(PushRulesWriteError::Refused(never)) => match never {},
         };
         self.event(requester, began, Call::Edit(number), answer)
             .await

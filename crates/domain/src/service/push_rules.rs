@@ -5,8 +5,8 @@ use thiserror::Error;
 use super::write::write_error;
 use super::{AccountData, Requester, WriteError};
 use crate::{
-    Allowance, Change, Content, ContentError, EventType, Key, Limits, PUSH_RULES, Position,
-    RevisionNames, Scope, StoreError, UpdateFn, UserId, Write,
+    Allowance, Change, Content, EventType, Key, PUSH_RULES, Position, RevisionNames, Scope,
+    StoreError, UpdateFn, UserId, Write,
 };
 
 /// The entry that holds what a user changed about the push rules.
@@ -15,9 +15,9 @@ pub(super) static PUSH_RULES_KEY: LazyLock<Key> = LazyLock::new(|| {
     Key::new(Scope::Global, event_type)
 });
 
-/// Why push rules were not edited; `E` is what the edit itself says.
+/// Why edited push rules were not written; `E` is what the edit itself says.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum EditRulesError<E> {
+pub enum PushRulesWriteError<E> {
     /// The edit does not apply to what is stored; nothing was written.
     #[error("{0}")]
     Refused(E),
@@ -46,19 +46,18 @@ impl AccountData {
     /// so it must be quick. What it accepts takes a position, also where it changes nothing: clients
     /// wait for the echo (law 11).
     /// # Errors
-    /// [`EditRulesError::Refused`] with what `edit` says, otherwise as of any write. The result may
-    /// be as large as any content; one that is not larger than what it replaces always fits.
+    /// [`PushRulesWriteError::Refused`] with what `edit` says, otherwise as of any write. How large
+    /// the result may be is for `edit` to say, which alone knows what must not be refused for that.
     pub async fn edit_push_rules<E: Send + 'static>(
         &self,
         requester: &Requester,
         edit: impl FnOnce(Option<&Content>) -> Result<Content, E> + Send + 'static,
-    ) -> Result<Position, EditRulesError<E>> {
+    ) -> Result<Position, PushRulesWriteError<E>> {
         let refusal = Arc::new(Mutex::new(None));
-        let (limits, refused) = (Arc::clone(&self.limits), Arc::clone(&refusal));
+        let refused = Arc::clone(&refusal);
         let update: UpdateFn = Box::new(move |entry| {
             let stored = entry.and_then(|entry| entry.content.as_ref());
-            let edited = edit(stored).map_err(EditRulesError::Refused);
-            match edited.and_then(|content| fitting(content, stored, &limits)) {
+            match edit(stored) {
                 Ok(content) => Change::Put(content),
                 Err(error) => {
                     *refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
@@ -75,23 +74,8 @@ impl AccountData {
         let applied = applied.map_err(|error| write_error(error, RevisionNames::Stable))?;
         let mut refusal = refusal.lock().unwrap_or_else(PoisonError::into_inner);
         match refusal.take() {
-            Some(error) => Err(error),
+            Some(error) => Err(PushRulesWriteError::Refused(error)),
             None => Ok(applied.positions[0].expect("a put always takes a position")),
         }
     }
-}
-
-/// Returns the content where it may be stored in the place of `stored`.
-fn fitting<E>(
-    content: Content,
-    stored: Option<&Content>,
-    limits: &Limits,
-) -> Result<Content, EditRulesError<E>> {
-    let limit_bytes = limits.content_bytes_max;
-    let fits = content.size_bytes() <= limit_bytes
-        || stored.is_some_and(|stored| content.size_bytes() <= stored.size_bytes());
-    if fits {
-        return Ok(content);
-    }
-    Err(WriteError::from(ContentError::TooLarge { limit_bytes }).into())
 }

@@ -96,9 +96,30 @@ async fn rules_beyond_the_limits_of_a_user_are_403_with_a_page_to_read() {
     full.assert_is(403, "M_USER_LIMIT_EXCEEDED");
     assert_eq!(full.json()["info_uri"], "https://kitbag.test/full");
     assert_eq!(lab.get("").await.text(), before.text());
-    let off = json!({"enabled": false});
-    let off = lab.put("global/room/a/enabled", &off).await;
-    assert_eq!(off.status, 200, "what does not grow is allowed");
+    let fewer = json!({"actions": []});
+    let fewer = lab.put("global/room/a", &fewer).await;
+    assert_eq!(fewer.status, 200, "what does not grow is allowed");
+}
+
+#[tokio::test]
+async fn a_rule_is_switched_off_where_no_byte_is_left() {
+    let rule = json!({"actions": []});
+    let lab = Lab::of(Server::start()).await;
+    assert_eq!(lab.put("global/room/a", &rule).await.status, 200);
+    let bytes = lab.stored().await.len() as u64;
+    let full = Server::with(|setup| setup.limits.content_bytes_max = bytes);
+    let lab = Lab::of(full).await;
+    assert_eq!(lab.put("global/room/a", &rule).await.status, 200);
+    let actions = json!({"actions": ["notify"]});
+    let more = lab.put("global/room/a/actions", &actions).await;
+    more.assert_is(403, "M_USER_LIMIT_EXCEEDED");
+    for place in ["global/room/a", "global/underride/.m.rule.message"] {
+        let place = format!("{place}/enabled");
+        let off = lab.put(&place, &json!({"enabled": false})).await;
+        assert_eq!(off.status, 200, "{place}");
+        assert_eq!(lab.get(&place).await.assert_ok()["enabled"], false);
+    }
+    assert!(lab.stored().await.len() as u64 > bytes);
 }
 
 #[tokio::test]
