@@ -248,6 +248,7 @@ fn rule_edit_row(error: &EditError) -> (StatusCode, &'static str) {
         EditError::NotFound => (StatusCode::NOT_FOUND, "M_NOT_FOUND"),
         // The example of the spec.
         EditError::NoSuchNeighbour => (StatusCode::BAD_REQUEST, "M_UNKNOWN"),
+        EditError::RuleTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE"),
         EditError::TooLarge { .. } => (StatusCode::FORBIDDEN, "M_USER_LIMIT_EXCEEDED"),
         EditError::TooManyRules { .. } => (StatusCode::FORBIDDEN, "M_USER_LIMIT_EXCEEDED"),
     }

@@ -108,7 +108,8 @@ impl PartialEq for Action {
 }
 
 impl Serialize for Action {
-    /// Writes the action as rules have it.
+    /// Writes the action as rules can have it: tweaks with their value, also where the client left
+    /// it out.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Notify => serializer.serialize_str("notify"),

@@ -71,6 +71,12 @@ pub enum EditError {
     /// What `before` or `after` names is no rule of the user's own of this kind.
     #[error("`before` and `after` must name a rule of your own of this kind")]
     NoSuchNeighbour,
+    /// The rule would be larger than allowed with these actions.
+    #[error("the rule would be larger than {limit_bytes} bytes")]
+    RuleTooLarge {
+        /// The size allowed.
+        limit_bytes: usize,
+    },
     /// The changes would be larger than allowed.
     #[error("your rules would be larger than {limit_bytes} bytes")]
     TooLarge {
@@ -114,7 +120,14 @@ impl Changes {
             },
             Edit::SetActions { kind, id, actions } => {
                 match changes.target(defaults, kind, &id)? {
-                    Target::Own(rule) => rule.body = with_actions(&rule.body, &actions),
+                    Target::Own(rule) => {
+                        let body = with_actions(&rule.body, &actions);
+                        let limit_bytes = limits.rule_bytes_max;
+                        if body.len() > limit_bytes.max(rule.body.len()) {
+                            return Err(EditError::RuleTooLarge { limit_bytes });
+                        }
+                        rule.body = body;
+                    }
                     Target::Default(rule) => rule.actions = Some(actions.as_str().into()),
                 }
                 self.check_growth(&changes, limits)?;

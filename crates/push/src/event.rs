@@ -5,12 +5,18 @@ use std::fmt;
 use serde_json::{Map, Value as Json};
 
 use crate::fact::{Fact, Facts};
+use crate::json::{depth, is_json, items, raw_members, string};
 use crate::path::{Path, PathHasher};
 use crate::pattern::{is_word, lower, runs};
 
 /// The largest integer that events may have, and with a minus the smallest [spec, "Canonical
 /// JSON"].
 pub(crate) const INTEGER_MAX: i64 = (1 << 53) - 1;
+
+/// Nesting of events, which is what the reader of JSON allows too.
+const EVENT_DEPTH_MAX: usize = 127;
+
+const MINUS_ZERO: u64 = (-0.0_f64).to_bits();
 
 /// Where events name whom they mention [spec, "User and room mentions"].
 const MENTIONS: &str = r"content.m\.mentions";
@@ -34,7 +40,7 @@ pub struct FlatEvent {
 /// Why a text is no event.
 #[derive(Debug, thiserror::Error)]
 pub enum EventError {
-    /// It is no JSON, or nested more than 127 deep.
+    /// It is no JSON, or nests more than 127 deep.
     #[error("the event is not JSON: {0}")]
     NotJson(#[source] serde_json::Error),
     /// It is JSON, but no object.
@@ -71,6 +77,7 @@ pub(crate) enum Value {
     Scalar(Scalar),
     /// Of an array, the elements that can be compared.
     Array(Vec<Scalar>),
+    /// An object, or what cannot be read: nothing is equal to it.
     Object,
     /// A fraction or an integer beyond what events may have: nothing is equal to it.
     Number(serde_json::Number),
@@ -88,16 +95,15 @@ impl FlatEvent {
     /// Flattens an event, given as JSON in any of its formats.
     ///
     /// What only a server adds (`room_id`, `sender`) has to be there for rules that ask for it; see
-    /// [`FlatEvent::in_room`]. Where a name stands twice in an object the later one counts.
+    /// [`FlatEvent::in_room`]. Where a name stands twice in an object the later one counts. A number
+    /// too large for any type and a text that is no Unicode (a lone surrogate) are equal to nothing
+    /// and hide nothing else.
     ///
     /// # Errors
     ///
     /// [`EventError`] for what is no JSON object.
     pub fn parse(event: &str) -> Result<Self, EventError> {
-        match serde_json::from_str(event).map_err(EventError::NotJson)? {
-            Json::Object(fields) => Ok(Self::new(fields)),
-            _ => Err(EventError::NotAnObject),
-        }
+        read(event).map(Self::new)
     }
 
     /// Flattens an event of a room as sync tells it to clients, which is without `room_id`.
@@ -106,13 +112,9 @@ impl FlatEvent {
     ///
     /// [`EventError`] for what is no JSON object.
     pub fn in_room(event: &str, room_id: &str) -> Result<Self, EventError> {
-        match serde_json::from_str(event).map_err(EventError::NotJson)? {
-            Json::Object(mut fields) => {
-                fields.insert("room_id".to_owned(), room_id.into());
-                Ok(Self::new(fields))
-            }
-            _ => Err(EventError::NotAnObject),
-        }
+        let mut fields = read(event)?;
+        fields.insert("room_id".to_owned(), room_id.into());
+        Ok(Self::new(fields))
     }
 
     /// Returns the user who sent the event.
@@ -189,6 +191,36 @@ impl fmt::Debug for FlatEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FlatEvent").finish_non_exhaustive()
     }
+}
+
+/// Reads an event; what of it cannot be read stands there as an empty object.
+fn read(event: &str) -> Result<Map<String, Json>, EventError> {
+    let read = serde_json::from_str(event).or_else(|error| {
+        // The second way goes on where the first one gives up, and is for few events: it looks at
+        // a text once for each level around it.
+        let is_json = depth(event) <= EVENT_DEPTH_MAX && is_json(event);
+        is_json.then(|| read_rest(event)).ok_or(error)
+    });
+    match read.map_err(EventError::NotJson)? {
+        Json::Object(fields) => Ok(fields),
+        _ => Err(EventError::NotAnObject),
+    }
+}
+
+/// Calls itself once a level, of which there are [`EVENT_DEPTH_MAX`] at most.
+fn read_rest(text: &str) -> Json {
+    if let Some(elements) = items(text) {
+        return elements.into_iter().map(read_rest).collect();
+    }
+    if let Some(members) = raw_members(text) {
+        let members = members.into_iter();
+        let known =
+            members.filter_map(|(name, value)| Some((string(name.get())?.into_owned(), value)));
+        return known
+            .map(|(name, value)| (name, read_rest(value)))
+            .collect();
+    }
+    serde_json::from_str(text).unwrap_or_else(|_| Map::new().into())
 }
 
 #[derive(Default)]
@@ -309,6 +341,10 @@ impl Scalar {
             Json::Null => Ok(Self::Null),
             Json::Bool(bool) => Ok(Self::Bool(bool)),
             Json::String(text) => Ok(Self::Text(text.into())),
+            // `-0`, which readers of JSON take for a fraction.
+            Json::Number(number) if number.as_f64().map(f64::to_bits) == Some(MINUS_ZERO) => {
+                Ok(Self::Integer(0))
+            }
             Json::Number(number) => match number.as_i64() {
                 Some(integer) if integer.unsigned_abs() <= INTEGER_MAX.unsigned_abs() => {
                     Ok(Self::Integer(integer))

@@ -370,9 +370,12 @@ impl Display for Outcome {
 impl Display for ConditionExplanation {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let sign = if self.holds { '+' } else { '-' };
-        // Once more through the parser: without line breaks, however the client wrote it.
-        let condition: Json = serde_json::from_str(self.condition.get()).unwrap_or_default();
-        write!(f, "{sign} {}", printable(&cut(&condition.to_string())))?;
+        // Once more through the parser: without line breaks, however the client wrote it. What has
+        // a value that cannot be read stays as it was written.
+        let text = self.condition.get();
+        let condition = serde_json::from_str(text).map(|condition: Json| condition.to_string());
+        let condition = condition.unwrap_or_else(|_| text.to_owned());
+        write!(f, "{sign} {}", printable(&cut(&condition)))?;
         if let Some(because) = &self.because {
             write!(f, ": {because}")?;
         }

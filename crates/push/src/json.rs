@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -10,7 +11,7 @@ use serde_json::value::RawValue;
 /// The members of an object in their order: names decoded, values byte for byte.
 ///
 /// A name may stand there more than once, as in the text.
-pub(crate) struct Members<'a>(Vec<(Cow<'a, str>, &'a str)>);
+pub(crate) struct Members<'a>(Vec<(Name<'a>, &'a str)>);
 
 /// How often a member stands in an object.
 pub(crate) enum Found<'a> {
@@ -37,7 +38,7 @@ impl<'a> Members<'a> {
     }
 
     pub(crate) fn find(&self, name: &str) -> Found<'a> {
-        let mut values = self.0.iter().filter(|(other, _)| other == name);
+        let mut values = self.0.iter().filter(|(Name(other), _)| other == name);
         match (values.next(), values.next()) {
             (None, _) => Found::No,
             (Some((_, value)), None) => Found::Once(value),
@@ -47,51 +48,63 @@ impl<'a> Members<'a> {
 
     /// Takes out the first member of this name.
     pub(crate) fn take(&mut self, name: &str) -> Option<&'a str> {
-        let place = self.0.iter().position(|(other, _)| other == name)?;
+        let place = self.0.iter().position(|(Name(other), _)| other == name)?;
         Some(self.0.remove(place).1)
     }
 
-    /// Drops all members of these names; tells whether there were any.
-    pub(crate) fn drop_all(&mut self, names: &[&str]) -> bool {
-        let count = self.0.len();
-        self.0.retain(|(name, _)| !names.contains(&name.as_ref()));
-        self.0.len() != count
-    }
-
-    /// Puts another value in the place of each member of this name.
-    pub(crate) fn replace(&mut self, name: &str, value: &'a str) {
-        let members = self.0.iter_mut().filter(|(other, _)| other == name);
-        members.for_each(|member| member.1 = value);
-    }
-
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &'a str)> {
-        self.0.iter().map(|(name, value)| (name.as_ref(), *value))
+        self.0
+            .iter()
+            .map(|(Name(name), value)| (name.as_ref(), *value))
     }
 
-    pub(crate) fn write(&self) -> String {
-        let mut out = String::from("{");
-        for (name, value) in self.iter() {
-            push_member(&mut out, name, value);
+    /// Returns the object that these were read of without all members of these names, and with all
+    /// else byte for byte.
+    pub(crate) fn without(&self, object: &str, names: &[&str]) -> String {
+        let (mut out, mut behind) = (String::from("{"), 1);
+        for (index, (name, value)) in self.iter().enumerate() {
+            let from = std::mem::replace(&mut behind, offset(object, value) + value.len());
+            if names.contains(&name) {
+                continue;
+            }
+            let member = &object[from..behind];
+            // Between two values the first comma parts them; the first member has none before it.
+            let first = member
+                .split_once(',')
+                .filter(|_| index > 0 && out.len() == 1);
+            out.push_str(first.map_or(member, |(_, member)| member));
         }
-        out.push('}');
+        out.push_str(&object[behind..]);
         out
     }
 }
 
+/// Returns where a part of a text begins.
+fn offset(text: &str, part: &str) -> usize {
+    part.as_ptr().addr() - text.as_ptr().addr()
+}
+
+/// Returns the text with another one in the place of this part of it.
+pub(crate) fn replace_part(text: &str, part: &str, other: &str) -> String {
+    let at = offset(text, part);
+    [&text[..at], other, &text[at + part.len()..]].concat()
+}
+
 impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(MembersVisitor)
+        let members = deserializer.deserialize_map(MembersVisitor(PhantomData))?;
+        Ok(Self(members))
     }
 }
 
-struct MembersVisitor;
+struct MembersVisitor<N>(PhantomData<N>);
 
 /// Borrowed where the text has no escapes.
 #[derive(Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
-impl<'de> Visitor<'de> for MembersVisitor {
-    type Value = Members<'de>;
+impl<'de, N: Deserialize<'de>> Visitor<'de> for MembersVisitor<N> {
+    type Value = Vec<(N, &'de str)>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
@@ -99,11 +112,22 @@ impl<'de> Visitor<'de> for MembersVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut members = Vec::new();
-        while let Some((Name(name), value)) = map.next_entry::<_, &RawValue>()? {
+        while let Some((name, value)) = map.next_entry::<_, &RawValue>()? {
             members.push((name, value.get()));
         }
-        Ok(Members(members))
+        Ok(members)
     }
+}
+
+/// Tells whether the text is JSON, whether or not its values can be read.
+pub(crate) fn is_json(text: &str) -> bool {
+    serde_json::from_str::<&RawValue>(text).is_ok()
+}
+
+/// Reads an object, names too as the text that they are: not each has to be Unicode.
+pub(crate) fn raw_members(text: &str) -> Option<Vec<(&RawValue, &str)>> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    reader.deserialize_map(MembersVisitor(PhantomData)).ok()
 }
 
 /// Reads a list; `None` for other values, and for what is not JSON.

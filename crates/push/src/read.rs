@@ -43,9 +43,9 @@ impl<'a> Listed<'a> {
     pub(crate) fn read(&self) -> ReadRule<'a> {
         let members = Members::read(self.text);
         let find = |name| match members.as_ref().map(|members| members.find(name)) {
-            Some(Found::No) => Member::Absent,
-            Some(Found::Once(value)) => Member::Value(value),
-            Some(Found::Repeated) | None => Member::Unreadable,
+            Some(Found::No) => Field::Absent,
+            Some(Found::Once(value)) => Field::Value(value),
+            Some(Found::Repeated) | None => Field::Unreadable,
         };
         let id = find("rule_id").value().and_then(string);
         let default = find("default").flag(false);
@@ -54,7 +54,7 @@ impl<'a> Listed<'a> {
             .clone()
             .and_then(|id| match (self.kind, find("conditions")) {
                 // Without conditions a rule matches always [spec, "Push Rules"].
-                (Kind::Override | Kind::Underride, Member::Absent) => {
+                (Kind::Override | Kind::Underride, Field::Absent) => {
                     Some(Asks::Conditions(Vec::new()))
                 }
                 (Kind::Override | Kind::Underride, conditions) => {
@@ -97,16 +97,16 @@ struct Served<'a> {
     global: Members<'a>,
 }
 
-/// A member of a rule.
+/// What a rule has by a name.
 #[derive(Clone, Copy)]
-enum Member<'a> {
+enum Field<'a> {
     Absent,
     Value(&'a str),
     /// It is there more than once, or the rule is no object.
     Unreadable,
 }
 
-impl<'a> Member<'a> {
+impl<'a> Field<'a> {
     fn value(self) -> Option<&'a str> {
         match self {
             Self::Value(value) => Some(value),

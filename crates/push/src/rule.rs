@@ -5,7 +5,7 @@ use std::fmt;
 use thiserror::Error;
 
 use crate::condition::{Condition, Never};
-use crate::json::{Found, Members, depth, items, string};
+use crate::json::{Found, Members, depth, items, replace_part, string};
 use crate::limits::{PATTERN_CHARS_MAX, RULE_DEPTH_MAX};
 use crate::{Kind, Limits};
 
@@ -21,7 +21,7 @@ const ACTIONS: [&str; 3] = ["notify", "dont_notify", "coalesce"];
 /// A rule as a client sent it, checked: the body of `PUT …/pushrules/global/{kind}/{ruleId}`.
 ///
 /// It is kept byte for byte, unknown members, conditions and tweaks too. Only `rule_id`, `default`
-/// and `enabled` are the server's and are left out.
+/// and `enabled` are the server's and are cut out.
 #[derive(Clone, PartialEq, Eq)]
 pub struct NewRule {
     kind: Kind,
@@ -108,7 +108,7 @@ impl NewRule {
     /// # Errors
     /// [`RuleError`] says what is wrong, or which limit is passed.
     pub fn parse(kind: Kind, body: &str, limits: &Limits) -> Result<Self, RuleError> {
-        let (body, mut members) = read_object(body, limits)?;
+        let (body, members) = read_object(body, limits)?;
         check_actions(required(&members, "actions")?, limits)?;
         if kind.has_conditions() {
             check_conditions(required(&members, "conditions")?, limits)?;
@@ -121,11 +121,7 @@ impl NewRule {
             })?;
             check_pattern(&pattern, limits)?;
         }
-        let body = if members.drop_all(&SERVERS_OWN) {
-            members.write().into()
-        } else {
-            body.into()
-        };
+        let body = members.without(body, &SERVERS_OWN).into();
         Ok(Self { kind, body })
     }
 
@@ -185,11 +181,13 @@ pub(crate) fn is_body(text: &str) -> bool {
     matches!(members.find("actions"), Found::Once(_)) && SERVERS_OWN.iter().all(is_absent)
 }
 
-/// Returns the rule with other actions, and all else as it was.
+/// Returns the rule with other actions, and all else byte for byte.
 pub(crate) fn with_actions(body: &str, actions: &Actions) -> Box<str> {
-    let mut members = Members::read(body).expect("what is kept as a rule was read before");
-    members.replace("actions", actions.as_str());
-    members.write().into()
+    let members = Members::read(body).expect("what is kept as a rule was read before");
+    let Found::Once(old) = members.find("actions") else {
+        unreachable!("what is kept as a rule has one `actions`");
+    };
+    replace_part(body, old, actions.as_str()).into()
 }
 
 /// Reads an object within the limits: its text without white space around it, and its members.
@@ -253,7 +251,9 @@ fn is_tweak(action: &str) -> bool {
     let Some(members) = Members::read(action) else {
         return false;
     };
+    // Readers would disagree about a `value` that is there twice.
     matches!(members.find("set_tweak"), Found::Once(tweak) if string(tweak).is_some())
+        && !matches!(members.find("value"), Found::Repeated)
 }
 
 fn check_conditions(value: &str, limits: &Limits) -> Result<(), RuleError> {

@@ -73,8 +73,9 @@ fn compile(rule: &Listed<'_>) -> Option<Arc<Rule>> {
 impl Ruleset {
     /// Compiles the rules of a user from the text that is served as `m.push_rules`.
     ///
-    /// This never fails. A rule that cannot be read, has an action or a condition that cannot, or a
-    /// condition of an unknown kind, never matches, and all others are as without it.
+    /// This never fails. A rule that cannot be read, or has a condition that cannot or is of an
+    /// unknown kind, never matches, and all others are as without it. An action that cannot be read
+    /// is given out as [`Action::Other`].
     #[must_use]
     pub fn compile(served: &str, user_id: &str) -> Self {
         let rules = read::rules(served);

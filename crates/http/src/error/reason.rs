@@ -101,6 +101,7 @@ fn of_rule_edit(error: &EditError) -> &'static str {
         EditError::DefaultRule => "default_push_rule",
         EditError::NotFound => "not_found",
         EditError::NoSuchNeighbour => "bad_push_rule",
+        EditError::RuleTooLarge { .. } => "too_large",
         EditError::TooLarge { .. } | EditError::TooManyRules { .. } => "quota_push_rules",
     }
 }

@@ -288,3 +288,61 @@ fn a_condition_with_a_field_twice_never_holds() {
     let once = served.replacen(r#","pattern":"*""#, "", 1);
     assert_eq!(deciding(&once, &many(), &room()).as_deref(), Some("rule"));
 }
+
+#[test]
+fn a_value_that_cannot_be_read_holds_nothing_and_hides_no_other() {
+    let event = r#"{"x":1e999,"content":{"body":"\ud800","list":[1e999,"a","\udc00",[1e999]],
+        "\ud800":1,"twice":"a","twice":1e999,"number":1,"deep":{"er":{"text":"b","bad":-1e999}},
+        "m.mentions":"\udfff"},"sender":"@bob:example.org"}"#;
+    let event = FlatEvent::parse(event).unwrap();
+    assert_eq!(event.sender(), Some("@bob:example.org"));
+    let is =
+        |key: &str, value: Value| json!({"kind": "event_property_is", "key": key, "value": value});
+    let matching = |key: &str| json!({"kind": "event_match", "key": key, "pattern": "*"});
+    let contains = |value: &str| json!({"kind": "event_property_contains", "key": "content.list", "value": value});
+    for (condition, is_held) in [
+        (is("content.number", json!(1)), true),
+        (is("x", json!(0)), false),
+        (is("x", json!(null)), false),
+        (matching("x"), false),
+        (matching("content.body"), false),
+        (matching("content.twice"), false),
+        (matching("content.deep.er.text"), true),
+        (matching("content.deep.er.bad"), false),
+        (contains("a"), true),
+        (contains(""), false),
+    ] {
+        let rule = json!({"rule_id": "a", "actions": [], "conditions": [condition]});
+        let rules = Ruleset::compile(&only("override", &json!([rule])), USER);
+        let room = room();
+        let rule = rules.deciding(&event, &MemberContext::named(&room, NAME));
+        assert_eq!(rule.is_some(), is_held, "{condition}");
+    }
+    // It is there: so the event says itself whom it mentions.
+    let legacy = Ruleset::compile(&by_default(Defaults::with_legacy_mentions()), USER);
+    let named = r#"{"type":"m","content":{"body":"Alice","m.mentions":"\udfff"}}"#;
+    let named = FlatEvent::parse(named).unwrap();
+    let room = room();
+    let member = MemberContext::named(&room, NAME);
+    assert!(legacy.deciding(&named, &member).is_none());
+}
+
+#[test]
+fn minus_zero_is_zero() {
+    for (event, value) in [("-0", "0"), ("0", "-0"), ("-0", "-0")] {
+        let event = format!("{{\"n\":{event},\"list\":[{event}]}}");
+        let event = FlatEvent::parse(&event).unwrap();
+        for (kind, key) in [
+            ("event_property_is", "n"),
+            ("event_property_contains", "list"),
+        ] {
+            let condition = format!(r#"{{"kind":"{kind}","key":"{key}","value":{value}}}"#);
+            let rule = format!(r#"{{"rule_id":"a","actions":[],"conditions":[{condition}]}}"#);
+            let served = format!(r#"{{"global":{{"override":[{rule}]}}}}"#);
+            let room = room();
+            let rules = Ruleset::compile(&served, USER);
+            let rule = rules.deciding(&event, &MemberContext::named(&room, NAME));
+            assert!(rule.is_some(), "{condition}");
+        }
+    }
+}

@@ -282,7 +282,7 @@ fn other_actions_leave_all_else_of_a_rule_as_it_was_sent() {
     assert_eq!(
         rule.text,
         concat!(
-            r#"{"rule_id":"a","default":false,"enabled":true,"x":1.0e999,"#,
+            r#"{"rule_id":"a","default":false,"enabled":true,"x":1.0e999, "#,
             r#""actions":[ "coalesce",{"set_tweak":"x","y":1E2} ],"#,
             r#""conditions":[ {"kind":"new","\u0061":[-0.0]} ]}"#
         )
@@ -342,6 +342,23 @@ fn who_has_more_than_a_lowered_limit_can_still_shrink() {
     account.act(Kind::Room, "c", "[]").unwrap();
     account.delete(Kind::Room, "c").unwrap();
     assert_eq!(account.own(Kind::Room), ["b", "a"]);
+}
+
+#[test]
+fn a_rule_with_other_actions_has_the_size_of_a_rule() {
+    let mut account = Account::new();
+    let rule = r#"{"actions":[],"x":"0123456789"}"#;
+    account
+        .put_at(Kind::Room, "a", rule, Place::default())
+        .unwrap();
+    let limit_bytes = rule.len() + 8;
+    account.limits.rule_bytes_max = limit_bytes;
+    account.act(Kind::Room, "a", r#"["notify"]"#).unwrap();
+    let refused = account.act(Kind::Room, "a", r#"["coalesce"]"#);
+    assert_eq!(refused, Err(EditError::RuleTooLarge { limit_bytes }));
+    // As with a limit that was lowered since.
+    account.limits.rule_bytes_max = limit_bytes - 1;
+    account.act(Kind::Room, "a", r#"["notify"]"#).unwrap();
 }
 
 #[test]

@@ -95,7 +95,23 @@ fn what_a_client_sent_is_served_byte_for_byte() {
 fn members_that_are_the_servers_are_left_out() {
     let sent =
         r#"{"rule_id":"b","x": 1,"default":true,"\u0065nabled":false,"actions":[],"enabled":0}"#;
-    assert_eq!(parse(Kind::Room, sent).unwrap(), r#"{"x":1,"actions":[]}"#);
+    assert_eq!(parse(Kind::Room, sent).unwrap(), r#"{"x": 1,"actions":[]}"#);
+    for (sent, kept) in [
+        (
+            r#"{ "\u0078" :"," ,"enabled":true , "actions" : [ ] }"#,
+            r#"{ "\u0078" :"," , "actions" : [ ] }"#,
+        ),
+        (
+            r#"{ "enabled":true,"default":[","] , "actions":[], ",":{} }"#,
+            r#"{ "actions":[], ",":{} }"#,
+        ),
+        (
+            "{\n  \"actions\": [],\n  \"rule_id\": \"a\"\n}",
+            "{\n  \"actions\": []\n}",
+        ),
+    ] {
+        assert_eq!(parse(Kind::Room, sent).unwrap(), kept);
+    }
 }
 
 #[test]
@@ -199,6 +215,7 @@ fn actions_are_known_words_and_tweaks() {
         "{}",
         r#"{"set_tweak":1}"#,
         r#"{"set_tweak":"a","set_tweak":"b"}"#,
+        r#"{"set_tweak":"sound","value":"a","v\u0061lue":"b"}"#,
         r#"{"set_sound":"default"}"#,
     ] {
         assert_eq!(
