@@ -82,7 +82,7 @@ async fn what_cannot_be_explained_is_refused_by_the_table() {
         ("", 400, "M_NOT_JSON"),
         ("{", 400, "M_NOT_JSON"),
         ("{}", 400, "M_MISSING_PARAM"),
-        ("[{}]", 400, "M_BAD_JSON"),
+        ("[{},null,\"\",{}]", 400, "M_BAD_JSON"),
         ("{\"event\":[]}", 400, "M_BAD_JSON"),
         (
             "{\"event\":{},\"user_id\":\"@bob:localhost\"}",
