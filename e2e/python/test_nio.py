@@ -93,13 +93,14 @@ class Device:
         self, kind: str, matches: Callable[[list[nio.PushRule]], bool]
     ) -> list[nio.PushRule]:
         """Waits until a sync brings rules of which those of this kind match, and returns them."""
-
-        def brings(event: nio.AccountDataEvent) -> bool:
-            is_rules = isinstance(event, nio.PushRulesEvent)
-            return is_rules and matches(getattr(event.global_rules, kind))
-
-        event = await self.events.take(f"{kind} rules", brings)
-        return getattr(event.global_rules, kind)
+        # One after the other: those of the initial sync may match what is waited for, too.
+        while True:
+            event = await self.events.take(
+                f"{kind} rules", lambda e: isinstance(e, nio.PushRulesEvent)
+            )
+            rules = getattr(event.global_rules, kind)
+            if matches(rules):
+                return rules
 
     async def sees(self, data_type: str) -> dict[str, Any]:
         """Waits until the sync loop brings an entry of this type, and returns its content."""
