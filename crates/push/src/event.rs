@@ -42,7 +42,7 @@ pub struct FlatEvent {
 pub enum EventError {
     /// It is no JSON, or nests more than 127 deep.
     #[error("the event is not JSON: {0}")]
-    NotJson(#[source] serde_json::Error),
+    NotJson(serde_json::Error),
     /// It is JSON, but no object.
     #[error("the event is not a JSON object")]
     NotAnObject,
