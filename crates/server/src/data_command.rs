@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use kitbag_domain::Clock as _;
 use kitbag_http::admin::{EntryRow, ScopeKind, WriterKind, WriterRow};
+use kitbag_store_sqlite::limit::WRITE_QUEUE_BYTES_MAX;
 
 use crate::admin::Reply;
 use crate::admin::data::{DataCommand as Command, Place, Selection};
@@ -19,9 +20,9 @@ use crate::output::say;
 use crate::system::SystemClock;
 use crate::table::{Align, Table, age};
 
-/// Bytes that are read of a file or of standard input. The server has the limit of contents; this
-/// one ends a stream that does not end.
-const INPUT_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Bytes that are read of a file or of standard input: the largest content that settings can allow.
+/// The server has the limit in force; this one ends a stream that does not end.
+const INPUT_BYTES_MAX: u64 = WRITE_QUEUE_BYTES_MAX;
 
 pub(crate) fn run(arguments: DataArguments) -> Result<()> {
     let operator = Operator::new(Config::load(&arguments.config)?);
@@ -180,4 +181,17 @@ fn read(reader: impl Read) -> Result<Bytes> {
         bail!("it is larger than {}", size(INPUT_BYTES_MAX));
     }
     Ok(content.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_without_end_is_read_as_far_as_a_content_can_be_large() {
+        let error = read(io::repeat(b' ')).unwrap_err();
+        assert_eq!(error.to_string(), "it is larger than 64 MiB");
+        let largest = read(io::repeat(b' ').take(INPUT_BYTES_MAX)).unwrap();
+        assert_eq!(largest.len() as u64, INPUT_BYTES_MAX);
+    }
 }
