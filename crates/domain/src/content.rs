@@ -12,7 +12,7 @@ use crate::{Limits, Scope};
 ///
 /// Validated once, where it enters; white space, number forms and duplicate keys stay as they came
 /// (law 8, "verbatim"). Cloning shares the bytes. `Debug` shows the size only: contents are private.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Content(Bytes);
 
 /// Why bytes are not an acceptable content.

@@ -61,29 +61,37 @@ impl Question<'_> {
                     let conditions = rule["conditions"].as_array().into_iter().flatten();
                     conditions
                         .into_iter()
-                        .all(|condition| self.holds(condition))
+                        .all(|condition| self.holds(condition, rule["default"] == true))
                 }
                 "content" => {
                     let body = self.event["content"]["body"].as_str();
                     let pattern = rule["pattern"].as_str().unwrap();
-                    body.is_some_and(|body| matches_words(pattern, body))
+                    let name = self.user_id.strip_prefix('@').unwrap_or(self.user_id);
+                    let name = name.split(':').next().unwrap();
+                    let is_name = rule["default"] == true && pattern == name;
+                    body.is_some_and(|body| match is_name {
+                        true => between_boundaries(&letters(pattern), body),
+                        false => matches_words(pattern, body),
+                    })
                 }
                 "room" => self.event["room_id"] == *id,
                 _ => self.event["sender"] == *id,
             }
     }
 
-    fn holds(&self, condition: &Value) -> bool {
+    /// In a default rule, the pattern that is the user's ID means that alone.
+    fn holds(&self, condition: &Value, is_default: bool) -> bool {
         let text = |name: &str| condition[name].as_str();
         let property = || text("key").and_then(|key| self.property(key));
         match text("kind") {
             Some("event_match") => {
-                let matches = match text("key") {
-                    Some("content.body") => matches_words,
-                    _ => matches,
-                };
-                let seen = property().and_then(Value::as_str).zip(text("pattern"));
-                seen.is_some_and(|(seen, pattern)| matches(pattern, seen))
+                let is_name = is_default && text("pattern") == Some(self.user_id);
+                let wanted = text("pattern").map(if is_name { letters } else { wanted });
+                let seen = property().and_then(Value::as_str).zip(wanted);
+                seen.is_some_and(|(seen, wanted)| match text("key") {
+                    Some("content.body") => between_boundaries(&wanted, seen),
+                    _ => whole(&wanted, seen),
+                })
             }
             Some("event_property_is") => {
                 let wanted = condition.get("value");
@@ -99,7 +107,8 @@ impl Question<'_> {
             Some("contains_display_name") => {
                 let body = self.event["content"]["body"].as_str();
                 !self.display_name.is_empty()
-                    && body.is_some_and(|body| contains_words(self.display_name, body))
+                    && body
+                        .is_some_and(|body| between_boundaries(&letters(self.display_name), body))
             }
             Some("room_member_count") => {
                 text("is").is_some_and(|is| is_count(is, self.room.joined_members))
@@ -182,17 +191,12 @@ fn is_count(is: &str, joined: u64) -> bool {
 
 /// Tells whether a glob pattern matches a whole value, whatever the case of both.
 pub(crate) fn matches(pattern: &str, value: &str) -> bool {
-    reached(&wanted(pattern), value, |at| at == 0).last() == Some(&true)
+    whole(&wanted(pattern), value)
 }
 
 /// Tells whether it matches some part of a value that stands between boundaries of words.
 pub(crate) fn matches_words(pattern: &str, value: &str) -> bool {
-    is_between_boundaries(&wanted(pattern), value)
-}
-
-fn contains_words(text: &str, value: &str) -> bool {
-    let wanted: Vec<_> = text.chars().map(|c| Wanted::Char(lower(c))).collect();
-    is_between_boundaries(&wanted, value)
+    between_boundaries(&wanted(pattern), value)
 }
 
 #[derive(Clone, Copy)]
@@ -211,7 +215,16 @@ fn wanted(pattern: &str) -> Vec<Wanted> {
     wanted.collect()
 }
 
-fn is_between_boundaries(wanted: &[Wanted], value: &str) -> bool {
+/// The same where nothing is a wildcard.
+fn letters(text: &str) -> Vec<Wanted> {
+    text.chars().map(|c| Wanted::Char(lower(c))).collect()
+}
+
+fn whole(wanted: &[Wanted], value: &str) -> bool {
+    reached(wanted, value, |at| at == 0).last() == Some(&true)
+}
+
+fn between_boundaries(wanted: &[Wanted], value: &str) -> bool {
     let chars: Vec<char> = value.chars().map(lower).collect();
     let is_word = |at: Option<usize>| {
         let c = at.and_then(|at| chars.get(at));

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use kitbag_push::{FlatEvent, MemberContext, RoomContext, Ruleset, explain};
+use kitbag_push::{
+    Explanation, FlatEvent, MemberContext, Outcome, RoomContext, RuleExplanation, Ruleset, explain,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -82,10 +84,17 @@ fn evaluate(served: &str, event: &str, reached: &str) {
     assert_eq!(decided_by, question.decided_by(&served), "{served} {event}");
 }
 
-fn check_explanation(explained: &kitbag_push::Explanation, decided_by: Option<(&str, &str)>) {
+fn check_explanation(explained: &Explanation, decided_by: Option<(&str, &str)>) {
     let named = explained.decided_by.as_ref();
-    let named = named.map(|name| (name.kind.as_str(), &*name.rule_id));
-    assert_eq!(named, decided_by, "{explained}");
+    let told = named.map(|name| (name.kind.as_str(), &*name.rule_id));
+    assert_eq!(told, decided_by, "{explained}");
+    let is_first =
+        |rule: &&RuleExplanation| matches!(rule.outcome, Outcome::Decides | Outcome::Overruled);
+    let first = explained.rules.iter().find(is_first);
+    let first = first
+        .filter(|_| !explained.own_event)
+        .map(|rule| &rule.name);
+    assert!(first == named, "{explained}");
     let json = serde_json::to_string(explained).unwrap();
     let Ok(json) = serde_json::from_str::<Value>(&json) else {
         return; // a condition has a number that no `Value` can hold

@@ -81,16 +81,18 @@ pub(crate) enum Seen<'a> {
 
 impl Condition {
     /// Reads a condition as rules have it. What is wrong with it makes that it never holds.
-    pub(crate) fn read(condition: &str) -> Self {
+    ///
+    /// A pattern that is `name` has no wildcards.
+    pub(crate) fn read(condition: &str, name: Option<&str>) -> Self {
         match Members::read(condition) {
-            Some(members) => Self::of_members(&members).unwrap_or_else(Self::Never),
+            Some(members) => Self::of_members(&members, name).unwrap_or_else(Self::Never),
             None => Self::Never(Never::NotAnObject),
         }
     }
 
-    /// The condition of a content rule.
-    pub(crate) fn body_matches(pattern: &str) -> Self {
-        Self::event_match(Path::body(), pattern)
+    /// The condition of a content rule, whose pattern has no wildcards where it is `name`.
+    pub(crate) fn body_matches(pattern: &str, name: Option<&str>) -> Self {
+        Self::event_match(Path::body(), pattern, name)
     }
 
     /// The condition of a room rule.
@@ -109,11 +111,11 @@ impl Condition {
         }
     }
 
-    fn of_members(members: &Members<'_>) -> Result<Self, Never> {
+    fn of_members(members: &Members<'_>, name: Option<&str>) -> Result<Self, Never> {
         match &*text(members, "kind")? {
             "event_match" => {
                 let path = Path::parse(&text(members, "key")?);
-                Ok(Self::event_match(path, &text(members, "pattern")?))
+                Ok(Self::event_match(path, &text(members, "pattern")?, name))
             }
             "event_property_is" => Ok(Self::EventPropertyIs {
                 path: Path::parse(&text(members, "key")?),
@@ -136,15 +138,16 @@ impl Condition {
         }
     }
 
-    fn event_match(path: Path, text: &str) -> Self {
+    fn event_match(path: Path, text: &str, name: Option<&str>) -> Self {
         if text.chars().nth(PATTERN_CHARS_MAX).is_some() {
             return Self::Never(Never::LongPattern);
         }
         let words = path.is_body();
-        let pattern = if words {
-            Pattern::words(text)
-        } else {
-            Pattern::whole(text)
+        let pattern = match (words, name == Some(text)) {
+            (false, false) => Pattern::whole(text),
+            (false, true) => Pattern::whole_name(text),
+            (true, false) => Pattern::words(text),
+            (true, true) => Pattern::words_of_name(text),
         };
         let text = lower(text);
         let of_body = || {

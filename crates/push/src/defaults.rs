@@ -178,7 +178,7 @@ impl DefaultRule {
     }
 }
 
-fn localpart(user_id: &str) -> &str {
+pub(crate) fn localpart(user_id: &str) -> &str {
     let name = user_id.strip_prefix('@').unwrap_or(user_id);
     name.split_once(':')
         .map_or(name, |(localpart, _)| localpart)

@@ -1,18 +1,19 @@
 //! Why an event notifies a user, or does not.
 
+use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter};
 
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Value as Json, json};
 
-use crate::Kind;
 use crate::action::{Action, notifies};
 use crate::condition::{Condition, Never, Seen};
 use crate::context::MemberContext;
 use crate::event::{FlatEvent, Scalar, Value};
 use crate::limits::PATTERN_CHARS_MAX;
-use crate::read::{self, Content, ReadRule};
+use crate::read::{self, ReadRule};
+use crate::{Kind, Rule, Ruleset};
 
 /// Characters of a text, or of all texts of an array, that an explanation shows for a condition:
 /// bodies can be long, and many rules see them.
@@ -99,8 +100,7 @@ pub struct ConditionExplanation {
 
 /// Explains what the rules of a user, given as the text that is served, do with an event.
 ///
-/// Each condition is asked by the code that evaluates it, and of each rule, the disabled ones too.
-/// The time and the result are in proportion to the rules.
+/// Who explains more than one event compiles the rules once, for [`Ruleset::explain`].
 #[must_use]
 pub fn explain(
     served: &str,
@@ -108,56 +108,81 @@ pub fn explain(
     event: &FlatEvent,
     member: &MemberContext<'_>,
 ) -> Explanation {
-    let own_event = event.sender() == Some(user_id);
-    let mut explanation = Explanation {
-        user_id: user_id.to_owned(),
-        own_event,
-        decided_by: None,
-        actions: Vec::new(),
-        notifies: false,
-        rules: Vec::new(),
-    };
-    for rule in read::rules(served) {
-        let rule = rule.read();
-        let mut explained = explain_rule(&rule, event, member);
-        if explained.outcome == Outcome::Decides {
-            if own_event || explanation.decided_by.is_some() {
-                explained.outcome = Outcome::Overruled;
-            } else {
-                explanation.decided_by = Some(explained.name.clone());
-                explanation.actions = rule.content.as_ref().map_or(Vec::new(), Content::actions);
-            }
-        }
-        explanation.rules.push(explained);
-    }
-    explanation.notifies = notifies(&explanation.actions);
-    explanation
+    Ruleset::compile(served, user_id).explain(served, event, member)
 }
 
-/// Explains a rule as if there were no other.
+impl Ruleset {
+    /// Explains what the rules do with an event, given the text that they were compiled from.
+    ///
+    /// The rule that decides is the one that evaluation finds, and the conditions are the very ones
+    /// that it asks; those of rules that cannot match are asked too. The time and the result are in
+    /// proportion to the rules. With another text, what is told is wrong.
+    #[must_use]
+    pub fn explain(
+        &self,
+        served: &str,
+        event: &FlatEvent,
+        member: &MemberContext<'_>,
+    ) -> Explanation {
+        let decided = self.decide(event, member);
+        let mut compiled = self.placed().peekable();
+        let explain = |(listed, place): (&read::Listed<'_>, u32)| {
+            let compiled = compiled.next_if(|(other, _)| *other == place);
+            let rule = listed.read();
+            let conditions = self.explain_conditions(&rule, compiled, event, member);
+            let decides = decided.is_some_and(|(decider, _)| decider == place);
+            explain_rule(&rule, conditions, decides, event)
+        };
+        let rules: Vec<_> = read::rules(served).iter().zip(0..).map(explain).collect();
+        let decided_by = rules.iter().find(|rule| rule.outcome == Outcome::Decides);
+        let actions = decided.map_or(Vec::new(), |(_, rule)| rule.actions().to_vec());
+        Explanation {
+            user_id: self.user_id().to_owned(),
+            own_event: event.sender() == Some(self.user_id()),
+            decided_by: decided_by.map(|rule| rule.name.clone()),
+            notifies: notifies(&actions),
+            actions,
+            rules,
+        }
+    }
+
+    fn explain_conditions(
+        &self,
+        rule: &ReadRule<'_>,
+        compiled: Option<(u32, &Rule)>,
+        event: &FlatEvent,
+        member: &MemberContext<'_>,
+    ) -> Vec<ConditionExplanation> {
+        let Some(content) = &rule.content else {
+            return Vec::new();
+        };
+        let conditions = match compiled {
+            Some((_, rule)) => Cow::Borrowed(rule.conditions()),
+            None => content.conditions(self.user_id()).into(),
+        };
+        let asked = conditions.iter().zip(content.condition_texts());
+        asked
+            .map(|(condition, text)| explain_condition(condition, text, event, member))
+            .collect()
+    }
+}
+
 fn explain_rule(
     rule: &ReadRule<'_>,
+    conditions: Vec<ConditionExplanation>,
+    decides: bool,
     event: &FlatEvent,
-    member: &MemberContext<'_>,
 ) -> RuleExplanation {
-    let content = rule.content.as_ref();
-    let conditions: Vec<_> = content.map_or(Vec::new(), |content| {
-        let asked = content
-            .conditions()
-            .into_iter()
-            .zip(content.condition_texts());
-        asked
-            .map(|(condition, text)| explain_condition(&condition, text, event, member))
-            .collect()
-    });
-    let outcome = if content.is_none() {
+    let outcome = if rule.content.is_none() {
         Outcome::Unreadable
     } else if !rule.enabled {
         Outcome::Disabled
     } else if rule.is_legacy_mention() && event.has_mentions() {
         Outcome::OnlyWithoutMentions
-    } else if conditions.iter().all(|condition| condition.holds) {
+    } else if decides {
         Outcome::Decides
+    } else if conditions.iter().all(|condition| condition.holds) {
+        Outcome::Overruled
     } else {
         Outcome::NoMatch
     };

@@ -80,8 +80,23 @@ impl Pattern {
         }
     }
 
+    /// Makes the pattern of [`whole`](Self::whole) of a name, in which nothing is a wildcard.
+    pub(crate) fn whole_name(name: &str) -> Self {
+        Self::of_name(name, Within::Whole)
+    }
+
+    /// Makes the pattern of [`words`](Self::words) of a name, in which nothing is a wildcard.
+    pub(crate) fn words_of_name(name: &str) -> Self {
+        Self::of_name(name, Within::Words)
+    }
+
     fn new(pattern: &str, within: Within) -> Self {
         let pieces = lower(pattern).split('*').map(Piece::new).collect();
+        Self { pieces, within }
+    }
+
+    fn of_name(name: &str, within: Within) -> Self {
+        let pieces = [Piece::name(&lower(name))].into();
         Self { pieces, within }
     }
 

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::Kind;
 use crate::action::Action;
 use crate::condition::Condition;
-use crate::defaults::{MASTER, is_legacy_mention};
+use crate::defaults::{MASTER, is_legacy_mention, localpart};
 use crate::json::{Found, Members, items, string};
 
 /// A rule of the served text and its kind.
@@ -69,7 +69,11 @@ impl<'a> Listed<'a> {
             });
         let actions = find("actions").value().and_then(items);
         let content = match (asks, actions, default, enabled) {
-            (Some(asks), Some(actions), Some(_), Some(_)) => Some(Content { asks, actions }),
+            (Some(asks), Some(actions), Some(is_default), Some(_)) => Some(Content {
+                is_default,
+                asks,
+                actions,
+            }),
             _ => None,
         };
         ReadRule {
@@ -135,6 +139,7 @@ pub(crate) struct ReadRule<'a> {
 }
 
 pub(crate) struct Content<'a> {
+    is_default: bool,
     asks: Asks<'a>,
     actions: Vec<&'a str>,
 }
@@ -159,15 +164,20 @@ impl ReadRule<'_> {
 }
 
 impl Content<'_> {
-    pub(crate) fn conditions(&self) -> Vec<Condition> {
+    /// The conditions for this user, whose name in a default rule stands for itself: IDs of old
+    /// can have `*` and `?`, and nobody meant these as wildcards.
+    pub(crate) fn conditions(&self, user_id: &str) -> Vec<Condition> {
+        let name = |name| self.is_default.then_some(name);
         match &self.asks {
             Asks::Conditions(conditions) => {
                 let conditions = conditions.iter();
                 conditions
-                    .map(|condition| Condition::read(condition))
+                    .map(|condition| Condition::read(condition, name(user_id)))
                     .collect()
             }
-            Asks::BodyMatches(pattern) => vec![Condition::body_matches(pattern)],
+            Asks::BodyMatches(pattern) => {
+                vec![Condition::body_matches(pattern, name(localpart(user_id)))]
+            }
             Asks::IsInRoom(room_id) => vec![Condition::is_in_room(room_id)],
             Asks::IsFrom(sender) => vec![Condition::is_from(sender)],
         }

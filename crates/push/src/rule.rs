@@ -276,7 +276,7 @@ enum Fault {
 /// Refuses what evaluation could not read, so that no rule looks as if it did something; kinds that
 /// are unknown never match, and are free.
 fn check_condition(condition: &str, limits: &Limits) -> Result<(), Fault> {
-    match Condition::read(condition) {
+    match Condition::read(condition, None) {
         Condition::Never(Never::NotAnObject) => Err(Fault::Condition("it is not an object")),
         Condition::Never(Never::Field(field)) => Err(Fault::Condition(needed(field))),
         Condition::Never(Never::LongPattern) => Err(Fault::Rule(LONG_PATTERN)),

@@ -26,6 +26,8 @@ pub struct Ruleset {
     needed: Box<[Fact]>,
     /// The rules that can match, in the order of evaluation.
     rules: Box<[Arc<Rule>]>,
+    /// Where each of them stands among all rules of the text: there are those that cannot match too.
+    places: Box<[u32]>,
 }
 
 /// A rule that is enabled and can match.
@@ -47,26 +49,29 @@ pub struct Rule {
 /// members of a room are asked one behind the other. Those that name a user are not found again.
 static SHARED: LazyLock<HashMap<Box<str>, Shared>> = LazyLock::new(|| {
     let defaults = Defaults::with_legacy_mentions();
-    let served = served(&Changes::default(), &defaults, "@user:server");
+    let served = served(&Changes::default(), &defaults, SHARED_USER);
     let rules = read::rules(&served).into_iter();
     let shared = |rule: &Listed<'_>| Shared {
         kind: rule.kind,
-        rule: Rule::compile(rule).map(Arc::new),
+        rule: Rule::compile(rule, SHARED_USER).map(Arc::new),
     };
     rules
         .map(|rule| (rule.text.into(), shared(&rule)))
         .collect()
 });
 
+/// Who has the rules that are shared, as far as anybody has to.
+const SHARED_USER: &str = "@user:server";
+
 struct Shared {
     kind: Kind,
     rule: Option<Arc<Rule>>,
 }
 
-fn compile(rule: &Listed<'_>) -> Option<Arc<Rule>> {
+fn compile(rule: &Listed<'_>, user_id: &str) -> Option<Arc<Rule>> {
     match SHARED.get(rule.text) {
         Some(shared) if shared.kind == rule.kind => shared.rule.clone(),
-        _ => Rule::compile(rule).map(Arc::new),
+        _ => Rule::compile(rule, user_id).map(Arc::new),
     }
 }
 
@@ -79,12 +84,15 @@ impl Ruleset {
     #[must_use]
     pub fn compile(served: &str, user_id: &str) -> Self {
         let rules = read::rules(served);
-        let rules: Vec<_> = rules.iter().filter_map(compile).collect();
+        let rules = rules.iter().zip(0..);
+        let compiled = |(rule, place)| Some((compile(rule, user_id)?, place));
+        let (rules, places): (Vec<_>, Vec<_>) = rules.filter_map(compiled).unzip();
         Self {
             user_id: user_id.into(),
             own: Fact::is(Path::sender().hash(), &Scalar::Text(user_id.into())),
             needed: rules.iter().map(|rule| rule.needed).collect(),
             rules: rules.into(),
+            places: places.into(),
         }
     }
 
@@ -106,14 +114,29 @@ impl Ruleset {
     /// Returns the first rule that matches the event; none for events of the user's own.
     #[must_use]
     pub fn deciding(&self, event: &FlatEvent, member: &MemberContext<'_>) -> Option<&Rule> {
+        self.decide(event, member).map(|(_, rule)| rule)
+    }
+
+    /// Returns the same rule and where it stands among all rules of the text.
+    pub(crate) fn decide(
+        &self,
+        event: &FlatEvent,
+        member: &MemberContext<'_>,
+    ) -> Option<(u32, &Rule)> {
         let facts = event.facts();
         if facts.may_hold(self.own) && event.sender() == Some(&*self.user_id) {
             return None;
         }
-        let rules = self.needed.iter().zip(&self.rules);
-        let mut likely = rules.filter(|(needed, _)| facts.may_hold(**needed));
-        let found = likely.find(|(_, rule)| rule.matches(event, member));
-        found.map(|(_, rule)| &**rule)
+        let rules = self.needed.iter().zip(&self.rules).enumerate();
+        let mut likely = rules.filter(|(_, (needed, _))| facts.may_hold(**needed));
+        let found = likely.find(|(_, (_, rule))| rule.matches(event, member));
+        found.map(|(index, (_, rule))| (self.places[index], &**rule))
+    }
+
+    /// Returns the rules that can match, each with where it stands among all rules of the text.
+    pub(crate) fn placed(&self) -> impl Iterator<Item = (u32, &Rule)> {
+        let rules = self.rules.iter().map(|rule| &**rule);
+        self.places.iter().copied().zip(rules)
     }
 }
 
@@ -152,13 +175,17 @@ impl Rule {
         &self.actions
     }
 
-    fn compile(listed: &Listed<'_>) -> Option<Self> {
+    pub(crate) fn conditions(&self) -> &[Condition] {
+        &self.conditions
+    }
+
+    fn compile(listed: &Listed<'_>, user_id: &str) -> Option<Self> {
         let rule = listed.read();
         if !rule.enabled {
             return None;
         }
         let content = rule.content.as_ref()?;
-        let conditions = content.conditions();
+        let conditions = content.conditions(user_id);
         if conditions.iter().any(Condition::is_never) {
             return None;
         }

@@ -192,5 +192,12 @@ proptest! {
             explanation.rules.iter().filter(decide).count(),
             usize::from(explained.is_some())
         );
+        let holds = |rule: &&kitbag_push::RuleExplanation| {
+            matches!(rule.outcome, Outcome::Decides | Outcome::Overruled)
+        };
+        if !explanation.own_event {
+            let first = explanation.rules.iter().find(holds);
+            prop_assert_eq!(first.map(|rule| (rule.name.kind, &*rule.name.rule_id)), explained);
+        }
     }
 }

@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn a_stream_without_end_is_read_as_far_as_a_content_can_be_large() {
         let error = read(io::repeat(b' ')).unwrap_err();
-        assert_eq!(error.to_string(), "it is larger than 64 MiB");
+        assert_eq!(error.to_string(), "it is larger than 64.0 MiB");
         let largest = read(io::repeat(b' ').take(INPUT_BYTES_MAX)).unwrap();
         assert_eq!(largest.len() as u64, INPUT_BYTES_MAX);
     }

@@ -9,7 +9,8 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use kitbag_push::{FlatEvent, MemberContext, RoomContext, explain};
+use kitbag_domain::Content;
+use kitbag_push::{FlatEvent, MemberContext, RoomContext, Ruleset};
 use serde::Deserialize;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
@@ -50,10 +51,11 @@ pub(crate) async fn post(
     let body = read_body(&app, body, BODY_BYTES_MAX).await?;
     let served = app.data.push_rules(&auth.requester).await?;
     let user = auth.requester.user.clone();
+    let rules = Arc::clone(&app.rules);
     let turn = app.explain_turns.take().await;
     // The turn goes along: where the client leaves, the thread is busy all the same.
     let answer = task::spawn_blocking(move || {
-        let answer = explained(&body, served.as_str(), user.as_str());
+        let answer = explained(&body, &served, || rules.ruleset(&user, &served));
         drop(turn);
         answer
     });
@@ -77,7 +79,11 @@ impl ExplainTurns {
     }
 }
 
-fn explained(body: &[u8], served: &str, user_id: &str) -> Result<Vec<u8>, ApiError> {
+fn explained(
+    body: &[u8],
+    served: &Content,
+    rules: impl FnOnce() -> Arc<Ruleset>,
+) -> Result<Vec<u8>, ApiError> {
     let body = std::str::from_utf8(body).map_err(|_| ApiError::NotJson)?;
     let question: Question<'_> =
         serde_json::from_str(body).map_err(|error| match error.classify() {
@@ -95,6 +101,6 @@ fn explained(body: &[u8], served: &str, user_id: &str) -> Result<Vec<u8>, ApiErr
     };
     let event = event.map_err(|error| ApiError::BadJson(error.to_string()))?;
     let member = MemberContext::named(&question.room, &question.display_name);
-    let explanation = explain(served, user_id, &event, &member);
+    let explanation = rules().explain(served.as_str(), &event, &member);
     Ok(serde_json::to_vec(&explanation).expect("an explanation is serialisable"))
 }

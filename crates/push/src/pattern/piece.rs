@@ -40,12 +40,19 @@ pub(super) enum Piece {
 
 impl Piece {
     pub(super) fn new(text: &str) -> Self {
-        if text.is_empty() {
-            Self::Empty
-        } else if text.contains('?') {
+        if text.contains('?') {
             Self::Masked(Masked::new(text))
         } else {
-            Self::Literal(Literal::new(text))
+            Self::name(text)
+        }
+    }
+
+    /// The same, with `?` and `*` standing for themselves.
+    pub(super) fn name(name: &str) -> Self {
+        if name.is_empty() {
+            Self::Empty
+        } else {
+            Self::Literal(Literal::new(name))
         }
     }
 

@@ -1,6 +1,6 @@
 //! The default rules, each by events that it decides and events that it does not.
 
-use kitbag_push::{Action, highlights, notifies, sound};
+use kitbag_push::{Action, explain, highlights, notifies, sound};
 
 use super::*;
 
@@ -215,6 +215,41 @@ fn legacy_mention_rules_are_for_events_without_mentions_of_their_own() {
     };
     assert_eq!(id(body("alice!")).unwrap(), ".m.rule.contains_user_name");
     assert_eq!(id(with("alice!", json!({}))).unwrap(), ".m.rule.message");
+}
+
+/// User IDs of old can have what is a wildcard elsewhere.
+#[test]
+fn the_name_of_the_user_in_a_default_rule_has_no_wildcards() {
+    let odd = "@a*i?e:example.org";
+    let served_to = |user| served(&Changes::default(), &Defaults::with_legacy_mentions(), user);
+    let decides = |rules: &str, event_json: &Value| {
+        let room = room();
+        let member = MemberContext::new(&room);
+        let told = explain(rules, odd, &event(event_json), &member);
+        told.decided_by.map(|rule| rule.rule_id).unwrap()
+    };
+    let invited = |who| state("m.room.member", who, &json!({"membership": "invite"}));
+    let body = |body: &str| message(&json!({"body": body}));
+    let rules = served_to(odd);
+    for (event, rule) in [
+        (invited("@A*I?E:example.org"), ".m.rule.invite_for_me"),
+        (invited("@alice:example.org"), ".m.rule.member_event"),
+        (body("hey a*i?e!"), ".m.rule.contains_user_name"),
+        (body("hey alice!"), ".m.rule.message"),
+    ] {
+        assert_eq!(decides(&rules, &event), rule, "{event}");
+    }
+    // What is no name, and what a user wrote, means what it says.
+    let widget = json!({"kind": "event_match", "key": "state_key", "pattern": "*"});
+    let name = json!({"kind": "event_match", "key": "state_key", "pattern": odd});
+    for (condition, default) in [(widget, true), (name, false)] {
+        let rule = json!({
+            "rule_id": "any", "default": default, "enabled": true,
+            "conditions": [condition], "actions": [],
+        });
+        let rules = json!({"global": {"override": [rule]}}).to_string();
+        assert_eq!(decides(&rules, &invited("@alice:example.org")), "any");
+    }
 }
 
 #[test]
