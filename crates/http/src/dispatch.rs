@@ -19,7 +19,7 @@ use crate::metrics::RouteMetrics;
 use crate::state::{App, Call};
 
 /// The most variable segments a route has.
-pub(crate) const VARIABLES_MAX: usize = 4;
+pub const VARIABLES_MAX: usize = 4;
 
 /// An answer under way.
 pub(crate) type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;
@@ -158,14 +158,14 @@ impl Route {
 
 /// Where in a path the segments stand that the template has in braces, in their order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Variables {
+pub struct Variables {
     starts_and_ends: [(usize, usize); VARIABLES_MAX],
     count: usize,
 }
 
 impl Variables {
     /// Returns the segments of `path`, the one that was searched for.
-    pub(crate) fn of<'a>(&self, path: &'a str) -> impl Iterator<Item = &'a str> {
+    pub fn of<'a>(&self, path: &'a str) -> impl Iterator<Item = &'a str> {
         let places = self.starts_and_ends.into_iter().take(self.count);
         places.map(|(start, end)| &path[start..end])
     }
@@ -175,23 +175,52 @@ impl Variables {
 ///
 /// The raw path is split, so that an encoded `/` is a part of a segment. A segment in braces stands
 /// for any that is not empty; one that is written out is preferred.
-#[derive(Default)]
-pub(crate) struct Router {
+pub struct Router<R> {
     /// Segments that are written out, apart from what is below them: a look-up reads these alone.
     written: Vec<&'static str>,
-    below: Vec<Router>,
-    any: Option<Box<Router>>,
-    route: Option<Route>,
+    below: Vec<Self>,
+    any: Option<Box<Self>>,
+    route: Option<R>,
 }
 
-impl Router {
-    /// Adds a route below `prefix`.
+impl<R> Default for Router<R> {
+    fn default() -> Self {
+        Self {
+            written: Vec::new(),
+            below: Vec::new(),
+            any: None,
+            route: None,
+        }
+    }
+}
+
+impl Router<Route> {
+    /// Adds an endpoint below `prefix`.
     pub(crate) fn route(
-        mut self,
+        self,
         prefix: &'static str,
         template: &'static str,
         methods: Methods,
         metrics: Arc<RouteMetrics>,
+    ) -> Self {
+        self.add(prefix, template, |names| Route {
+            template,
+            names,
+            allowed: methods.allowed(),
+            methods,
+            metrics,
+        })
+    }
+}
+
+impl<R> Router<R> {
+    /// Adds a route below `prefix`, made of the names of its variable segments.
+    #[must_use]
+    pub fn add(
+        mut self,
+        prefix: &'static str,
+        template: &'static str,
+        route: impl FnOnce([&'static str; VARIABLES_MAX]) -> R,
     ) -> Self {
         let mut place = &mut self;
         let mut names = [""; VARIABLES_MAX];
@@ -202,25 +231,20 @@ impl Router {
             }
             place = place.child(segment);
         }
-        place.route = Some(Route {
-            template,
-            names,
-            allowed: methods.allowed(),
-            methods,
-            metrics,
-        });
+        place.route = Some(route(names));
         self
     }
 
     /// Returns the route of a path, which begins with `/`, and where the variables stand in it.
-    pub(crate) fn find(&self, path: &str) -> Option<(&Route, Variables)> {
+    #[must_use]
+    pub fn find(&self, path: &str) -> Option<(&R, Variables)> {
         let mut variables = Variables::default();
         let start = path.starts_with('/').then_some(1)?;
         let route = self.find_below(path.as_bytes(), start, &mut variables)?;
         Some((route, variables))
     }
 
-    fn find_below(&self, path: &[u8], start: usize, variables: &mut Variables) -> Option<&Route> {
+    fn find_below(&self, path: &[u8], start: usize, variables: &mut Variables) -> Option<&R> {
         let rest = &path[start..];
         let end = start + memchr(b'/', rest).unwrap_or(rest.len());
         let segment = &path[start..end];
@@ -240,7 +264,7 @@ impl Router {
         route
     }
 
-    fn find_behind(&self, path: &[u8], end: usize, variables: &mut Variables) -> Option<&Route> {
+    fn find_behind(&self, path: &[u8], end: usize, variables: &mut Variables) -> Option<&R> {
         match end == path.len() {
             true => self.route.as_ref(),
             false => self.find_below(path, end + 1, variables),
@@ -282,9 +306,9 @@ mod tests {
     use super::*;
     use crate::metrics::Metrics;
 
-    fn router() -> Router {
+    fn router() -> Router<Route> {
         let metrics = Metrics::default().unknown;
-        let add = |router: Router, template| {
+        let add = |router: Router<Route>, template| {
             router.route("/base", template, Methods::default(), Arc::clone(&metrics))
         };
         let templates = [

@@ -16,16 +16,18 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use tracing::{Instrument as _, debug};
 
-use crate::dispatch::{Answering, Router};
+use crate::dispatch::{Answering, Route, Router};
 use crate::error::{ApiError, Unrendered};
 use crate::linger::{self, Unread};
 use crate::metrics::{Counting, Gauge, Listener, Waited};
 use crate::request_id::{REQUEST_ID_HEADER, RequestId};
 use crate::routes;
+use crate::serve::Service;
+use crate::settings::ListenerSettings;
 use crate::state::{App, Parts};
 
 /// What says what `M_USER_LIMIT_EXCEEDED` is, where the operator names no page of their own.
-const INFO_URI: &str = "https://spec.matrix.org/v1.18/client-server-api/#common-error-codes";
+pub const INFO_URI: &str = "https://spec.matrix.org/v1.18/client-server-api/#common-error-codes";
 
 /// The whole API of one listener as one function from a request to an answer.
 #[derive(Clone)]
@@ -34,7 +36,7 @@ pub struct Edge(Arc<Inner>);
 /// What [`Edge`] points to.
 struct Inner {
     app: App,
-    router: Arc<Router>,
+    router: Arc<Router<Route>>,
     listener: Listener,
 }
 
@@ -61,21 +63,6 @@ impl Edge {
             router,
             listener: Listener::Private,
         }))
-    }
-
-    /// Returns the same for one connection: see [`App::apart`].
-    pub(crate) fn apart(&self) -> Self {
-        Self(Arc::new(Inner {
-            app: self.0.app.apart(),
-            router: Arc::clone(&self.0.router),
-            listener: self.0.listener,
-        }))
-    }
-
-    /// Counts a connection to this listener, until the result is dropped.
-    pub(crate) fn connected(&self) -> Connected {
-        self.connections().enter();
-        Connected(self.clone())
     }
 
     fn connections(&self) -> &Gauge {
@@ -130,6 +117,34 @@ impl Edge {
             counting,
         };
         work.finish(app).instrument(span).await
+    }
+}
+
+impl Service for Edge {
+    /// The largest part of what a waiting sync costs.
+    const HEAD_BYTES_MAX: usize = 8 * 1024;
+
+    type Connected = Connected;
+
+    fn listener(&self) -> ListenerSettings {
+        self.app().settings.listener
+    }
+
+    fn apart(&self) -> Self {
+        Self(Arc::new(Inner {
+            app: self.0.app.apart(),
+            router: Arc::clone(&self.0.router),
+            listener: self.0.listener,
+        }))
+    }
+
+    fn connected(&self) -> Connected {
+        self.connections().enter();
+        Connected(self.clone())
+    }
+
+    fn answer(self, peer: IpAddr, request: Request<Body>) -> impl Future<Output = Response> + Send {
+        Self::answer(self, peer, request)
     }
 }
 
@@ -189,7 +204,7 @@ impl Work<'_> {
 }
 
 /// Turns the answer to a `GET` into that to a `HEAD`, which tells the length alone.
-fn drop_body(response: &mut Response) {
+pub fn drop_body(response: &mut Response) {
     let length = response.body().size_hint().exact();
     *response.body_mut() = Body::empty();
     if let Some(length) = length {
@@ -198,7 +213,7 @@ fn drop_body(response: &mut Response) {
 }
 
 /// An open connection, counted until it is dropped.
-pub(crate) struct Connected(Edge);
+pub struct Connected(Edge);
 
 impl Drop for Connected {
     fn drop(&mut self) {
@@ -216,7 +231,7 @@ impl App {
 }
 
 /// Puts the headers on that every answer carries [spec, "Web Browser Clients"].
-fn finish(response: &mut Response, request_id: RequestId, has_cors: bool) {
+pub fn finish(response: &mut Response, request_id: RequestId, has_cors: bool) {
     const ALLOWED_METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
     const ALLOWED_HEADERS: &str = "X-Requested-With, Content-Type, Authorization, Date";
     let headers: &mut HeaderMap = response.headers_mut();

@@ -4,9 +4,11 @@
 //! that the server manages, and 400 with it elsewhere. There is no `_` arm, so a new variant does
 //! not compile until somebody decides.
 
+mod gateway;
 mod reason;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -19,6 +21,7 @@ use kitbag_push::{EditError, RuleError, RuleIdError};
 use serde_json::{Value, json};
 use thiserror::Error;
 
+pub use self::gateway::{Denial, GatewayError};
 use crate::passwords::PasswordError;
 use crate::push_rules::SpecRulesError;
 use crate::rate_limit::RateLimited;
@@ -39,6 +42,8 @@ pub(crate) enum ApiError {
     Content(#[from] ContentError),
     #[error("{0}")]
     Forbidden(&'static str),
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
     #[error(transparent)]
     Get(#[from] GetError),
     #[error(transparent)]
@@ -107,6 +112,7 @@ impl ApiError {
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE"),
             Self::Content(error) => content_row(error),
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "M_FORBIDDEN"),
+            Self::Gateway(error) => error.row(),
             Self::Get(GetError::NotFound) => (StatusCode::NOT_FOUND, "M_NOT_FOUND"),
             Self::Get(GetError::Store(error)) => store_row(error),
             Self::InvalidId(_) => (StatusCode::BAD_REQUEST, "M_INVALID_PARAM"),
@@ -157,14 +163,24 @@ impl ApiError {
         }
     }
 
+    /// Returns when to try again, where that is known.
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited(limited) => Some(limited.retry_after),
+            Self::Gateway(error) => error.retry_after(),
+            _ => None,
+        }
+    }
+
     /// Returns the members of the body beside `errcode` and `error`.
     fn extra(&self, info_uri: &str) -> Value {
         match self {
             Self::TooMany(_)
             | Self::PushRuleEdit(EditError::TooLarge { .. } | EditError::TooManyRules { .. })
             | Self::Write(WriteError::Quota(_)) => json!({"info_uri": info_uri}),
-            Self::RateLimited(limited) => {
-                let retry_after_ms = u64::try_from(limited.retry_after.as_millis());
+            Self::RateLimited(RateLimited { retry_after })
+            | Self::Gateway(GatewayError::TooManyWrites { retry_after }) => {
+                let retry_after_ms = u64::try_from(retry_after.as_millis());
                 json!({"retry_after_ms": retry_after_ms.unwrap_or(u64::MAX)})
             }
             Self::UnknownToken { soft_logout } => json!({"soft_logout": soft_logout}),
@@ -177,10 +193,11 @@ impl ApiError {
     /// Builds the answer. What went wrong inside is not for clients: they get the request's ID.
     pub(crate) fn render(&self, request_id: &str, info_uri: &str) -> Response {
         let (status, errcode) = self.row();
-        let text = if status.is_server_error() {
-            format!("internal error, request {request_id}")
-        } else {
-            self.to_string()
+        let text = match self {
+            // Says that it is not here that something is wrong, and nothing else.
+            Self::Gateway(error) => error.to_string(),
+            _ if status.is_server_error() => format!("internal error, request {request_id}"),
+            _ => self.to_string(),
         };
         let mut body = self.extra(info_uri);
         if !matches!(self, Self::Uia(_)) {
@@ -198,9 +215,9 @@ impl ApiError {
             body.push_str(&format!(",\"{field}\":{}}}", current.as_str()));
         }
         let mut response = crate::json::json_response(status, body.into());
-        if let Self::RateLimited(limited) = self {
+        if let Some(retry_after) = self.retry_after() {
             // Whole seconds, rounded up, and at least one.
-            let seconds = limited.retry_after.as_millis().div_ceil(1_000).max(1);
+            let seconds = retry_after.as_millis().div_ceil(1_000).max(1);
             let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
             response.headers_mut().insert("retry-after", seconds.into());
         }

@@ -7,7 +7,10 @@ mod path;
 mod query;
 
 pub(crate) use auth::Authenticated;
+pub use body::read_body_within;
 pub(crate) use body::{JsonBody, OptionalJsonBody, read_body};
 pub(crate) use client::Client;
-pub(crate) use path::{OwnPath, PathParams, ReadTarget, Target};
+pub use client::{X_FORWARDED_FOR, client_address, user_agent};
+pub use path::PathParams;
+pub(crate) use path::{OwnPath, ReadTarget, Target};
 pub(crate) use query::MatrixQuery;

@@ -18,7 +18,7 @@ impl<T: Serialize> IntoResponse for MatrixJson<T> {
 }
 
 /// The answer `{}`.
-pub(crate) struct EmptyObject;
+pub struct EmptyObject;
 
 impl IntoResponse for EmptyObject {
     fn into_response(self) -> Response {
@@ -35,7 +35,8 @@ impl IntoResponse for Verbatim {
     }
 }
 
-pub(crate) fn json_response(status: StatusCode, body: Bytes) -> Response {
+/// Builds an answer with a JSON body.
+pub fn json_response(status: StatusCode, body: Bytes) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
     let json = HeaderValue::from_static("application/json");

@@ -6,6 +6,7 @@
 //! store; it holds no account data.
 
 pub mod admin;
+pub mod shared;
 
 mod answers;
 mod dispatch;
@@ -34,13 +35,13 @@ mod tokens;
 mod uia;
 
 pub use admin::{ADMIN_TOKEN_CHARACTERS_MIN, AdminSettings, AdminToken};
-pub use edge::Edge;
+pub use edge::{Connected, Edge};
 pub use metrics::{RefusalStats, RenderMetrics, RequestStats, RouteStats, Stats};
 pub use passwords::{PasswordError, Passwords};
 pub use push_rules::SpecRules;
 pub use random::Random;
 pub use request_id::REQUEST_ID_HEADER;
-pub use serve::serve;
+pub use serve::{Service, serve};
 pub use settings::{
     CacheSettings, CompatSettings, Features, ListenerSettings, Msc3391Settings, Msc4331Settings,
     RateLimitSettings, RegistrationMode, RegistrationSettings, SessionSettings, Settings,

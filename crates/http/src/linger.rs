@@ -25,10 +25,10 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 const DRAIN_PAUSE: Duration = Duration::from_millis(500);
 
 /// What a handler may have left of a body.
-pub(crate) struct Unread(Option<SharedBody>);
+pub struct Unread(Option<SharedBody>);
 
 /// Returns the request with its body shared, so that the rest can be taken later.
-pub(crate) fn share_body(request: &mut Request<Body>) -> Unread {
+pub fn share_body(request: &mut Request<Body>) -> Unread {
     // Who asks first ("100-continue") has not begun to send; and most requests have no body.
     if request.body().is_end_stream() || request.headers().contains_key(EXPECT) {
         return Unread(None);
@@ -41,7 +41,7 @@ pub(crate) fn share_body(request: &mut Request<Body>) -> Unread {
 
 impl Unread {
     /// Reads and drops what is left, within the bounds.
-    pub(crate) async fn drain(self) {
+    pub async fn drain(self) {
         if let Some(body) = self.0.filter(|body| !body.is_end_stream()) {
             let rest = Limited::new(body, DRAIN_BYTES_MAX);
             // However it ends: it was only a courtesy.

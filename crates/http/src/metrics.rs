@@ -9,7 +9,7 @@ use kitbag_domain::{Histogram, QuotaExceeded, Spread, StoreError, WriteError};
 use kitbag_push::EditError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::error::ApiError;
+use crate::error::{ApiError, Denial};
 use crate::passwords::PasswordError;
 use crate::stripes::Stripes;
 
@@ -31,8 +31,9 @@ const WAIT_BOUNDS_US: [u64; 6] = [
 /// Methods that are told apart; the last one stands for all others, so that nobody can make more.
 const METHODS: [&str; 7] = ["DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT", "other"];
 /// Statuses that are told apart; the last one stands for all others: there are none.
-const STATUSES: [u16; 16] = [
-    200, 204, 400, 401, 403, 404, 405, 408, 409, 413, 415, 429, 500, 501, 503, 0,
+const STATUSES: [u16; 23] = [
+    200, 204, 206, 301, 302, 304, 307, 400, 401, 403, 404, 405, 408, 409, 413, 415, 429, 500, 501,
+    502, 503, 504, 0,
 ];
 /// The names of each [`Listener`].
 const LISTENERS: [&str; 2] = ["public", "private"];
@@ -97,7 +98,7 @@ pub struct RefusalStats {
 pub type RenderMetrics = Arc<dyn Fn(Stats) -> String + Send + Sync>;
 
 /// What the API counts.
-pub(crate) struct Metrics {
+pub struct Metrics {
     routes: Mutex<Vec<Arc<RouteMetrics>>>,
     pub(crate) unknown: Arc<RouteMetrics>,
     pub(crate) preflight: Arc<RouteMetrics>,
@@ -120,7 +121,7 @@ pub(crate) struct SyncMetrics {
 ///
 /// A place for each method and status is there from the start, so that to count is one step, without
 /// a look-up.
-pub(crate) struct RouteMetrics {
+pub struct RouteMetrics {
     route: Arc<str>,
     counts: Stripes<RouteCounts>,
 }
@@ -137,21 +138,23 @@ pub(crate) struct Waited;
 
 /// A request under way, and where it will be counted.
 #[derive(Clone, Copy)]
-pub(crate) struct Counting<'a> {
+pub struct Counting<'a> {
     route: &'a RouteMetrics,
     method: usize,
 }
 
 /// Which of the two listeners a connection came to.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Listener {
+pub enum Listener {
+    /// That of clients.
     Public,
+    /// That of the operator.
     Private,
 }
 
 /// How many there are of something.
 #[derive(Default)]
-pub(crate) struct Gauge(AtomicU64);
+pub struct Gauge(AtomicU64);
 
 /// That there is one more, until it is dropped.
 pub(crate) struct Counted<'a>(&'a Gauge);
@@ -182,7 +185,7 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Returns where requests of a route are counted: one place for all that are told as the same.
-    pub(crate) fn route(&self, route: String) -> Arc<RouteMetrics> {
+    pub fn route(&self, route: String) -> Arc<RouteMetrics> {
         let routes = &mut *self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = routes.iter().find(|known| *known.route == route) {
             return Arc::clone(known);
@@ -193,7 +196,7 @@ impl Metrics {
     }
 
     /// Returns where the open connections of a listener are counted.
-    pub(crate) fn connections(&self, listener: Listener) -> &Gauge {
+    pub fn connections(&self, listener: Listener) -> &Gauge {
         &self.connections[listener as usize]
     }
 
@@ -203,6 +206,11 @@ impl Metrics {
         *refusals.entry((error.row().1, error.reason())).or_default() += 1;
     }
 
+    /// Counts a denial that was the answer.
+    pub fn deny(&self, denial: &Denial) {
+        self.refuse(denial.error());
+    }
+
     /// Waits for a turn to write a page of metrics.
     pub(crate) async fn turn(&self) -> OwnedSemaphorePermit {
         let turn = Arc::clone(&self.turn).acquire_owned().await;
@@ -210,7 +218,8 @@ impl Metrics {
     }
 
     /// Returns all figures; `password_checks_waiting` is for the caller to tell.
-    pub(crate) fn read(&self) -> Stats {
+    #[must_use]
+    pub fn read(&self) -> Stats {
         let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         let mut routes: Vec<_> = routes.iter().map(|route| route.read()).collect();
         routes.retain(|route| !route.requests.is_empty());
@@ -267,7 +276,7 @@ impl RouteMetrics {
     }
 
     /// Returns where a request of this route will be counted.
-    pub(crate) fn begin(&self, method: &Method) -> Counting<'_> {
+    pub fn begin(&self, method: &Method) -> Counting<'_> {
         Counting {
             route: self,
             method: place_of_method(method),
@@ -313,14 +322,14 @@ impl RouteCounts {
 
 impl Counting<'_> {
     /// Counts the answer.
-    pub(crate) fn answered(self, status: StatusCode) {
+    pub fn answered(self, status: StatusCode) {
         let counts = self.route.counts.own(RouteCounts::new);
         let count = &counts.answers[self.method][place_of_status(status)];
         count.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts how long the answer took.
-    pub(crate) fn took(self, duration_us: u64) {
+    pub fn took(self, duration_us: u64) {
         let counts = self.route.counts.own(RouteCounts::new);
         counts.durations_us.observe(duration_us);
     }
@@ -328,16 +337,18 @@ impl Counting<'_> {
 
 impl Gauge {
     /// Counts one more.
-    pub(crate) fn enter(&self) {
+    pub fn enter(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts one less.
-    pub(crate) fn leave(&self) {
+    pub fn leave(&self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 
-    fn read(&self) -> u64 {
+    /// Returns how many there are.
+    #[must_use]
+    pub fn read(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }

@@ -18,7 +18,8 @@ const RUN_CHARACTERS: usize = 6;
 const NUMBER_DIGITS_MAX: usize = 20;
 
 /// Numbers the requests of a process.
-pub(crate) struct RequestIds {
+/// Made once.
+pub struct RequestIds {
     /// Tells processes apart.
     run: String,
     /// How many requests each stripe of threads has numbered.
@@ -26,14 +27,16 @@ pub(crate) struct RequestIds {
 }
 
 impl RequestIds {
-    pub(crate) fn new(random: &dyn Random) -> Self {
+    #[must_use]
+    pub fn new(random: &dyn Random) -> Self {
         Self {
             run: random.id(RUN_CHARACTERS),
             numbered: Stripes::new(),
         }
     }
 
-    pub(crate) fn next(&self) -> RequestId {
+    #[must_use]
+    pub fn next(&self) -> RequestId {
         let numbered = self.numbered.own(AtomicU64::default);
         let before = numbered.fetch_add(1, Ordering::Relaxed);
         let number = before * STRIPES as u64 + stripes::number() as u64;
@@ -42,7 +45,8 @@ impl RequestIds {
 }
 
 /// The ID of one request, as its header has it.
-pub(crate) struct RequestId(HeaderValue);
+#[derive(Clone)]
+pub struct RequestId(HeaderValue);
 
 impl RequestId {
     fn new(run: &str, number: u64) -> Self {
@@ -66,7 +70,8 @@ impl RequestId {
         Self(header.expect("IDs are made of letters and digits"))
     }
 
-    pub(crate) fn as_str(&self) -> &str {
+    #[must_use]
+    pub fn as_str(&self) -> &str {
         let text = self.0.to_str();
         text.expect("IDs are made of letters and digits")
     }

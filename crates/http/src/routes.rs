@@ -1,7 +1,7 @@
 //! The route table: one line an endpoint.
 
 use crate::admin;
-use crate::dispatch::{Methods, Router, delete, get, post};
+use crate::dispatch::{self, Methods, delete, get, post};
 use crate::endpoints::push_rules::misplaced;
 use crate::endpoints::{
     account, account_data, capabilities, devices, explain, filters, health, login, logout, metrics,
@@ -11,6 +11,7 @@ use crate::metrics::Metrics;
 use crate::settings::Settings;
 
 type Route = (&'static str, fn() -> Methods);
+type Router = dispatch::Router<dispatch::Route>;
 
 /// Where the endpoints of [`CLIENT`] are served: r0 answers as v3.
 const CLIENT_PREFIXES: [&str; 2] = ["/_matrix/client/v3", "/_matrix/client/r0"];

@@ -1,11 +1,12 @@
 //! Runs the API on a listener: connections, their bounds, and the clean stop.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::response::Response;
 use futures_util::FutureExt as _;
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
@@ -18,25 +19,53 @@ use tokio::task::JoinSet;
 use tokio::time;
 use tracing::{debug, info, warn};
 
-use crate::edge::Edge;
 use crate::patience::PatientStream;
+use crate::settings::ListenerSettings;
 
-/// Bytes that the head of a request may have: hyper's smallest buffer, and the largest part of what
-/// a waiting sync costs.
-const HEAD_BYTES_MAX: usize = 8 * 1024;
 /// How long to wait when the system has no descriptor for a new connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What answers the requests of a listener.
+pub trait Service: Clone + Send + Sync + 'static {
+    /// Bytes that the head of a request may have, and at most that many of a body are read at once;
+    /// not below hyper's smallest buffer of 8 KiB.
+    const HEAD_BYTES_MAX: usize;
+
+    /// Counts a connection until it is dropped.
+    type Connected: Send + 'static;
+
+    /// Returns the bounds of the listener.
+    fn listener(&self) -> ListenerSettings;
+
+    /// Returns the same for one connection, so that not all requests count one holder more.
+    #[must_use]
+    fn apart(&self) -> Self;
+
+    /// Begins to count a connection.
+    fn connected(&self) -> Self::Connected;
+
+    /// Answers one request that came from `peer`.
+    fn answer(
+        self,
+        peer: IpAddr,
+        request: hyper::Request<Body>,
+    ) -> impl Future<Output = Response> + Send;
+}
 
 /// Serves until `stopping` turns true, then answers what is under way and returns.
 ///
 /// # Panics
 /// Not by what a client sends: a handler that panics ends its own connection only.
-pub async fn serve(listener: TcpListener, edge: Edge, mut stopping: watch::Receiver<bool>) {
-    let settings = edge.app().settings.listener;
+pub async fn serve<S: Service>(
+    listener: TcpListener,
+    service: S,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let settings = service.listener();
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .max_buf_size(HEAD_BYTES_MAX)
+        .max_buf_size(S::HEAD_BYTES_MAX)
         .header_read_timeout(Duration::from_millis(settings.header_timeout_ms));
     let places = Arc::new(Semaphore::new(
         settings.connections_max.get().min(Semaphore::MAX_PERMITS),
@@ -63,7 +92,7 @@ pub async fn serve(listener: TcpListener, edge: Edge, mut stopping: watch::Recei
                     peer,
                     place,
                 };
-                connections.spawn(connection.run(&builder, edge.apart(), &shutdown));
+                connections.spawn(connection.run(&builder, service.apart(), &shutdown));
             }
             Err(error) => {
                 warn!(%error, "could not accept a connection");
@@ -86,12 +115,12 @@ struct Connection {
 }
 
 impl Connection {
-    fn run(
+    fn run<S: Service>(
         self,
         builder: &http1::Builder,
-        edge: Edge,
+        service: S,
         shutdown: &GracefulShutdown,
-    ) -> impl Future<Output = ()> + Send + use<> {
+    ) -> impl Future<Output = ()> + Send + use<S> {
         let Self {
             stream,
             peer,
@@ -100,16 +129,16 @@ impl Connection {
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "could not switch Nagle's algorithm off");
         }
-        let write_timeout_ms = edge.app().settings.listener.write_timeout_ms;
+        let write_timeout_ms = service.listener().write_timeout_ms;
         let write_timeout = Duration::from_millis(write_timeout_ms);
-        let connected = edge.connected();
+        let connected = service.connected();
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             // An empty body needs no memory, and most requests have one.
             let request = request.map(|body| match body.is_end_stream() {
                 true => Body::empty(),
                 false => Body::new(body),
             });
-            let answer = edge.clone().answer(peer.ip(), request);
+            let answer = service.clone().answer(peer.ip(), request);
             // Not awaited in a future around it, which would hold it twice: thousands wait here.
             answer.map(Ok::<_, Infallible>)
         });

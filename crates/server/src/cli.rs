@@ -45,6 +45,12 @@ pub(crate) enum Command {
     /// Beside a running server or without one.
     #[command(after_long_help = DEVICES_EXAMPLES)]
     Devices(DevicesArguments),
+    /// Adds device account data and protected account data to a homeserver that runs already.
+    ///
+    /// Stands before it as a proxy: what it does not handle goes through as it came. It keeps nothing
+    /// of its own, so it can be taken away at any time.
+    #[command(after_long_help = GATEWAY_EXAMPLES)]
+    Gateway(GatewayArguments),
     /// Tells what push rules do, from files: no server and no data are needed.
     #[command(after_long_help = PUSH_EXAMPLES)]
     Push(PushArguments),
@@ -92,6 +98,12 @@ Examples:
   kitbag data get alice org.example.rooms --device PHONE
   kitbag data put alice org.example.theme '{\"dark\": true}'
   kitbag data delete alice org.example.theme";
+
+const GATEWAY_EXAMPLES: &str = "\
+Examples:
+  kitbag gateway --upstream http://127.0.0.1:8008 --listen 127.0.0.1:8009
+  kitbag gateway --upstream unix:/run/matrix-synapse/main.sock
+  kitbag gateway --config /etc/kitbag/gateway.toml --private 127.0.0.1:9009";
 
 const DATA_DELETE_EXAMPLES: &str = "\
 Examples:
@@ -417,6 +429,21 @@ pub(crate) struct ServeArguments {
     /// Serve /health and /metrics on a second, private address.
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) private: Option<SocketAddr>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct GatewayArguments {
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    /// Listen on this address; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Serve /health and /metrics on a second, private address.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) private: Option<SocketAddr>,
+    /// Where the homeserver is: http://HOST:PORT, https://HOST or unix:/PATH.
+    #[arg(long, value_name = "URL")]
+    pub(crate) upstream: Option<String>,
 }
 
 #[derive(Args, Clone, Debug)]

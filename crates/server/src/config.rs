@@ -14,6 +14,10 @@ use figment::Figment;
 use figment::providers::{Env, Format as _, Serialized, Toml};
 use ipnet::IpNet;
 use kitbag_domain::{Limits, Quota, ServerName};
+use kitbag_gateway::{
+    CompareSettings, DeviceDataSettings, ProtectSettings, Settings as GatewaySettings,
+    UpstreamSettings, WriteRateSettings,
+};
 use kitbag_http::{
     AdminSettings, CacheSettings, CompatSettings, Features, ListenerSettings, Msc3391Settings,
     Msc4331Settings, RateLimitSettings, RegistrationSettings, SessionSettings, Settings, SpecRules,
@@ -22,7 +26,7 @@ use kitbag_http::{
 use kitbag_store_sqlite::limit::CACHE_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{ConfigArguments, ServeArguments};
+use crate::cli::{ConfigArguments, GatewayArguments, ServeArguments};
 use crate::logging;
 use text::Text;
 
@@ -51,11 +55,15 @@ pub(crate) struct Config {
     pub(crate) log: LogConfig,
     pub(crate) msc3391: Msc3391Settings,
     pub(crate) msc4331: Msc4331Settings,
+    pub(crate) msc4547: CompareSettings,
     pub(crate) passwords: PasswordsConfig,
+    pub(crate) protect: ProtectSettings,
     pub(crate) rate_limits: RateLimitSettings,
     pub(crate) registration: RegistrationSettings,
     pub(crate) sessions: SessionSettings,
     pub(crate) sync: SyncSettings,
+    pub(crate) upstream: UpstreamSettings,
+    pub(crate) writes: WriteRateSettings,
 }
 
 impl Default for Config {
@@ -75,11 +83,15 @@ impl Default for Config {
             log: LogConfig::default(),
             msc3391: Msc3391Settings::default(),
             msc4331: Msc4331Settings::default(),
+            msc4547: CompareSettings::default(),
             passwords: PasswordsConfig::default(),
+            protect: ProtectSettings::default(),
             rate_limits: RateLimitSettings::default(),
             registration: RegistrationSettings::default(),
             sessions: SessionSettings::default(),
             sync: SyncSettings::default(),
+            upstream: UpstreamSettings::default(),
+            writes: WriteRateSettings::default(),
         }
     }
 }
@@ -199,6 +211,21 @@ impl Config {
         extract(set(figment, &arguments.config)?)
     }
 
+    /// Reads the settings of `kitbag gateway`.
+    pub(crate) fn load_for_gateway(arguments: &GatewayArguments) -> Result<Self> {
+        let mut figment = sources(&arguments.config)?;
+        if let Some(listen) = arguments.listen {
+            figment = figment.merge(("listen", listen));
+        }
+        if let Some(private) = arguments.private {
+            figment = figment.merge(("private", private));
+        }
+        if let Some(upstream) = &arguments.upstream {
+            figment = figment.merge(("upstream.url", upstream));
+        }
+        extract(set(figment, &arguments.config)?)
+    }
+
     /// Reads the settings of the other commands.
     pub(crate) fn load(arguments: &ConfigArguments) -> Result<Self> {
         extract(set(sources(arguments)?, arguments)?)
@@ -258,6 +285,23 @@ impl Config {
                 answers_bytes_max: self.cache.answers_bytes_max,
                 push_rules_bytes_max: self.cache.push_rules_bytes_max,
             },
+        }
+    }
+
+    /// Returns the settings of the gateway.
+    pub(crate) fn gateway(&self) -> GatewaySettings {
+        GatewaySettings {
+            limits_info_uri: self.limits.info_uri.clone(),
+            trusted_proxies: self.trusted_proxies.clone(),
+            listener: self.listener,
+            upstream: self.upstream.clone(),
+            protect: self.protect,
+            msc4331: DeviceDataSettings {
+                stable_path: self.msc4331.stable_path,
+                in_devices: false,
+            },
+            msc4547: self.msc4547,
+            writes: self.writes,
         }
     }
 }

@@ -14,6 +14,7 @@ mod data;
 mod data_command;
 mod descriptors;
 mod devices;
+mod gateway;
 mod logging;
 mod metrics;
 mod operator;
@@ -40,6 +41,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => return check::run(&arguments),
         Command::Data(arguments) => data_command::run(arguments),
         Command::Devices(arguments) => devices::run(arguments),
+        Command::Gateway(arguments) => gateway::run(&arguments),
         Command::Push(arguments) => push_command::run(&arguments),
         Command::Restore(arguments) => restore::run(&arguments),
         Command::Serve(arguments) => serve::run(&arguments),

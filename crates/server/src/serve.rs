@@ -54,7 +54,7 @@ pub(crate) fn run(arguments: &ServeArguments) -> Result<()> {
     Ok(())
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -193,7 +193,7 @@ fn tell_of_admin_api(config: &Config) {
 }
 
 /// Listens for SIGTERM and SIGINT at once; the future ends when one came and `stop` is set.
-fn stop_at_signal(stop: watch::Sender<bool>) -> Result<impl Future<Output = ()>> {
+pub(crate) fn stop_at_signal(stop: watch::Sender<bool>) -> Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(async move {

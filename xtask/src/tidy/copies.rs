@@ -2,7 +2,7 @@
 
 use super::{Findings, Repository};
 
-const HTTP: &str = "crates/http/src/serve.rs";
+const HTTP: &str = "crates/http/src/edge.rs";
 const SETTINGS: &str = "docs/kitbag.example.toml";
 const OPTIONS: &str = "crates/store-sqlite/src/options.rs";
 const FORMAT: &str = "crates/store-sqlite/src/format.rs";

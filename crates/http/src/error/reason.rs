@@ -16,6 +16,7 @@ impl ApiError {
             Self::BodyTooLarge { .. } => "too_large",
             Self::Content(error) => of_content(error),
             Self::Forbidden(_) => "forbidden",
+            Self::Gateway(error) => error.reason(),
             Self::Get(GetError::NotFound) | Self::NotFound(_) => "not_found",
             Self::Get(GetError::Store(error)) | Self::Store(error) => of_store(error),
             Self::InvalidId(_) => "invalid_id",

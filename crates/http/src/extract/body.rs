@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 use tokio::time;
 
-use crate::error::ApiError;
+use crate::error::{ApiError, Denial};
 use crate::state::{App, Call};
 
 /// Bytes of a JSON body that is not account data, such as that of a login.
@@ -16,15 +16,28 @@ const JSON_BYTES_MAX: u64 = 64 * 1024;
 
 /// Reads a body that may have `limit_bytes`, in the time that the settings allow.
 pub(crate) async fn read_body(app: &App, body: Body, limit_bytes: u64) -> Result<Bytes, ApiError> {
+    let allowed = Duration::from_millis(app.settings.listener.body_timeout_ms);
+    Ok(read_body_within(body, limit_bytes, allowed).await?)
+}
+
+/// Reads a body that may have `limit_bytes`, in the time that is `allowed`.
+///
+/// # Errors
+/// 413, 408, or 400 where it is not sent to its end.
+pub async fn read_body_within(
+    body: Body,
+    limit_bytes: u64,
+    allowed: Duration,
+) -> Result<Bytes, Denial> {
     let too_large = ApiError::BodyTooLarge { limit_bytes };
     let limit = usize::try_from(limit_bytes).unwrap_or(usize::MAX);
-    let allowed = Duration::from_millis(app.settings.listener.body_timeout_ms);
-    match time::timeout(allowed, Limited::new(body, limit).collect()).await {
+    let read = match time::timeout(allowed, Limited::new(body, limit).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large),
         Ok(Err(_)) => Err(ApiError::BodyBroken),
         Err(_) => Err(ApiError::BodyTimeout),
-    }
+    };
+    read.map_err(Denial::from)
 }
 
 /// A JSON object as the body, whatever the content type says.

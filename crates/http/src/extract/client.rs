@@ -11,7 +11,8 @@ use kitbag_domain::limit::USER_AGENT_BYTES_MAX;
 
 use crate::state::Call;
 
-const X_FORWARDED_FOR: &str = "x-forwarded-for";
+/// The header in which each proxy adds the address that a request came from.
+pub const X_FORWARDED_FOR: &str = "x-forwarded-for";
 /// Headers that only a proxy sends.
 const PROXY_HEADERS: [&str; 4] = [
     X_FORWARDED_FOR,
@@ -54,7 +55,7 @@ impl FromRequestParts<Call> for Client {
 }
 
 /// Walks `X-Forwarded-For` from the right, as far as each hop is trusted.
-fn client_address(
+pub fn client_address(
     peer: IpAddr,
     headers: &HeaderMap,
     is_trusted: impl Fn(&IpAddr) -> bool,
@@ -76,7 +77,7 @@ fn client_address(
 }
 
 /// Returns what the client calls itself, cut to its limit.
-pub(super) fn user_agent(headers: &HeaderMap) -> Option<Arc<str>> {
+pub fn user_agent(headers: &HeaderMap) -> Option<Arc<str>> {
     let text = headers.get(USER_AGENT)?.to_str().ok()?;
     Some(text[..text.floor_char_boundary(USER_AGENT_BYTES_MAX)].into())
 }

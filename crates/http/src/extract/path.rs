@@ -1,15 +1,15 @@
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use kitbag_domain::{Content, DeviceId, EventType, Key, RoomId, Scope, UserId};
+use kitbag_domain::{Content, DeviceId, EventType, Key, PermitError, RoomId, Scope, UserId};
 use percent_encoding::percent_decode_str;
 
 use super::auth::{Authenticated, Presented};
 use crate::dispatch::VARIABLES_MAX;
-use crate::error::ApiError;
+use crate::error::{ApiError, Denial};
 use crate::state::Call;
 
 /// The variable segments of the path, decoded once.
-pub(crate) struct PathParams {
+pub struct PathParams {
     /// All values, one behind the other.
     text: String,
     names: [&'static str; VARIABLES_MAX],
@@ -18,10 +18,14 @@ pub(crate) struct PathParams {
 }
 
 impl PathParams {
-    fn decode<'a>(
+    /// Decodes these, each for itself; `bytes` is about how many there are.
+    ///
+    /// # Errors
+    /// 400 `M_INVALID_PARAM` where one is not UTF-8.
+    pub fn decode<'a>(
         named: impl Iterator<Item = (&'static str, &'a str)>,
         bytes: usize,
-    ) -> Result<Self, ApiError> {
+    ) -> Result<Self, Denial> {
         let invalid = || ApiError::InvalidParam("the path is not UTF-8".to_owned());
         let (mut text, mut names) = (Vec::with_capacity(bytes), [""; VARIABLES_MAX]);
         let mut ends = [0; VARIABLES_MAX];
@@ -34,28 +38,35 @@ impl PathParams {
             }
             *end = text.len();
         }
-        let text = String::from_utf8(text).map_err(|_| invalid())?;
+        let text = String::from_utf8(text).map_err(|_| Denial::from(invalid()))?;
         // Not only all of it: none may end amid a character that the next one completes.
         if ends.into_iter().all(|end| text.is_char_boundary(end)) {
             Ok(Self { text, names, ends })
         } else {
-            Err(invalid())
+            Err(invalid().into())
         }
     }
 
     /// Reads what stands behind the user in a path, who must be the one that asks: others are told
     /// of nothing else.
-    fn of_owner(parts: &Parts, call: &Call, user: &UserId) -> Result<Self, ApiError> {
-        let path = parts.uri.path();
-        let mut named = call.named(path);
+    ///
+    /// # Errors
+    /// 403 where the path names somebody else, then those of [`PathParams::decode`].
+    pub fn of_owner<'a>(
+        mut named: impl Iterator<Item = (&'static str, &'a str)>,
+        bytes: usize,
+        user: &UserId,
+    ) -> Result<Self, Denial> {
         match named.next() {
             Some(("user", named)) if is_encoded(user, named) => {}
-            _ => return Err(ApiError::NotOwnAccount),
+            _ => return Err(Denial::not_own_account()),
         }
-        Self::decode(named, path.len())
+        Self::decode(named, bytes)
     }
 
-    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+    /// Returns the value of a variable segment; `None` where the path has none of this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
         let at = self.names.iter().position(|known| *known == name)?;
         let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
         Some(&self.text[start..self.ends[at]])
@@ -64,7 +75,10 @@ impl PathParams {
     /// Returns the entry that an account-data path names, in whichever scope.
     ///
     /// The type comes before the device: what is wrong with the path before what is not there.
-    pub(crate) fn key(&self) -> Result<Key, ApiError> {
+    ///
+    /// # Errors
+    /// 400 for an ID that is not valid, 404 for a device that cannot exist.
+    pub fn key(&self) -> Result<Key, Denial> {
         let event_type = EventType::parse(self.get("type").unwrap_or_default())?;
         let scope = match self.get("room") {
             Some(room) => Scope::Room(RoomId::parse(room)?),
@@ -75,9 +89,12 @@ impl PathParams {
     }
 
     /// Returns the device that the path names; one that cannot exist is one that does not.
-    pub(crate) fn device(&self) -> Result<DeviceId, ApiError> {
+    ///
+    /// # Errors
+    /// 404.
+    pub fn device(&self) -> Result<DeviceId, Denial> {
         let device = self.get("device").unwrap_or_default();
-        DeviceId::parse(device).map_err(|_| ApiError::NotFound("there is no such device"))
+        DeviceId::parse(device).map_err(|_| PermitError::NoSuchDevice.into())
     }
 }
 
@@ -86,7 +103,7 @@ impl FromRequestParts<Call> for PathParams {
 
     async fn from_request_parts(parts: &mut Parts, call: &Call) -> Result<Self, ApiError> {
         let path = parts.uri.path();
-        Self::decode(call.named(path), path.len())
+        Ok(Self::decode(call.named(path), path.len())?)
     }
 }
 
@@ -106,7 +123,9 @@ impl FromRequestParts<Call> for OwnPath {
 
     async fn from_request_parts(parts: &mut Parts, call: &Call) -> Result<Self, ApiError> {
         let auth = Authenticated::from_request_parts(parts, call).await?;
-        let params = PathParams::of_owner(parts, call, &auth.requester.user)?;
+        let path = parts.uri.path();
+        let user = &auth.requester.user;
+        let params = PathParams::of_owner(call.named(path), path.len(), user)?;
         Ok(Self { auth, params })
     }
 }
@@ -128,7 +147,9 @@ impl FromRequestParts<Call> for Target {
 
 impl Target {
     fn of(auth: Authenticated, parts: &Parts, call: &Call) -> Result<Self, ApiError> {
-        let params = PathParams::of_owner(parts, call, &auth.requester.user)?;
+        let path = parts.uri.path();
+        let user = &auth.requester.user;
+        let params = PathParams::of_owner(call.named(path), path.len(), user)?;
         let key = params.key()?;
         Ok(Self { auth, key })
     }
@@ -157,7 +178,8 @@ impl FromRequestParts<Call> for ReadTarget {
             });
         }
         // What is wrong with the path is told behind what is wrong with the session.
-        let params = PathParams::of_owner(parts, call, &token.user);
+        let path = parts.uri.path();
+        let params = PathParams::of_owner(call.named(path), path.len(), &token.user);
         let key = params.and_then(|params| params.key());
         let Presented { user, hash } = &token;
         let (session, content) = match &key {

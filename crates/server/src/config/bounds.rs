@@ -19,7 +19,7 @@ pub(super) const PASSWORDS_PARALLEL_MAX: NonZeroUsize =
     NonZeroUsize::new(1_024).expect("the number is not zero");
 
 /// The largest value of each setting that is a number.
-const BOUNDS: [(&str, u64); 29] = [
+const BOUNDS: [(&str, u64); 38] = [
     ("cache.answers_bytes_max", 1_024 * GIB),
     ("cache.bytes_max", 1_024 * GIB),
     ("cache.push_rules_bytes_max", 1_024 * GIB),
@@ -42,6 +42,7 @@ const BOUNDS: [(&str, u64); 29] = [
     ("listener.body_timeout_ms", DAY_MS),
     ("listener.write_timeout_ms", DAY_MS),
     ("listener.shutdown_timeout_ms", DAY_MS),
+    ("msc4547.fence_ms", DAY_MS),
     ("passwords.parallel", PASSWORDS_PARALLEL_MAX.get() as u64),
     ("rate_limits.admin_burst", TRIES_MAX),
     ("rate_limits.admin_per_minute", TRIES_MAX),
@@ -53,6 +54,15 @@ const BOUNDS: [(&str, u64); 29] = [
     ("rate_limits.registration_per_minute", TRIES_MAX),
     ("sessions.access_token_lifetime_ms", YEAR_MS),
     ("sync.timeout_ms_max", DAY_MS),
+    ("upstream.connect_timeout_ms", DAY_MS),
+    ("upstream.response_timeout_ms", DAY_MS),
+    ("upstream.ask_timeout_ms", DAY_MS),
+    ("upstream.idle_timeout_ms", DAY_MS),
+    ("upstream.idle_connections_max", 1_000_000),
+    // Who is logged out or gone must not be taken for there for longer.
+    ("upstream.remember_ms", 5_000),
+    ("writes.burst", TRIES_MAX),
+    ("writes.per_minute", TRIES_MAX),
 ];
 
 /// Checks that no number is beyond its bound; `figment` tells where each came from.

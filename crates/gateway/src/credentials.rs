@@ -1,0 +1,83 @@
+//! What a request shows of who sent it: handed on to the homeserver, never kept.
+
+use std::fmt;
+
+use axum::body::Body;
+use axum::http::header::{AUTHORIZATION, USER_AGENT};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, Method, Request};
+use bytes::Bytes;
+
+/// Parameters of a query that say who asks: the token, and whom an application service acts as
+/// [spec, Application Service API, "Identity assertion"; MSC3202, MSC4326].
+const QUERY_NAMES: [&str; 4] = [
+    "access_token",
+    "user_id",
+    "device_id",
+    "org.matrix.msc3202.device_id",
+];
+
+/// Headers that go along, so that the homeserver's limits and log see the client.
+const FORWARDED_NAMES: [HeaderName; 4] = [
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-proto"),
+    HeaderName::from_static("x-forwarded-host"),
+    USER_AGENT,
+];
+
+/// Who a request says it is from. `Debug` shows nothing of it.
+#[derive(Clone)]
+pub(crate) struct Credentials {
+    headers: HeaderMap,
+    /// The parameters of the query that belong to it, as they were sent.
+    query: String,
+}
+
+impl Credentials {
+    /// Reads them out of a request whose `X-Forwarded-*` headers are those for the homeserver.
+    pub(crate) fn of(parts: &Parts) -> Self {
+        let mut headers = HeaderMap::new();
+        for name in [AUTHORIZATION].into_iter().chain(FORWARDED_NAMES) {
+            for value in parts.headers.get_all(&name) {
+                headers.append(&name, value.clone());
+            }
+        }
+        let query = parts.uri.query().unwrap_or_default();
+        let is_of_them = |pair: &&str| {
+            let name = pair.split('=').next().unwrap_or_default();
+            let name = percent_encoding::percent_decode_str(name);
+            QUERY_NAMES
+                .iter()
+                .any(|known| name.clone().eq(known.bytes()))
+        };
+        let query: Vec<&str> = query.split('&').filter(is_of_them).collect();
+        Self {
+            headers,
+            query: query.join("&"),
+        }
+    }
+
+    /// Returns a request to the homeserver on behalf of whoever they are of.
+    ///
+    /// `target` is a path, encoded, and may have a query.
+    pub(crate) fn request(&self, method: Method, target: &str, body: Bytes) -> Request<Body> {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let pairs = [query, self.query.as_str()];
+        let pairs: Vec<&str> = pairs.into_iter().filter(|pair| !pair.is_empty()).collect();
+        let target = match pairs.as_slice() {
+            [] => path.to_owned(),
+            pairs => format!("{path}?{}", pairs.join("&")),
+        };
+        let mut request = Request::new(Body::from(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = target.parse().expect("an encoded path is a valid target");
+        *request.headers_mut() = self.headers.clone();
+        request
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials")
+    }
+}

@@ -1,0 +1,262 @@
+//! The gateway as one function from a request to an answer.
+
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode};
+use axum::response::Response;
+use futures_util::FutureExt as _;
+use kitbag_domain::{Clock, Limits};
+use kitbag_http::shared::{
+    Denial, GatewayError, INFO_URI, Listener, Metrics, RequestId, RequestIds, RouteMetrics, Router,
+    Unread, Variables, drop_body, finish, share_body,
+};
+use kitbag_http::{ListenerSettings, Random, Service};
+use tracing::{Instrument as _, debug, debug_span};
+
+use crate::answer::{Answer, Failure};
+use crate::call::{Call, Head};
+use crate::devices::Devices;
+use crate::guard;
+use crate::headers;
+use crate::identity::Identities;
+use crate::pass::pass;
+use crate::routes::{self, Handler, Route};
+use crate::settings::Settings;
+use crate::upstream::{Upstream, UpstreamSetupError};
+
+/// The route of what goes through.
+const PASS_ROUTE: &str = "pass";
+
+/// What the gateway is made of; everything comes in from outside.
+pub struct Parts {
+    /// What the operator set.
+    pub settings: Settings,
+    /// The limits of entries.
+    pub limits: Limits,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Arc<dyn Random>,
+}
+
+/// Where a request goes.
+enum Way<'a> {
+    Endpoint(Handler, &'a Route, Variables),
+    /// The path could mean another one.
+    Nowhere,
+    /// The path is the gateway's, the method is none of it.
+    OwnPath,
+    /// To the homeserver.
+    Through,
+}
+
+/// The gateway, shared by all requests.
+#[derive(Clone)]
+pub struct Gateway(Arc<Inner>);
+
+struct Inner {
+    upstream: Upstream,
+    settings: Settings,
+    limits: Limits,
+    router: Router<Route>,
+    identities: Identities,
+    devices: Devices,
+    passed: Arc<RouteMetrics>,
+    metrics: Metrics,
+    request_ids: RequestIds,
+}
+
+impl Gateway {
+    /// Puts the gateway together.
+    ///
+    /// # Errors
+    /// Where the way to the homeserver cannot be made ready; whether it answers is not looked at.
+    pub fn new(parts: Parts) -> Result<Self, UpstreamSetupError> {
+        let Parts {
+            settings,
+            limits,
+            random,
+            ..
+        } = parts;
+        let metrics = Metrics::default();
+        Ok(Self(Arc::new(Inner {
+            upstream: Upstream::new(settings.upstream.clone())?,
+            router: routes::router(&settings, &metrics),
+            identities: Identities::default(),
+            devices: Devices::default(),
+            passed: metrics.route(PASS_ROUTE.to_owned()),
+            metrics,
+            settings,
+            limits,
+            request_ids: RequestIds::new(&*random),
+        })))
+    }
+
+    pub(crate) fn upstream(&self) -> &Upstream {
+        &self.0.upstream
+    }
+
+    pub(crate) fn identities(&self) -> &Identities {
+        &self.0.identities
+    }
+
+    pub(crate) fn devices(&self) -> &Devices {
+        &self.0.devices
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    /// Answers one request that came from `peer`.
+    async fn handle(self, peer: IpAddr, mut request: Request<Body>) -> Response {
+        let inner = &*self.0;
+        // A listener of both families shows an IPv4 peer as an IPv6 address.
+        let peer = peer.to_canonical();
+        let request_id = inner.request_ids.next();
+        headers::take_hop_by_hop_off(request.headers_mut());
+        headers::tell_where_from(request.headers_mut(), peer, &inner.settings.trusted_proxies);
+        let (method, path) = (request.method(), request.uri().path());
+        // The path only: a query can hold a token.
+        let span = debug_span!("request", id = %request_id, %method, path);
+        let found = inner.router.find(path);
+        let counted_at = found.map_or(&inner.passed, |(route, _)| &route.metrics);
+        let counting = counted_at.begin(method);
+        let started = Instant::now();
+        let way = match found {
+            _ if guard::is_ambiguous(method, path) => Way::Nowhere,
+            Some((route, variables)) => match route.methods.handler(method) {
+                Some(handler) => Way::Endpoint(handler, route, variables),
+                None if route.is_own() => Way::OwnPath,
+                None => Way::Through,
+            },
+            None => Way::Through,
+        };
+        let response = self.go(way, request, &request_id);
+        let response = response.instrument(span).await;
+        counting.answered(response.status());
+        counting.took(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
+        response
+    }
+
+    async fn go(&self, way: Way<'_>, mut request: Request<Body>, id: &RequestId) -> Response {
+        match way {
+            Way::Endpoint(handler, route, variables) => {
+                let unread = share_body(&mut request);
+                let (parts, body) = request.into_parts();
+                let head = Head {
+                    parts,
+                    names: route.names,
+                    variables,
+                };
+                let call = Call { head, body };
+                self.endpoint(handler, call, unread, id).await
+            }
+            Way::Nowhere => {
+                self.refuse(request, id, GatewayError::AmbiguousPath.into())
+                    .await
+            }
+            Way::OwnPath if request.method() == Method::OPTIONS => {
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = StatusCode::NO_CONTENT;
+                finish(&mut response, id.clone(), true);
+                response
+            }
+            Way::OwnPath => self.refuse(request, id, Denial::method_not_allowed()).await,
+            Way::Through => match pass(self, request).await {
+                Ok(response) => response,
+                Err(failure) => self.render(failure, id),
+            },
+        }
+    }
+
+    async fn refuse(
+        &self,
+        mut request: Request<Body>,
+        request_id: &RequestId,
+        denial: Denial,
+    ) -> Response {
+        share_body(&mut request).drain().await;
+        self.render(denial.into(), request_id)
+    }
+
+    async fn endpoint(
+        &self,
+        handler: Handler,
+        call: Call,
+        unread: Unread,
+        id: &RequestId,
+    ) -> Response {
+        let is_head = call.head.parts.method == Method::HEAD;
+        // What a handler holds is dropped with it, so nothing half-done is looked at again.
+        let answer: Answer = match AssertUnwindSafe(handler(self, call)).catch_unwind().await {
+            Ok(answer) => answer,
+            Err(_panic) => Err(Denial::panicked().into()),
+        };
+        unread.drain().await;
+        let mut response = match answer {
+            Ok(response) => response,
+            Err(failure) => self.render(failure, id),
+        };
+        if is_head {
+            drop_body(&mut response);
+        }
+        response
+    }
+
+    /// Builds the answer to a request that is not done; that of the homeserver stays as it is.
+    fn render(&self, failure: Failure, request_id: &RequestId) -> Response {
+        let denial = match failure {
+            Failure::Denied(denial) => denial,
+            Failure::Relayed(response) => return *response,
+        };
+        self.0.metrics.deny(&denial);
+        debug!(reason = denial.reason(), "refused");
+        let info_uri = self.0.settings.limits_info_uri.as_deref();
+        let mut response = denial.render(request_id.as_str(), info_uri.unwrap_or(INFO_URI));
+        finish(&mut response, request_id.clone(), true);
+        response
+    }
+}
+
+impl Service for Gateway {
+    /// Requests of other servers and of some clients have long headers, and bodies go in pieces of
+    /// this size at most.
+    const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+    type Connected = Connected;
+
+    fn listener(&self) -> ListenerSettings {
+        self.0.settings.listener
+    }
+
+    fn apart(&self) -> Self {
+        self.clone()
+    }
+
+    fn connected(&self) -> Connected {
+        self.0.metrics.connections(Listener::Public).enter();
+        Connected(self.clone())
+    }
+
+    fn answer(self, peer: IpAddr, request: Request<Body>) -> impl Future<Output = Response> + Send {
+        self.handle(peer, request)
+    }
+}
+
+/// An open connection, counted until it is dropped.
+pub struct Connected(Gateway);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.0.metrics.connections(Listener::Public).leave();
+    }
+}

@@ -1,0 +1,33 @@
+//! The gateway: device account data (MSC4331) and protected account data (MSC4010) before a
+//! homeserver that runs already.
+//!
+//! It is stateless and writes through: what it adds is kept in the homeserver, as global account
+//! data, so that nothing is lost when the gateway is taken away. `routes.rs` is the table of what it
+//! handles; everything else goes through as it came (`pass.rs`). It never rewrites a token, never
+//! makes up a sync, never says 401 by itself.
+//!
+//! [`Gateway`] answers requests on a listener of [`kitbag_http::serve()`], whose errcode table and
+//! checks of paths it shares.
+
+mod account_data;
+mod answer;
+mod call;
+mod credentials;
+mod device_data;
+mod devices;
+mod gateway;
+mod guard;
+mod headers;
+mod identity;
+mod mapped;
+mod pass;
+mod routes;
+mod settings;
+mod upstream;
+
+pub use gateway::{Connected, Gateway, Parts};
+pub use settings::{
+    CompareSettings, DeviceDataSettings, ProtectSettings, Protection, Settings, UpstreamSettings,
+    WriteRateSettings,
+};
+pub use upstream::{UpstreamAddress, UpstreamAddressError, UpstreamSetupError};

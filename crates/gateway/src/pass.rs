@@ -1,0 +1,14 @@
+//! Pass-through: what the gateway does not handle goes to the homeserver as it came, and so does the
+//! answer. Bodies are streamed both ways.
+
+use axum::body::Body;
+use axum::http::Request;
+
+use crate::answer::Answer;
+use crate::gateway::Gateway;
+
+/// Hands a request on.
+pub(crate) async fn pass(gateway: &Gateway, request: Request<Body>) -> Answer {
+    let response = gateway.upstream().send(request).await?;
+    Ok(response.map(Body::new))
+}
