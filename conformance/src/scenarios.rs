@@ -13,6 +13,7 @@ mod http;
 mod life_cycle;
 mod protected;
 mod push_rule_edits;
+mod push_rule_explanations;
 mod push_rule_order;
 mod push_rule_refusals;
 mod push_rule_sync;
@@ -41,6 +42,7 @@ pub fn all() -> Vec<Scenario> {
         push_rule_order::scenarios(),
         push_rule_refusals::scenarios(),
         push_rule_sync::scenarios(),
+        push_rule_explanations::scenarios(),
         compare_and_swap::scenarios(),
         device::scenarios(),
         device_contents::scenarios(),

@@ -1,4 +1,4 @@
-//! How often logins, registrations and password checks may be tried.
+//! How often logins, registrations, password checks and explanations may be tried.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -55,6 +55,7 @@ pub(crate) struct RateLimits {
     admin: Option<Limiter>,
     /// Whose admin tokens are not looked at, and until when.
     barred: Mutex<HashMap<Key, Duration>>,
+    explanation: Option<Limiter>,
     login: Option<Limiter>,
     account: Option<Limiter>,
     refresh: Option<Limiter>,
@@ -90,6 +91,7 @@ impl RateLimits {
         Self {
             admin: limiter(settings.admin_per_minute, settings.admin_burst),
             barred: Mutex::default(),
+            explanation: limiter(settings.explanation_per_minute, settings.explanation_burst),
             login: limiter(settings.login_per_minute, settings.login_burst),
             account: limiter(
                 times(settings.login_per_minute),
@@ -135,6 +137,11 @@ impl RateLimits {
 
     fn barred(&self) -> MutexGuard<'_, HashMap<Key, Duration>> {
         self.barred.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts an event that `account` wants to be explained.
+    pub(crate) fn explanation(&self, account: &UserId) -> Result<(), RateLimited> {
+        self.check(self.explanation.as_ref(), &Key::Account(account.clone()))
     }
 
     /// Counts a check of `account`'s password asked for from `address`.

@@ -144,6 +144,10 @@ pub struct RateLimitSettings {
     pub admin_burst: u32,
     /// Wrong admin tokens a minute.
     pub admin_per_minute: u32,
+    /// Explanations of events at once, by account: where the rules are many, one takes seconds.
+    pub explanation_burst: u32,
+    /// Explanations of events a minute.
+    pub explanation_per_minute: u32,
     /// Logins and password checks at once, by address; an account has five times as many.
     pub login_burst: u32,
     /// Logins and password checks a minute.
@@ -164,6 +168,8 @@ impl Default for RateLimitSettings {
             enabled: true,
             admin_burst: 20,
             admin_per_minute: 20,
+            explanation_burst: 60,
+            explanation_per_minute: 60,
             login_burst: 20,
             login_per_minute: 20,
             refresh_burst: 300,

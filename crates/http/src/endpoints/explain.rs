@@ -48,6 +48,7 @@ pub(crate) async fn post(
     auth: Authenticated,
     body: Body,
 ) -> Result<Response, ApiError> {
+    app.rate_limits.explanation(&auth.requester.user)?;
     let body = read_body(&app, body, BODY_BYTES_MAX).await?;
     let served = app.data.push_rules(&auth.requester).await?;
     let user = auth.requester.user.clone();

@@ -75,6 +75,23 @@ async fn the_room_of_an_event_from_a_sync_can_be_told() {
 }
 
 #[tokio::test]
+async fn each_account_has_a_number_of_explanations_a_minute() {
+    let server = Server::with(|setup| {
+        setup.settings.rate_limits.enabled = true;
+        setup.settings.rate_limits.explanation_burst = 2;
+        setup.settings.rate_limits.explanation_per_minute = 1;
+    });
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    for _ in 0..2 {
+        ask(&server, &alice, question()).await.assert_ok();
+    }
+    let limited = ask(&server, &alice, question()).await;
+    limited.assert_is(429, "M_LIMIT_EXCEEDED");
+    assert!(limited.json()["retry_after_ms"].as_u64() > Some(50_000));
+    ask(&server, &bob, question()).await.assert_ok();
+}
+
+#[tokio::test]
 async fn what_cannot_be_explained_is_refused_by_the_table() {
     let server = Server::start();
     let alice = server.user("alice").await;

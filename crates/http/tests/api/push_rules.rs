@@ -4,6 +4,7 @@ use kitbag_domain::{
     Allowance, Content, EntryStore as _, EventType, Expectation, Guard, Key, Op, Scope, Write,
     Writer,
 };
+use kitbag_push::limits::RULE_BYTES_MAX;
 use serde_json::{Value, json};
 
 use crate::support::{Call, Reply, Server, Session};
@@ -99,6 +100,27 @@ async fn rules_beyond_the_limits_of_a_user_are_403_with_a_page_to_read() {
     let fewer = json!({"actions": []});
     let fewer = lab.put("global/room/a", &fewer).await;
     assert_eq!(fewer.status, 200, "what does not grow is allowed");
+}
+
+#[tokio::test]
+async fn other_actions_do_not_make_a_rule_larger_than_it_may_be() {
+    let lab = Lab::of(Server::start()).await;
+    let note = "x".repeat(RULE_BYTES_MAX - "{'actions':[],'note':''}".len());
+    let rule = json!({"actions": [], "note": note});
+    assert_eq!(lab.put("global/room/a", &rule).await.status, 200);
+    let more = json!({"actions": ["notify"]});
+    let refused = lab.put("global/room/a/actions", &more).await;
+    refused.assert_is(413, "M_TOO_LARGE");
+    assert_eq!(
+        lab.get("global/room/a/actions").await.assert_ok()["actions"],
+        json!([])
+    );
+    let larger = json!({"actions": ["notify"], "note": note});
+    let refused = lab.put("global/room/a", &larger).await;
+    refused.assert_is(413, "M_TOO_LARGE");
+    // Of a default rule the actions alone are stored.
+    let of_default = "global/underride/.m.rule.message/actions";
+    assert_eq!(lab.put(of_default, &more).await.status, 200);
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ pub(super) const PASSWORDS_PARALLEL_MAX: NonZeroUsize =
     NonZeroUsize::new(1_024).expect("the number is not zero");
 
 /// The largest value of each setting that is a number.
-const BOUNDS: [(&str, u64); 38] = [
+const BOUNDS: [(&str, u64); 40] = [
     ("cache.answers_bytes_max", 1_024 * GIB),
     ("cache.bytes_max", 1_024 * GIB),
     ("cache.push_rules_bytes_max", 1_024 * GIB),
@@ -46,6 +46,8 @@ const BOUNDS: [(&str, u64); 38] = [
     ("passwords.parallel", PASSWORDS_PARALLEL_MAX.get() as u64),
     ("rate_limits.admin_burst", TRIES_MAX),
     ("rate_limits.admin_per_minute", TRIES_MAX),
+    ("rate_limits.explanation_burst", TRIES_MAX),
+    ("rate_limits.explanation_per_minute", TRIES_MAX),
     ("rate_limits.login_burst", TRIES_MAX),
     ("rate_limits.login_per_minute", TRIES_MAX),
     ("rate_limits.refresh_burst", TRIES_MAX),
