@@ -50,6 +50,7 @@ pub mod oracle;
 pub mod outside;
 pub mod pausing;
 pub mod rules;
+pub mod scripted;
 pub mod settings;
 #[doc(hidden)]
 pub mod suite;

@@ -53,6 +53,11 @@ fn of_devices() {
 }
 
 #[test]
+fn of_gateway() {
+    assert_help(&["gateway", "--help"], include_str!("help/gateway.txt"));
+}
+
+#[test]
 fn of_push() {
     assert_help(&["push", "--help"], include_str!("help/push.txt"));
     assert_help(

@@ -1,0 +1,9 @@
+//! The gateway before a homeserver, over real connections.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed unwrap in a test's helper is a failed test"
+)]
+
+mod device_data;
+mod pass;
+mod support;

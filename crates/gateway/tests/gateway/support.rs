@@ -1,0 +1,137 @@
+//! A homeserver, a gateway before it, and clients of both.
+//!
+//! The homeserver is Kitbag's own, which has all that the gateway needs of one; what no homeserver
+//! does on purpose is scripted (`kitbag_testkit::scripted`). Both listen on ports of their own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use kitbag_client::{Account, Client, Register};
+use kitbag_domain::{Limits, MemoryStore, ServerName};
+use kitbag_gateway::{Gateway, Settings};
+use kitbag_http::{Edge, Passwords, Random, RegistrationMode, Service};
+use kitbag_testkit::clock::TestClock;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// The password of every account.
+pub(crate) const PASSWORD: &str = "wordpass";
+
+/// Not random at all, but never the same twice: secrets of tests need no more.
+struct Counting(AtomicU64);
+
+impl Random for Counting {
+    fn fill(&self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            // Multiplied, so that all bytes of a number differ from those of the next.
+            let number = self.0.fetch_add(1, Ordering::Relaxed);
+            let drawn = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
+            chunk.copy_from_slice(&drawn[..chunk.len()]);
+        }
+    }
+}
+
+/// A server on a port of its own, until it is dropped.
+pub(crate) struct Running {
+    pub(crate) url: String,
+    stop: watch::Sender<bool>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+    }
+}
+
+/// Serves on a free port.
+pub(crate) async fn serve(
+    service: impl Service,
+    stop: watch::Sender<bool>,
+    stopping: watch::Receiver<bool>,
+) -> Running {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(kitbag_http::serve(listener, service, stopping));
+    Running { url, stop }
+}
+
+/// Starts a homeserver with nobody in it.
+pub(crate) async fn homeserver() -> Running {
+    let (stop, stopping) = watch::channel(false);
+    let mut settings = kitbag_http::Settings::default();
+    settings.registration.mode = RegistrationMode::Open;
+    settings.rate_limits.enabled = false;
+    let limits = Limits::default();
+    let edge = Edge::new(kitbag_http::Parts {
+        store: Arc::new(MemoryStore::new(limits.clone(), 1)),
+        clock: Arc::new(TestClock::default()),
+        random: Arc::new(Counting(AtomicU64::new(1))),
+        limits: Arc::new(limits),
+        server_name: ServerName::parse("localhost").unwrap(),
+        passwords: Passwords::new(2, Arc::new(Counting(AtomicU64::new(1)))).unwrap(),
+        settings,
+        render_metrics: Arc::new(|stats| format!("{stats:?}")),
+        stopping: stopping.clone(),
+    });
+    serve(edge, stop, stopping).await
+}
+
+/// Starts a gateway before the homeserver at `upstream`, with what `change` makes of the settings.
+pub(crate) async fn gateway(upstream: &str, change: impl FnOnce(&mut Settings)) -> Running {
+    let (stop, stopping) = watch::channel(false);
+    let mut settings = Settings::default();
+    settings.upstream.url = Some(upstream.parse().unwrap());
+    change(&mut settings);
+    let gateway = Gateway::new(kitbag_gateway::Parts {
+        settings,
+        limits: Limits::default(),
+        clock: Arc::new(TestClock::default()),
+        random: Arc::new(Counting(AtomicU64::new(1))),
+    });
+    serve(gateway.unwrap(), stop, stopping).await
+}
+
+/// A homeserver with a gateway before it.
+pub(crate) struct Lab {
+    pub(crate) homeserver: Running,
+    pub(crate) gateway: Running,
+    names: AtomicU64,
+}
+
+impl Lab {
+    pub(crate) async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub(crate) async fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        let homeserver = homeserver().await;
+        let gateway = gateway(&homeserver.url, change).await;
+        Self {
+            homeserver,
+            gateway,
+            names: AtomicU64::new(1),
+        }
+    }
+
+    /// Returns a client that goes through the gateway.
+    pub(crate) fn client(&self) -> Client {
+        Client::new(&self.gateway.url).unwrap()
+    }
+
+    /// Returns a client that goes past the gateway.
+    pub(crate) fn beside(&self) -> Client {
+        Client::new(&self.homeserver.url).unwrap()
+    }
+
+    /// Registers somebody, through the gateway, whose device is `device`.
+    pub(crate) async fn user(&self, device: &str) -> Account {
+        let name = format!("user{}", self.names.fetch_add(1, Ordering::Relaxed));
+        let register = Register {
+            username: Some(&name),
+            password: Some(PASSWORD),
+            device_id: Some(device),
+            ..Register::default()
+        };
+        self.client().register(&register).await.unwrap()
+    }
+}
