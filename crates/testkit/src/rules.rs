@@ -42,7 +42,7 @@ impl PushRules for PlainRules {
 /// Returns an edit that adds a rule, whose name is a JSON key, behind those that are stored.
 pub fn adding(
     rule: &str,
-) -> impl FnOnce(Option<&Content>) -> Result<Content, Infallible> + Send + use<> {
+) -> impl Fn(Option<&Content>) -> Result<Content, Infallible> + Send + use<> {
     let rule = format!("\"{rule}\":{{}}");
     move |stored| {
         let stored = stored.map_or("{}", Content::as_str);
@@ -60,7 +60,7 @@ pub const NOTED_MAX: usize = 3;
 /// [`NOTED_MAX`] stay: `{"noted":[1,2,3]}`.
 pub fn noting(
     number: u64,
-) -> impl FnOnce(Option<&Content>) -> Result<Content, Infallible> + Send + use<> {
+) -> impl Fn(Option<&Content>) -> Result<Content, Infallible> + Send + use<> {
     move |stored| {
         let text = stored.map_or("{\"noted\":[]}", Content::as_str);
         let inside = &text["{\"noted\":[".len()..text.len() - "]}".len()];

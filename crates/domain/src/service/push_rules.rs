@@ -42,22 +42,28 @@ impl AccountData {
     /// Edits the requester's push rules and returns the position at which readers see it.
     ///
     /// `edit` gets what is stored of the user's changes, if anything is, and returns what is to be
-    /// stored; it runs inside the transaction, so that of several devices' edits none is lost, and
-    /// so it must be quick. What it accepts takes a position, also where it changes nothing: clients
-    /// wait for the echo (law 11).
+    /// stored, which must follow from that alone. It runs before the transaction, which others wait
+    /// for, and once more inside where it finds that something else is stored by then: so of several
+    /// devices' edits none is lost. What it accepts takes a position, also where it changes nothing:
+    /// clients wait for the echo (law 11).
     /// # Errors
     /// [`PushRulesWriteError::Refused`] with what `edit` says, otherwise as of any write. How large
     /// the result may be is for `edit` to say, which alone knows what must not be refused for that.
     pub async fn edit_push_rules<E: Send + 'static>(
         &self,
         requester: &Requester,
-        edit: impl FnOnce(Option<&Content>) -> Result<Content, E> + Send + 'static,
+        edit: impl Fn(Option<&Content>) -> Result<Content, E> + Send + 'static,
     ) -> Result<Position, PushRulesWriteError<E>> {
+        let before = self.stored(&requester.user, &PUSH_RULES_KEY).await;
+        let before = before.map_err(WriteError::from)?;
+        let prepared = edit(before.as_ref());
         let refusal = Arc::new(Mutex::new(None));
         let refused = Arc::clone(&refusal);
         let update: UpdateFn = Box::new(move |entry| {
             let stored = entry.and_then(|entry| entry.content.as_ref());
-            match edit(stored) {
+            let is_same = stored == before.as_ref();
+            let edited = if is_same { prepared } else { edit(stored) };
+            match edited {
                 Ok(content) => Change::Put(content),
                 Err(error) => {
                     *refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);

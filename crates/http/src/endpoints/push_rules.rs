@@ -92,7 +92,7 @@ impl Target {
 
     async fn edit(&self, app: App, edit: Edit) -> Result<EmptyObject, ApiError> {
         let rules = Arc::clone(&app.rules);
-        let edit = move |stored: Option<&Content>| rules.edit(stored, edit);
+        let edit = move |stored: Option<&Content>| rules.edit(stored, edit.clone());
         app.data.edit_push_rules(&self.auth.requester, edit).await?;
         Ok(EmptyObject)
     }
