@@ -72,9 +72,10 @@ pub use service::{
 pub use store::{
     Account, AccountStore, Applied, ApplyError, BoxFuture, Change, Changes, Device, DeviceChange,
     DeviceChanges, DeviceDataStore, DeviceEntry, DevicePlace, DeviceSelection, DeviceWithEntries,
-    EntryStore, FeedPosition, FilterError, Guard, Live, LiveEntry, Login, LoginError, NewAccount,
-    Op, Profile, ProfileField, RefreshError, Refusal, RegisterError, ScopeRef, Seen, Session,
-    SessionAndEntry, SessionTokens, Store, StoreError, StoreInfo, UpdateFn, Write,
+    EntryStore, FeedPosition, FilterError, Guard, KeptSession, Live, LiveEntry, Login, LoginError,
+    NewAccount, Op, Profile, ProfileField, RefreshError, Refusal, RegisterError, ScopeRef, Seen,
+    Session, SessionAndEntry, SessionChanges, SessionTokens, Store, StoreError, StoreInfo,
+    UpdateFn, Write,
 };
 pub use sync_token::{SyncToken, SyncTokenError};
 pub use token::{Token, TokenError, TokenHash, TokenKind};

@@ -9,6 +9,7 @@
 mod accounts;
 mod device_data;
 mod entries;
+mod kept;
 mod live;
 
 use std::future::Future;
@@ -28,6 +29,7 @@ pub use entries::{
     Applied, ApplyError, Change, Changes, EntryStore, Guard, Op, Refusal, SessionAndEntry,
     UpdateFn, Write,
 };
+pub use kept::{KeptSession, SessionChanges};
 pub use live::{Live, LiveEntry, ScopeRef};
 
 /// A future that a trait object can return.

@@ -112,7 +112,7 @@ impl World {
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
         block_on(async {
-            let response = self.edge.clone().answer(self.peer, request).await;
+            let response = self.edge.answer(self.peer, request).await;
             let (parts, body) = response.into_parts();
             let body = body.collect().await.unwrap().to_bytes();
             tokio::task::yield_now().await;

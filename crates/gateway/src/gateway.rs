@@ -247,8 +247,12 @@ impl Service for Gateway {
         Connected(self.clone())
     }
 
-    fn answer(self, peer: IpAddr, request: Request<Body>) -> impl Future<Output = Response> + Send {
-        self.handle(peer, request)
+    fn answer(
+        &self,
+        peer: IpAddr,
+        request: Request<Body>,
+    ) -> impl Future<Output = Response> + Send {
+        self.clone().handle(peer, request)
     }
 }
 

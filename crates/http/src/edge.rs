@@ -77,7 +77,7 @@ impl Edge {
     ///
     /// A preflight of CORS is answered here, without looking at anything. The private listener has
     /// neither that nor the headers: no page that the operator opens in a browser is to read it.
-    pub async fn answer(self, peer: IpAddr, mut request: Request<Body>) -> Response {
+    pub async fn answer(&self, peer: IpAddr, mut request: Request<Body>) -> Response {
         let Inner {
             app,
             router,
@@ -143,7 +143,11 @@ impl Service for Edge {
         Connected(self.clone())
     }
 
-    fn answer(self, peer: IpAddr, request: Request<Body>) -> impl Future<Output = Response> + Send {
+    fn answer(
+        &self,
+        peer: IpAddr,
+        request: Request<Body>,
+    ) -> impl Future<Output = Response> + Send {
         Self::answer(self, peer, request)
     }
 }

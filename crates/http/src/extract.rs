@@ -12,5 +12,5 @@ pub(crate) use body::{JsonBody, OptionalJsonBody, read_body};
 pub(crate) use client::Client;
 pub use client::{X_FORWARDED_FOR, client_address, user_agent};
 pub use path::PathParams;
-pub(crate) use path::{OwnPath, ReadTarget, Target};
+pub(crate) use path::{OwnPath, Stored, Target};
 pub(crate) use query::MatrixQuery;

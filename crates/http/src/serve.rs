@@ -46,7 +46,7 @@ pub trait Service: Clone + Send + Sync + 'static {
 
     /// Answers one request that came from `peer`.
     fn answer(
-        self,
+        &self,
         peer: IpAddr,
         request: hyper::Request<Body>,
     ) -> impl Future<Output = Response> + Send;
@@ -131,23 +131,24 @@ impl Connection {
         }
         let write_timeout_ms = service.listener().write_timeout_ms;
         let write_timeout = Duration::from_millis(write_timeout_ms);
-        let connected = service.connected();
-        let service = service_fn(move |request: hyper::Request<Incoming>| {
-            // An empty body needs no memory, and most requests have one.
-            let request = request.map(|body| match body.is_end_stream() {
-                true => Body::empty(),
-                false => Body::new(body),
-            });
-            let answer = service.clone().answer(peer.ip(), request);
-            // Not awaited in a future around it, which would hold it twice: thousands wait here.
-            answer.map(Ok::<_, Infallible>)
-        });
-        let stream = PatientStream::new(stream, write_timeout);
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
-        let connection = shutdown.watch(connection);
+        let (builder, watcher) = (builder.clone(), shutdown.watcher());
         async move {
+            let connected = service.connected();
+            let answering = service_fn(|request: hyper::Request<Incoming>| {
+                // An empty body needs no memory, and most requests have one.
+                let request = request.map(|body| match body.is_end_stream() {
+                    true => Body::empty(),
+                    false => Body::new(body),
+                });
+                let answer = service.answer(peer.ip(), request);
+                // Not awaited in a future around it, which would hold it twice: thousands wait here.
+                answer.map(Ok::<_, Infallible>)
+            });
+            let stream = TokioIo::new(PatientStream::new(stream, write_timeout));
+            // Made where it is awaited, for the same reason.
+            let ended = watcher.watch(builder.serve_connection(stream, answering));
             // Clients leave in all sorts of ways; none of them is the operator's trouble.
-            if let Err(error) = connection.await {
+            if let Err(error) = ended.await {
                 debug!(%error, "connection ended");
             }
             drop((connected, place));

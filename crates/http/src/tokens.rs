@@ -2,7 +2,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use kitbag_domain::{Seen, SessionTokens, Token, TokenError, TokenHash, TokenKind, UserId};
+use kitbag_domain::{
+    KeptSession, Seen, Session, SessionTokens, Token, TokenError, TokenHash, TokenKind, UserId,
+};
 use serde::Serialize;
 
 use crate::extract::Client;
@@ -58,30 +60,79 @@ impl App {
 
 /// The access token that a connection's last request bore.
 ///
-/// A connection's requests mostly bear the same one, whose parts are looked at once. It is told by
-/// its hash, so that how long that takes says nothing of a token that somebody else sent over this
-/// connection, as behind a proxy.
+/// A connection's requests mostly bear the same one, which is looked at once, and so is its session
+/// for as long as the store lets it be kept.
 #[derive(Default)]
-pub(crate) struct LastToken(Mutex<Option<(TokenHash, UserId)>>);
+pub(crate) struct LastToken(Mutex<Option<Known>>);
+
+struct Known {
+    text: Box<str>,
+    user: UserId,
+    hash: TokenHash,
+    session: Option<KeptSession>,
+}
+
+/// An access token that a request bears, and whose it says it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Presented {
+    pub(crate) user: UserId,
+    pub(crate) hash: TokenHash,
+    /// Its session, where that was kept and holds.
+    pub(crate) session: Option<Session>,
+}
 
 impl LastToken {
-    /// Returns whose access token this is, as it says itself, and its hash.
-    pub(crate) fn read(&self, text: &str) -> Result<(UserId, TokenHash), TokenError> {
-        let hash = TokenHash::of(text);
+    /// Reads an access token.
+    pub(crate) fn read(&self, text: &str) -> Result<Presented, TokenError> {
         let last = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, user)) = last
-            && *known == hash
+        if let Some(known) = last
+            && is_same(&known.text, text)
         {
-            return Ok((user.clone(), hash));
+            return Ok(Presented {
+                user: known.user.clone(),
+                hash: known.hash,
+                session: known.session.as_ref().and_then(KeptSession::get).cloned(),
+            });
         }
-        let user = Token::parse(TokenKind::Access, text)?.user().clone();
-        *last = Some((hash, user.clone()));
-        Ok((user, hash))
+        let token = Token::parse(TokenKind::Access, text)?;
+        let (user, hash) = (token.user().clone(), token.hash());
+        *last = Some(Known {
+            text: text.into(),
+            user: user.clone(),
+            hash,
+            session: None,
+        });
+        Ok(Presented {
+            user,
+            hash,
+            session: None,
+        })
     }
+
+    /// Keeps the session of a token, unless another token came meanwhile.
+    pub(crate) fn keep(&self, hash: TokenHash, session: KeptSession) {
+        let last = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = last
+            && known.hash == hash
+        {
+            known.session = Some(session);
+        }
+    }
+}
+
+/// Compares all bytes, wherever they differ: how long that takes says nothing of a token that
+/// somebody else sent over this connection, as behind a proxy.
+fn is_same(known: &str, text: &str) -> bool {
+    let pairs = known.bytes().zip(text.bytes());
+    known.len() == text.len() && pairs.fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use kitbag_domain::{DeviceId, Incarnation, SessionChanges};
+
     use super::*;
 
     #[test]
@@ -97,10 +148,44 @@ mod tests {
         let last = LastToken::default();
         for text in [&alice, &alice, &alices_other, &bob, &alice] {
             let parsed = Token::parse(TokenKind::Access, text).unwrap();
-            let expected = (parsed.user().clone(), parsed.hash());
+            let expected = Presented {
+                user: parsed.user().clone(),
+                hash: parsed.hash(),
+                session: None,
+            };
             assert_eq!(last.read(text), Ok(expected));
             assert_eq!(last.read(&refresh), Err(TokenError));
             assert_eq!(last.read(&text[1..]), Err(TokenError));
         }
+    }
+
+    #[test]
+    fn a_kept_session_is_told_of_its_own_token_and_until_it_may_have_changed() {
+        let token = |secret| {
+            let alice = UserId::parse("@alice:x").unwrap();
+            Token::new(TokenKind::Access, alice, [secret; 32])
+        };
+        let (token, other) = (token(1), token(2));
+        let session = Session {
+            device: DeviceId::parse("PHONE").unwrap(),
+            incarnation: Incarnation(1),
+            expires_at: None,
+            last_seen_at: 0,
+            replaces_others: false,
+        };
+        let changes = Arc::<SessionChanges>::default();
+        let kept = || KeptSession::new(&session, &changes);
+        let last = LastToken::default();
+        let told = |token: &Token| last.read(token.reveal()).unwrap().session;
+        assert_eq!(told(&token), None);
+        last.keep(other.hash(), kept());
+        assert_eq!(told(&token), None, "it is that of a token that came before");
+        last.keep(token.hash(), kept());
+        assert_eq!(told(&token), Some(session.clone()));
+        assert_eq!(told(&other), None);
+        assert_eq!(told(&token), None, "another one came between");
+        last.keep(token.hash(), kept());
+        changes.note();
+        assert_eq!(told(&token), None);
     }
 }

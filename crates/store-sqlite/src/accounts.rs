@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use kitbag_domain::{
     Account, AccountStore, ApplyError, BoxFuture, Device, DeviceId, DeviceSelection,
-    DeviceWithEntries, FilterError, Guard, Login, LoginError, NewAccount, Profile, ProfileField,
-    RefreshError, RegisterError, Seen, Session, SessionTokens, StoreError, TokenHash, UserId,
-    Write,
+    DeviceWithEntries, FilterError, Guard, KeptSession, Login, LoginError, NewAccount, Profile,
+    ProfileField, RefreshError, RegisterError, Seen, Session, SessionTokens, StoreError, TokenHash,
+    UserId, Write,
 };
 
 use crate::SqliteStore;
@@ -69,9 +69,8 @@ impl AccountStore for SqliteStore {
         self.change(user, move |tx, user| sessions::login(tx, user, &login))
     }
 
-    fn peek_session(&self, user: &UserId, access: TokenHash) -> Option<Option<Session>> {
-        let item = Item::Session(&access);
-        self.cache.look(user, &item, Value::session)
+    fn peek_session(&self, user: &UserId, access: TokenHash) -> Option<Option<KeptSession>> {
+        self.cache.session(user, &access)
     }
 
     fn session(
@@ -79,7 +78,9 @@ impl AccountStore for SqliteStore {
         user: &UserId,
         access: TokenHash,
     ) -> BoxFuture<'_, Result<Option<Session>, StoreError>> {
-        if let Some(known) = self.peek_session(user, access) {
+        let item = Item::Session(&access);
+        let known = |value: &Value| value.session().map(Option::<&Session>::cloned);
+        if let Some(known) = self.cache.look(user, &item, known) {
             return Box::pin(ready(Ok(known)));
         }
         let (user, cache) = (user.clone(), Arc::clone(&self.cache));

@@ -15,9 +15,9 @@ mod item;
 mod tests;
 
 use std::hash::BuildHasher as _;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use kitbag_domain::{Key, UserId};
+use kitbag_domain::{KeptSession, Key, SessionChanges, TokenHash, UserId};
 use quick_cache::{DefaultHashBuilder, unsync};
 
 use crate::options::limit;
@@ -55,6 +55,8 @@ pub(crate) struct Shard {
     sequence: u64,
     /// What a batch may have changed that it has not cleared yet.
     silence: Silence,
+    /// For those who keep sessions: noted as they fall silent, so before the COMMIT (law 6).
+    session_changes: Arc<SessionChanges>,
     /// How often something was found, and how often it had to be read.
     hits: u64,
     misses: u64,
@@ -124,6 +126,7 @@ impl<L: Lock<Shard>> Cache<L> {
                 items: unsync::Cache::with_weighter(items, bytes, Weigher),
                 sequence: 0,
                 silence: Silence::Nothing,
+                session_changes: Arc::default(),
                 hits: 0,
                 misses: 0,
             })
@@ -148,12 +151,30 @@ impl<L: Lock<Shard>> Cache<L> {
         item: &Item<'_>,
         take: impl FnOnce(&Value) -> Option<T>,
     ) -> Option<T> {
+        self.look_in(user, item, |value, _| take(value))
+    }
+
+    /// Returns what is known of the session of `token`, for the caller to keep.
+    pub(crate) fn session(&self, user: &UserId, token: &TokenHash) -> Option<Option<KeptSession>> {
+        self.look_in(user, &Item::Session(token), |value, shard| {
+            let known = value.session()?;
+            Some(known.map(|session| KeptSession::new(session, &shard.session_changes)))
+        })
+    }
+
+    fn look_in<T>(
+        &self,
+        user: &UserId,
+        item: &Item<'_>,
+        take: impl FnOnce(&Value, &Shard) -> Option<T>,
+    ) -> Option<T> {
         let shard = self.shards.get(self.place(user)?)?;
         shard.with(|shard| {
             if shard.silence.covers(item) {
                 return None;
             }
-            let found = shard.items.get(&Wanted { user, item }).and_then(take);
+            let found = shard.items.get(&Wanted { user, item });
+            let found = found.and_then(|value| take(value, shard));
             shard.hits += u64::from(found.is_some());
             found
         })
@@ -205,12 +226,11 @@ impl<L: Lock<Shard>> Cache<L> {
         Ok(found)
     }
 
-    /// Notes that a batch is about to be committed: until [`Cache::publish`] its shards are silent.
+    /// Notes that a batch is about to be committed: until [`Cache::publish`] its shards are silent,
+    /// and who keeps a session that it may change finds that out.
     pub(crate) fn begin(&self, touched: &[Touched]) {
         for one in touched {
-            self.each(one, |shard| {
-                shard.silence = shard.silence.max(one.silence());
-            });
+            self.each(one, |shard| shard.fall_silent(one.silence()));
         }
     }
 
@@ -274,6 +294,13 @@ impl<L: Lock<Shard>> Cache<L> {
 }
 
 impl Shard {
+    fn fall_silent(&mut self, silence: Silence) {
+        self.silence = self.silence.max(silence);
+        if silence == Silence::Everything {
+            self.session_changes.note();
+        }
+    }
+
     fn forget(&mut self, touched: &Touched) {
         self.sequence += 1;
         match touched {

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::{ApplyError, BoxFuture, Guard, StoreError, Write};
+use super::{ApplyError, BoxFuture, Guard, KeptSession, StoreError, Write};
 use crate::{DeviceId, Entry, Incarnation, TokenHash, UnixMs, Usage, UserId};
 
 /// Accounts, their devices and sessions, profiles and filters.
@@ -31,7 +31,9 @@ pub trait AccountStore: Send + Sync + 'static {
     fn login(&self, user: &UserId, login: Login) -> BoxFuture<'_, Result<(), LoginError>>;
 
     /// Answers [`AccountStore::session`] at once where the answer is in memory; `None` says nothing.
-    fn peek_session(&self, _user: &UserId, _access: TokenHash) -> Option<Option<Session>> {
+    ///
+    /// The caller may keep the answer, and ask that instead.
+    fn peek_session(&self, _user: &UserId, _access: TokenHash) -> Option<Option<KeptSession>> {
         None
     }
 

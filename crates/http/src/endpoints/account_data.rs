@@ -8,12 +8,12 @@
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::Uri;
-use kitbag_domain::{Content, Expectation, GetError, Key, PermitError, WritePolicy};
+use kitbag_domain::{Content, Expectation, Key, PermitError, WritePolicy};
 use serde::Deserialize;
 
 use crate::dispatch::{Methods, get as get_method};
 use crate::error::ApiError;
-use crate::extract::{MatrixQuery, ReadTarget, Target, read_body};
+use crate::extract::{MatrixQuery, Stored, Target, read_body};
 use crate::json::{EmptyObject, Verbatim};
 use crate::state::App;
 
@@ -38,15 +38,8 @@ impl From<PutQuery> for Expectation {
     }
 }
 
-async fn get(
-    State(app): State<App>,
-    ReadTarget { target, content }: ReadTarget,
-) -> Result<Verbatim, ApiError> {
-    let content = match content {
-        Some(read) => read.ok_or(GetError::NotFound),
-        None => app.data.get(&target.auth.requester, &target.key).await,
-    };
-    Ok(Verbatim(content?))
+async fn get(Stored(content): Stored) -> Verbatim {
+    Verbatim(content)
 }
 
 async fn put(

@@ -9,6 +9,7 @@ use tracing::debug;
 use super::client::{Client, user_agent};
 use crate::error::ApiError;
 use crate::state::{App, Call};
+use crate::tokens::Presented;
 
 /// How often it is noted that a device is in use: a write each time.
 const SEEN_INTERVAL_MS: u64 = 60 * 60 * 1_000;
@@ -27,7 +28,7 @@ impl FromRequestParts<Call> for Authenticated {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, call: &Call) -> Result<Self, ApiError> {
-        let token = Presented::read(parts, &call.app)?;
+        let mut token = Presented::read(parts, &call.app)?;
         let session = match token.known(&call.app) {
             Some(known) => known,
             None => call.app.store.session(&token.user, token.hash).await?,
@@ -36,22 +37,23 @@ impl FromRequestParts<Call> for Authenticated {
     }
 }
 
-/// An access token that a request bears, and whose it says it is.
-pub(super) struct Presented {
-    pub(super) user: UserId,
-    pub(super) hash: TokenHash,
-}
-
 impl Presented {
     pub(super) fn read(parts: &Parts, app: &App) -> Result<Self, ApiError> {
         let text = bearer(parts, app)?;
-        let (user, hash) = app.last_token().read(&text).map_err(|TokenError| UNKNOWN)?;
-        Ok(Self { user, hash })
+        app.last_token().read(&text).map_err(|TokenError| UNKNOWN)
     }
 
     /// Returns its session where that is in memory; `None` says nothing.
-    pub(super) fn known(&self, app: &App) -> Option<Option<Session>> {
-        app.store.peek_session(&self.user, self.hash)
+    pub(super) fn known(&mut self, app: &App) -> Option<Option<Session>> {
+        if let Some(session) = self.session.take() {
+            return Some(Some(session));
+        }
+        let found = app.store.peek_session(&self.user, self.hash)?;
+        Some(found.map(|kept| {
+            let session = kept.found().clone();
+            app.last_token().keep(self.hash, kept);
+            session
+        }))
     }
 
     /// Lets the request in whose token has this session, and notes the use of it.
@@ -61,7 +63,7 @@ impl Presented {
         parts: &mut Parts,
         call: &Call,
     ) -> Result<Authenticated, ApiError> {
-        let Self { user, hash } = self;
+        let Self { user, hash, .. } = self;
         let app = &call.app;
         let session = session.ok_or(UNKNOWN)?;
         let now = app.clock.now_ms();
@@ -76,11 +78,15 @@ impl Presented {
             let Ok(client) = Client::from_request_parts(parts, call).await;
             note_in_background(app.clone(), user.clone(), hash, app.seen(&client));
         }
-        let device = Some((session.device, session.incarnation));
+        // It stands beside what is written: who only reads is not asked.
+        let user_agent = match parts.method.is_safe() {
+            true => None,
+            false => user_agent(&parts.headers),
+        };
         let requester = Requester {
             user,
-            device,
-            user_agent: user_agent(&parts.headers),
+            device: Some((session.device, session.incarnation)),
+            user_agent,
         };
         Ok(Authenticated {
             requester,

@@ -1,12 +1,15 @@
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use kitbag_domain::{Content, DeviceId, EventType, Key, PermitError, RoomId, Scope, UserId};
+use kitbag_domain::{
+    Content, DeviceId, EventType, GetError, Key, PermitError, RoomId, Scope, UserId,
+};
 use percent_encoding::percent_decode_str;
 
-use super::auth::{Authenticated, Presented};
+use super::auth::Authenticated;
 use crate::dispatch::VARIABLES_MAX;
 use crate::error::{ApiError, Denial};
 use crate::state::Call;
+use crate::tokens::Presented;
 
 /// The variable segments of the path, decoded once.
 pub struct PathParams {
@@ -155,43 +158,49 @@ impl Target {
     }
 }
 
-/// What a `GET` of an entry asks for, and the entry where it was read on the way.
-pub(crate) struct ReadTarget {
-    pub(crate) target: Target,
-    /// `None` where it is still to be read; else what there is.
-    pub(crate) content: Option<Option<Content>>,
-}
+/// What a `GET` of an entry asks for.
+pub(crate) struct Stored(pub(crate) Content);
 
-impl FromRequestParts<Call> for ReadTarget {
+impl FromRequestParts<Call> for Stored {
     type Rejection = ApiError;
 
-    /// Where the session is not in memory, the store is asked once for both.
     async fn from_request_parts(parts: &mut Parts, call: &Call) -> Result<Self, ApiError> {
+        let mut token = Presented::read(parts, &call.app)?;
+        let content = match token.known(&call.app) {
+            Some(known) => {
+                let auth = token.admit(known, parts, call).await?;
+                let Target { auth, key } = Target::of(auth, parts, call)?;
+                call.app.data.get(&auth.requester, &key).await
+            }
+            None => Self::read_with_session(token, parts, call).await?,
+        };
+        Ok(Self(content?))
+    }
+}
+
+impl Stored {
+    /// Asks the store once for both, where the session is not in memory.
+    async fn read_with_session(
+        token: Presented,
+        parts: &mut Parts,
+        call: &Call,
+    ) -> Result<Result<Content, GetError>, ApiError> {
         let app = &call.app;
-        let token = Presented::read(parts, app)?;
-        if let Some(known) = token.known(app) {
-            let auth = token.admit(known, parts, call).await?;
-            let target = Target::of(auth, parts, call)?;
-            return Ok(Self {
-                target,
-                content: None,
-            });
-        }
         // What is wrong with the path is told behind what is wrong with the session.
         let path = parts.uri.path();
         let params = PathParams::of_owner(call.named(path), path.len(), &token.user);
         let key = params.and_then(|params| params.key());
-        let Presented { user, hash } = &token;
+        let Presented { user, hash, .. } = &token;
         let (session, content) = match &key {
             Ok(key) => match app.data.get_in_session(user, *hash, key).await? {
-                Some((session, content)) => (Some(session), Some(content)),
+                Some((session, content)) => (Some(session), content),
                 None => (None, None),
             },
             Err(_) => (app.store.session(user, *hash).await?, None),
         };
-        let auth = token.admit(session, parts, call).await?;
-        let target = Target { auth, key: key? };
-        Ok(Self { target, content })
+        token.admit(session, parts, call).await?;
+        key?;
+        Ok(content.ok_or(GetError::NotFound))
     }
 }
 

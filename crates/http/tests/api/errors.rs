@@ -219,11 +219,7 @@ async fn bodies_that_break_off_are_not_json() {
     let lab = Lab::new().await;
     let call = Call::put(lab.alice.global("app.test"), "").by(&lab.alice);
     let request = call.request_with(ending_body("{\"a\":"));
-    let response = lab
-        .server
-        .edge
-        .clone()
-        .answer([127, 0, 0, 1].into(), request);
+    let response = lab.server.edge.answer([127, 0, 0, 1].into(), request);
     Reply::read(response.await)
         .await
         .assert_is(400, "M_NOT_JSON");
@@ -235,11 +231,7 @@ async fn bodies_that_never_end_are_a_408() {
     let call = Call::put(lab.alice.global("app.test"), "").by(&lab.alice);
     let request = call.request_with(endless_body("{\"a\":"));
     let started = tokio::time::Instant::now();
-    let response = lab
-        .server
-        .edge
-        .clone()
-        .answer([127, 0, 0, 1].into(), request);
+    let response = lab.server.edge.answer([127, 0, 0, 1].into(), request);
     Reply::read(response.await)
         .await
         .assert_is(408, "M_UNKNOWN");

@@ -89,7 +89,8 @@ async fn on_a_full_disk_writes_are_503_and_everything_else_goes_on() {
     let since = since.as_str().unwrap();
     let edge = lab.server.edge.clone();
     let waiting = lab.sync(&format!("since={since}&timeout=20000"));
-    let waiting = tokio::spawn(edge.answer(waiting.peer, waiting.request()));
+    let waiting = async move { edge.answer(waiting.peer, waiting.request()).await };
+    let waiting = tokio::spawn(waiting);
 
     lab.disk.fill(0);
     let delete = lab.alice.global("kept");

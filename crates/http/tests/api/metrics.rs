@@ -212,7 +212,7 @@ async fn a_sync_that_waits_is_counted_while_it_does_and_kept_out_of_the_duration
     let since = since(&counted, &alice).await;
     let waiting = |timeout_ms: u64| {
         let call = sync(&alice, &format!("since={since}&timeout={timeout_ms}"));
-        let edge = counted.server.edge.clone();
+        let edge = &counted.server.edge;
         Box::pin(edge.answer(call.peer, call.request()))
     };
     let mut first = waiting(30_000);

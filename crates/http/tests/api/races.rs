@@ -4,6 +4,7 @@
 mod accounts;
 mod commits;
 mod following;
+mod kept;
 mod remembered;
 mod turns;
 mod waiting;

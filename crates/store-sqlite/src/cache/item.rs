@@ -37,9 +37,9 @@ impl Value {
     }
 
     /// Returns a session.
-    pub(crate) fn session(&self) -> Option<Option<Session>> {
+    pub(crate) fn session(&self) -> Option<Option<&Session>> {
         match self {
-            Self::Session(session) => Some(session.clone()),
+            Self::Session(session) => Some(session.as_ref()),
             Self::Entry(_) | Self::Head(_) => None,
         }
     }

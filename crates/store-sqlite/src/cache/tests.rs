@@ -155,8 +155,18 @@ impl Model {
         }
     }
 
-    /// Reads as the store does.
-    fn read(&self, what: What, number: usize) {
+    /// Returns what a connection tells of the session that it kept, or else of the one in memory.
+    fn kept(&self, kept: &mut Option<KeptSession>, number: usize) -> Option<u64> {
+        if let Some(session) = kept.as_ref().and_then(KeptSession::get) {
+            return Some(session.incarnation.0);
+        }
+        *kept = self.cache.session(&user(number), &TOKEN)?;
+        let found = kept.as_ref().map(KeptSession::found);
+        Some(found.map_or(0, |session| session.incarnation.0))
+    }
+
+    /// Reads as the store does, and of sessions as a connection does.
+    fn read(&self, what: What, number: usize, kept: &mut Option<KeptSession>) {
         let (user, key) = (user(number), key());
         let item = match what {
             What::Entry => Item::Entry(&key),
@@ -164,18 +174,19 @@ impl Model {
         };
         let seen = &self.seen[what as usize][number];
         let before = seen.load(Ordering::SeqCst);
-        let found = self.cache.get(&user, &item).map_or_else(
-            || {
-                let file = || self.file.lock().unwrap()[what as usize][number];
-                let early = (self.steps == Steps::TicketAfterTheRead).then(file);
-                let read = || Ok::<_, Infallible>(early.unwrap_or_else(file));
-                let Ok(read) = self.cache.read_with(&user, read, |read, keep| {
-                    keep(&item, value(what, *read));
-                });
-                read
-            },
-            |value| count(&value),
-        );
+        let known = match what {
+            What::Entry => self.cache.get(&user, &item).map(|value| count(&value)),
+            What::Session => self.kept(kept, number),
+        };
+        let found = known.unwrap_or_else(|| {
+            let file = || self.file.lock().unwrap()[what as usize][number];
+            let early = (self.steps == Steps::TicketAfterTheRead).then(file);
+            let read = || Ok::<_, Infallible>(early.unwrap_or_else(file));
+            let Ok(read) = self.cache.read_with(&user, read, |read, keep| {
+                keep(&item, value(what, *read));
+            });
+            read
+        });
         assert!(
             found >= before,
             "{found} was read of the {what:?}, and {before} was seen before"
@@ -185,16 +196,17 @@ impl Model {
 }
 
 /// What a reader reads, one after the other; the second reader begins in the middle.
-type Reads = [(What, usize); 4];
+type Reads = &'static [(What, usize)];
 
-const ENTRIES: Reads = [
+const ENTRIES: Reads = &[
     (What::Entry, 0),
     (What::Entry, 0),
     (What::Entry, 1),
     (What::Entry, 1),
 ];
-/// Of the user whose devices change.
-const SESSIONS: Reads = [(What::Session, 0); 4];
+/// Of the user whose devices change. A session that was kept is read in no time: so as often as a
+/// batch needs steps, or nobody would read one that was kept before it.
+const SESSIONS: Reads = &[(What::Session, 0); 12];
 
 /// Runs one writer, whose batches change devices and then none, and two readers in many orders.
 fn explore(steps: Steps, reads: Reads, items: u64, schedules: usize) {
@@ -204,9 +216,11 @@ fn explore(steps: Steps, reads: Reads, items: u64, schedules: usize) {
             .map(|reader| {
                 let model = Arc::clone(&model);
                 thread::spawn(move || {
+                    // All of its sessions are of one user.
+                    let mut kept = None;
                     for number in 0..reads.len() {
                         let (what, user) = reads[(number + reader * 2) % reads.len()];
-                        model.read(what, user);
+                        model.read(what, user, &mut kept);
                     }
                 })
             })
@@ -249,6 +263,7 @@ fn each_wrong_order_is_seen() {
         (Steps::PublishBeforeCommit, ENTRIES),
         (Steps::PublishOnlyOneUser, ENTRIES),
         (Steps::TicketAfterTheRead, ENTRIES),
+        (Steps::NeverBegin, SESSIONS),
         (Steps::PublishBeforeCommit, SESSIONS),
         (Steps::TicketAfterTheRead, SESSIONS),
         (Steps::TellSessionsMeanwhile, SESSIONS),
@@ -304,6 +319,34 @@ fn sessions_are_told_while_entries_are_committed_and_not_while_devices_are() {
     cache.fill(before, &user, &of_token, session);
     cache.publish(&device);
     assert!(!is_told());
+}
+
+#[test]
+fn a_kept_session_holds_until_a_batch_of_its_shard_may_change_sessions() {
+    let (cache, user, key) = filled(limit::CACHE_BYTES_MAX);
+    let keep = || {
+        let ticket = cache.ticket(&user).unwrap();
+        let item = Item::Session(&TOKEN);
+        cache.fill(ticket, &user, &item, value(What::Session, 1));
+        cache.session(&user, &TOKEN).unwrap().unwrap()
+    };
+    let kept = keep();
+    let entries = [Touched::Entries(user.clone(), vec![key])];
+    cache.begin(&entries);
+    assert!(kept.get().is_some(), "entries say nothing of sessions");
+    cache.publish(&entries);
+    assert!(kept.get().is_some());
+    for device in [Touched::User(user.clone()), Touched::Everything] {
+        let kept = keep();
+        cache.begin(from_ref(&device));
+        assert!(kept.get().is_none(), "before anybody can see the change");
+        assert!(
+            cache.session(&user, &TOKEN).is_none(),
+            "nor is it kept anew"
+        );
+        cache.publish(from_ref(&device));
+        assert!(kept.get().is_none());
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kitbag_domain::{Entry, EntryStore as _, ServerName, Store};
+use kitbag_domain::{AccountStore as _, Entry, EntryStore as _, ServerName, Store};
 use kitbag_store_sqlite::{FileOpener, Options, SqliteStore, Step};
 use kitbag_testkit::disk::{Call, Disk, Error, Fault, Part};
 use kitbag_testkit::gate::in_time;
@@ -61,6 +61,29 @@ async fn a_session_that_is_known_ends_with_its_device() {
         in_time("the logout", logout).await;
         assert!(laptop.session().await.is_none(), "{step:?}");
         assert!(phone.session().await.is_some(), "{step:?}");
+    }
+}
+
+/// Law 6: who was told of the end, by a read or by the answer to the logout, finds it everywhere.
+#[tokio::test]
+async fn a_session_that_was_kept_ends_before_its_device_does() {
+    let ground = Ground::new().await;
+    for (number, step) in STEPS.into_iter().enumerate() {
+        let (phone, laptop) = ground.user(&format!("user{number}")).await;
+        assert!(laptop.session().await.is_some());
+        let known = ground
+            .sqlite
+            .peek_session(&laptop.user, laptop.tokens.access);
+        let kept = known.unwrap().unwrap();
+        phone.put(&global("a"), "{}").await;
+        assert!(kept.get().is_some(), "a put is no matter of sessions");
+        let mut stop = ground.stop_at(step);
+        let logout = begin(Box::pin(laptop.log_out()));
+        stop.reached().await;
+        assert!(kept.get().is_none(), "{step:?}");
+        stop.go_on();
+        in_time("the logout", logout).await;
+        assert!(kept.get().is_none(), "{step:?}");
     }
 }
 

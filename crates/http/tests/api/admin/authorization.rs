@@ -288,7 +288,7 @@ async fn a_request_that_ends_without_an_answer_is_noted_too() {
     let log = LogCapture::start();
     let long = format!("{V1}/changes?since={}&timeout=30000", now(&server).await);
     let call = Call::get(long).admin();
-    let mut waiting = Box::pin(server.private.clone().answer(call.peer, call.request()));
+    let mut waiting = Box::pin(server.private.answer(call.peer, call.request()));
     assert!(poll_once(&mut waiting).is_pending());
     drop(waiting);
     let lines = audited(&log);

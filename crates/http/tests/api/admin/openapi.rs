@@ -179,7 +179,7 @@ async fn every_refusal_that_it_names_happens_and_no_other() {
         if call.method == "PUT" && reply.status == 401 {
             let admin = call.clone().admin();
             let slow = admin.clone().request_with(endless_body("{"));
-            let slow = lab.server.private.clone().answer(call.peer, slow).await;
+            let slow = lab.server.private.answer(call.peer, slow).await;
             happened.insert(row(&operations, call, &Reply::read(slow).await));
         }
     }

@@ -169,7 +169,7 @@ impl Server {
 
     pub(crate) async fn send_to(&self, edge: &Edge, call: Call) -> Reply {
         let peer = call.peer;
-        let response = edge.clone().answer(peer, call.request()).await;
+        let response = edge.answer(peer, call.request()).await;
         Reply::read(response).await
     }
 
