@@ -16,6 +16,7 @@ use crate::credentials::Credentials;
 use crate::gateway::Gateway;
 use crate::identity::Identity;
 use crate::mapped;
+use crate::metrics;
 
 /// Bytes of what the homeserver answers to a write.
 const WRITTEN_BYTES_MAX: usize = 64 * 1024;
@@ -42,7 +43,8 @@ pub(crate) async fn put(gateway: &Gateway, call: Call) -> Answer {
         ..gateway.limits().clone()
     };
     let allowed = Duration::from_millis(gateway.settings().listener.body_timeout_ms);
-    let body = read_body_within(call.body, limits.content_bytes_max, allowed).await?;
+    let body = read_body_within(call.body, limits.content_bytes_max, allowed);
+    let body = metrics::for_client(body).await?;
     let content = Content::parse(body, &limits)?;
     write(gateway, &credentials, &who, &device, &key, content).await?;
     Ok(EmptyObject.into_response())

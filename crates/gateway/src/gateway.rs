@@ -23,6 +23,7 @@ use crate::devices::Devices;
 use crate::guard;
 use crate::headers;
 use crate::identity::Identities;
+use crate::metrics::{self, Asked, GatewayMetrics, GatewayStats};
 use crate::pass::pass;
 use crate::routes::{self, Handler, Route};
 use crate::settings::Settings;
@@ -30,6 +31,9 @@ use crate::upstream::{Upstream, UpstreamSetupError};
 
 /// The route of what goes through.
 const PASS_ROUTE: &str = "pass";
+
+/// The route of syncs that go through: they may wait for long.
+const SYNC_ROUTE: &str = "sync";
 
 /// What the gateway is made of; everything comes in from outside.
 pub struct Parts {
@@ -66,7 +70,11 @@ struct Inner {
     identities: Identities,
     devices: Devices,
     passed: Arc<RouteMetrics>,
+    synced: Arc<RouteMetrics>,
+    /// What every listener counts.
     metrics: Metrics,
+    /// What the gateway alone counts.
+    own_metrics: Arc<GatewayMetrics>,
     request_ids: RequestIds,
 }
 
@@ -83,17 +91,26 @@ impl Gateway {
             ..
         } = parts;
         let metrics = Metrics::default();
+        let own_metrics = Arc::new(GatewayMetrics::default());
         Ok(Self(Arc::new(Inner {
-            upstream: Upstream::new(settings.upstream.clone())?,
+            upstream: Upstream::new(settings.upstream.clone(), Arc::clone(&own_metrics))?,
             router: routes::router(&settings, &metrics),
             identities: Identities::default(),
             devices: Devices::default(),
             passed: metrics.route(PASS_ROUTE.to_owned()),
+            synced: metrics.route(SYNC_ROUTE.to_owned()),
             metrics,
+            own_metrics,
             settings,
             limits,
             request_ids: RequestIds::new(&*random),
         })))
+    }
+
+    /// Returns all figures.
+    #[must_use]
+    pub fn stats(&self) -> GatewayStats {
+        self.0.own_metrics.read(self.0.metrics.read())
     }
 
     pub(crate) fn upstream(&self) -> &Upstream {
@@ -116,6 +133,10 @@ impl Gateway {
         &self.0.limits
     }
 
+    pub(crate) fn metrics(&self) -> &Arc<GatewayMetrics> {
+        &self.0.own_metrics
+    }
+
     /// Answers one request that came from `peer`.
     async fn handle(self, peer: IpAddr, mut request: Request<Body>) -> Response {
         let inner = &*self.0;
@@ -128,7 +149,11 @@ impl Gateway {
         // The path only: a query can hold a token.
         let span = debug_span!("request", id = %request_id, %method, path);
         let found = inner.router.find(path);
-        let counted_at = found.map_or(&inner.passed, |(route, _)| &route.metrics);
+        let counted_at = match (found, Asked::by_client(path)) {
+            (Some((route, _)), _) => &route.metrics,
+            (None, Asked::Sync) => &inner.synced,
+            (None, _) => &inner.passed,
+        };
         let counting = counted_at.begin(method);
         let started = Instant::now();
         let way = match found {
@@ -140,8 +165,8 @@ impl Gateway {
             },
             None => Way::Through,
         };
-        let response = self.go(way, request, &request_id);
-        let response = response.instrument(span).await;
+        let response = self.go(way, request, &request_id).instrument(span);
+        let response = inner.own_metrics.request(response).await;
         counting.answered(response.status());
         counting.took(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
         response
@@ -184,7 +209,7 @@ impl Gateway {
         request_id: &RequestId,
         denial: Denial,
     ) -> Response {
-        share_body(&mut request).drain().await;
+        metrics::for_client(share_body(&mut request).drain()).await;
         self.render(denial.into(), request_id)
     }
 
@@ -201,7 +226,7 @@ impl Gateway {
             Ok(answer) => answer,
             Err(_panic) => Err(Denial::panicked().into()),
         };
-        unread.drain().await;
+        metrics::for_client(unread.drain()).await;
         let mut response = match answer {
             Ok(response) => response,
             Err(failure) => self.render(failure, id),

@@ -20,12 +20,14 @@ mod guard;
 mod headers;
 mod identity;
 mod mapped;
+mod metrics;
 mod pass;
 mod routes;
 mod settings;
 mod upstream;
 
 pub use gateway::{Connected, Gateway, Parts};
+pub use metrics::{GatewayStats, LookupStats, ProtectedStats};
 pub use settings::{
     CompareSettings, DeviceDataSettings, ProtectSettings, Protection, Settings, UpstreamSettings,
     WriteRateSettings,

@@ -6,9 +6,12 @@ use axum::http::Request;
 
 use crate::answer::Answer;
 use crate::gateway::Gateway;
+use crate::metrics::Asked;
 
 /// Hands a request on.
 pub(crate) async fn pass(gateway: &Gateway, request: Request<Body>) -> Answer {
-    let response = gateway.upstream().send(request).await?;
+    let asked = Asked::by_client(request.uri().path());
+    let answer = gateway.upstream().send(request);
+    let response = gateway.metrics().upstream(asked, answer).await?;
     Ok(response.map(Body::new))
 }

@@ -3,6 +3,7 @@
 mod address;
 mod connector;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -24,6 +25,7 @@ pub use self::address::{UpstreamAddress, UpstreamAddressError};
 use self::connector::Connector;
 use crate::answer::{Failure, broken};
 use crate::headers;
+use crate::metrics::{Asked, GatewayMetrics};
 use crate::settings::UpstreamSettings;
 
 /// What a client is told to wait where the homeserver cannot be reached.
@@ -46,10 +48,14 @@ pub(crate) struct Upstream {
     scheme: Scheme,
     authority: Authority,
     settings: UpstreamSettings,
+    metrics: Arc<GatewayMetrics>,
 }
 
 impl Upstream {
-    pub(crate) fn new(settings: UpstreamSettings) -> Result<Self, UpstreamSetupError> {
+    pub(crate) fn new(
+        settings: UpstreamSettings,
+        metrics: Arc<GatewayMetrics>,
+    ) -> Result<Self, UpstreamSetupError> {
         let address = settings.url.as_ref().ok_or(UpstreamSetupError::NoAddress)?;
         let connect_timeout = Duration::from_millis(settings.connect_timeout_ms);
         let client = Client::builder(TokioExecutor::new())
@@ -62,6 +68,7 @@ impl Upstream {
             scheme: address.scheme(),
             authority: address.authority(),
             settings,
+            metrics,
         })
     }
 
@@ -107,7 +114,10 @@ impl Upstream {
             }
         };
         let allowed = Duration::from_millis(self.settings.ask_timeout_ms);
-        let read = time::timeout(allowed, read).await;
+        let read = self
+            .metrics
+            .upstream(Asked::ByGateway, time::timeout(allowed, read));
+        let read = read.await;
         read.unwrap_or(Err(GatewayError::UpstreamTimeout))
     }
 }
