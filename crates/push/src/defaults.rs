@@ -20,7 +20,8 @@ pub struct Defaults {
 /// The rule that comes before all others, users' own too; switched on, it silences everything.
 pub(crate) const MASTER: &str = ".m.rule.master";
 
-/// CS API, "Push Notifications", "Default Rules": the rules in their order, one a line.
+/// CS API, "Push Notifications", "Default Rules": the rules in their order, one a line. The rule that
+/// comes before all others is the first of its kind.
 ///
 /// `"@user@"` stands for the user's ID and `"@localpart@"` for its localpart. `legacy_mention`
 /// marks the three that v1.17 removed (MSC4210).
@@ -28,9 +29,12 @@ const RULES: &str = include_str!("defaults.json");
 const USER: &str = "\"@user@\"";
 const LOCALPART: &str = "\"@localpart@\"";
 
-static TABLE: LazyLock<Vec<DefaultRule>> = LazyLock::new(|| {
+static TABLE: LazyLock<[Vec<DefaultRule>; Kind::ALL.len()]> = LazyLock::new(|| {
     let rows: Vec<Row> = serde_json::from_str(RULES).expect("the table of the defaults is JSON");
-    rows.iter().map(DefaultRule::of).collect()
+    Kind::ALL.map(|kind| {
+        let rows = rows.iter().filter(|row| row.kind == kind.as_str());
+        rows.map(DefaultRule::of).collect()
+    })
 });
 static FINGERPRINTS: LazyLock<[u32; 2]> = LazyLock::new(|| {
     [false, true].map(|has_legacy_mentions| {
@@ -87,9 +91,8 @@ impl Defaults {
     /// The rules of a kind in their order.
     pub(crate) fn of(&self, kind: Kind) -> impl Iterator<Item = &'static DefaultRule> {
         let has_legacy_mentions = self.has_legacy_mentions;
-        TABLE.iter().filter(move |rule| {
-            rule.kind == kind && (has_legacy_mentions || !rule.is_legacy_mention)
-        })
+        let of_kind = TABLE[kind as usize].iter();
+        of_kind.filter(move |rule| has_legacy_mentions || !rule.is_legacy_mention)
     }
 }
 
@@ -102,17 +105,18 @@ impl Default for Defaults {
 /// Tells whether the default rule of this kind and ID looks for names in the body. Such rules are
 /// not for events that say themselves whom they mention.
 pub(crate) fn is_legacy_mention(kind: Kind, rule_id: &str) -> bool {
-    let mut legacy = TABLE.iter().filter(|rule| rule.is_legacy_mention);
-    legacy.any(|rule| rule.kind == kind && rule.id == rule_id)
+    let mut of_kind = TABLE[kind as usize].iter();
+    of_kind.any(|rule| rule.is_legacy_mention && rule.id == rule_id)
 }
 
 /// A default rule, ready to be written for any user.
 #[derive(Debug)]
 pub(crate) struct DefaultRule {
-    kind: Kind,
     is_legacy_mention: bool,
     pub(crate) id: &'static str,
     is_enabled: bool,
+    /// The rule as most users have it, who changed nothing about it.
+    unchanged: Vec<Piece>,
     /// What is written before and behind the value of `enabled`: they end where it and that of
     /// `actions` stand.
     before_enabled: String,
@@ -139,14 +143,19 @@ impl DefaultRule {
             "{{\"rule_id\":\"{}\",\"default\":true,\"enabled\":",
             row.rule_id
         );
+        let before_actions = format!(",\"{name}\":{subject},\"actions\":");
+        let actions = row.actions.get();
+        let is_enabled = truth(row.enabled);
         Self {
-            kind: Kind::parse(row.kind).expect("the kinds of the defaults are known"),
             is_legacy_mention: row.legacy_mention,
             id: row.rule_id,
             is_enabled: row.enabled,
+            unchanged: pieces(&format!(
+                "{before_enabled}{is_enabled}{before_actions}{actions}}}"
+            )),
             before_enabled,
-            before_actions: pieces(&format!(",\"{name}\":{subject},\"actions\":")),
-            actions: row.actions.get(),
+            before_actions: pieces(&before_actions),
+            actions,
         }
     }
 
@@ -164,17 +173,24 @@ impl DefaultRule {
         actions: Option<&str>,
     ) {
         push_comma(out);
+        if is_enabled.is_none() && actions.is_none() {
+            return push_pieces(out, &self.unchanged, user_id);
+        }
         out.push_str(&self.before_enabled);
         out.push_str(truth(is_enabled.unwrap_or(self.is_enabled)));
-        for piece in &self.before_actions {
-            match piece {
-                Piece::Text(text) => out.push_str(text),
-                Piece::User => push_string(out, user_id),
-                Piece::Localpart => push_string(out, localpart(user_id)),
-            }
-        }
+        push_pieces(out, &self.before_actions, user_id);
         out.push_str(actions.unwrap_or(self.actions));
         out.push('}');
+    }
+}
+
+fn push_pieces(out: &mut String, pieces: &[Piece], user_id: &str) {
+    for piece in pieces {
+        match piece {
+            Piece::Text(text) => out.push_str(text),
+            Piece::User => push_string(out, user_id),
+            Piece::Localpart => push_string(out, localpart(user_id)),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::changes::OwnRule;
+use crate::defaults::DefaultRule;
 use crate::json::{Found, Members, items, push_comma, push_member, push_string, truth};
 use crate::{Changes, Defaults, Kind};
 
@@ -22,20 +23,21 @@ pub fn served(changes: &Changes, defaults: &Defaults, user_id: &str) -> String {
     out.push_str("{\"global\":{");
     for kind in Kind::ALL {
         push_member(&mut out, kind.as_str(), "[");
-        let push_defaults = |out: &mut String, is_first: bool| {
-            for rule in defaults.of(kind).filter(|rule| rule.is_first() == is_first) {
-                let mut changes = changes.defaults.records(kind);
-                let change = changes.find(|change| *change.id == *rule.id);
-                let is_enabled = change.and_then(|change| change.is_enabled);
-                let actions = change.and_then(|change| change.actions.as_deref());
-                rule.push(out, user_id, is_enabled, actions);
-            }
+        let push_default = |out: &mut String, rule: &DefaultRule| {
+            let mut changes = changes.defaults.records(kind);
+            let change = changes.find(|change| *change.id == *rule.id);
+            let is_enabled = change.and_then(|change| change.is_enabled);
+            let actions = change.and_then(|change| change.actions.as_deref());
+            rule.push(out, user_id, is_enabled, actions);
         };
-        push_defaults(&mut out, true);
+        let mut defaults = defaults.of(kind).peekable();
+        while let Some(rule) = defaults.next_if(|rule| rule.is_first()) {
+            push_default(&mut out, rule);
+        }
         for rule in changes.own.records(kind) {
             push_own(&mut out, rule);
         }
-        push_defaults(&mut out, false);
+        defaults.for_each(|rule| push_default(&mut out, rule));
         out.push(']');
     }
     out.push_str("}}");
