@@ -60,7 +60,7 @@ pub use limits::{Limits, Quota, QuotaExceeded, Usage, limit};
 pub use local_notifications::local_notification_keys;
 pub use memory::MemoryStore;
 pub use pointer::{Pointer, PointerError};
-pub use policy::{PUSH_RULES, WritePolicy};
+pub use policy::{PUSH_RULES, SERVER_MANAGED, WritePolicy};
 pub use push_rules::PushRules;
 pub use revision::{Expectation, RevisionNames, conflicts};
 pub use scope::{Key, Scope, Selector};

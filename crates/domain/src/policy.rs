@@ -8,7 +8,7 @@ pub const PUSH_RULES: &str = "m.push_rules";
 /// Types that the server manages through doors of their own, in every scope.
 ///
 /// CS API, Client Config, "Server Behaviour" (`m.push_rules` since v1.10: MSC4010).
-const SERVER_MANAGED: [&str; 2] = ["m.fully_read", PUSH_RULES];
+pub const SERVER_MANAGED: [&str; 2] = ["m.fully_read", PUSH_RULES];
 
 /// Types of device account data with a policy of their own: a newer text of MSC4331 wants such
 /// rules. There are none yet.

@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::http::{Method, Request, StatusCode};
 use axum::response::Response;
 use futures_util::FutureExt as _;
@@ -157,7 +157,7 @@ impl Gateway {
         let counting = counted_at.begin(method);
         let started = Instant::now();
         let way = match found {
-            _ if guard::is_ambiguous(method, path) => Way::Nowhere,
+            _ if guard::is_ambiguous(method, path, found.is_some()) => Way::Nowhere,
             Some((route, variables)) => match route.methods.handler(method) {
                 Some(handler) => Way::Endpoint(handler, route, variables),
                 None if route.is_own() => Way::OwnPath,
@@ -231,7 +231,8 @@ impl Gateway {
             Ok(response) => response,
             Err(failure) => self.render(failure, id),
         };
-        if is_head {
+        // What the homeserver answered to a HEAD has no body, and tells the length of it.
+        if is_head && !response.body().is_end_stream() {
             drop_body(&mut response);
         }
         response

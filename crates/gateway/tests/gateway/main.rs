@@ -5,5 +5,7 @@
 )]
 
 mod device_data;
+mod guard;
 mod pass;
+mod protect;
 mod support;

@@ -1,0 +1,184 @@
+//! What clients do not write through account data (MSC4010), and what it takes to refuse it.
+
+use kitbag_client::path::{Naming, account_data};
+use kitbag_client::{Account, Client, Method, Request, Response, Scope};
+use kitbag_gateway::Protection;
+use kitbag_testkit::scripted::{Asked, Scripted, ScriptedBody, json as answer};
+use serde_json::{Value, json};
+
+use crate::support::{Lab, gateway};
+
+/// A type that holds an entry of a device.
+const MAPPED: &str = "org.matrix.msc4331.device_account_data.D.org.example.a";
+
+const PREFIXES: [&str; 6] = [
+    "r0",
+    "v1",
+    "v3",
+    "unstable",
+    "api/v1",
+    "unstable/org.matrix.msc3391",
+];
+
+async fn write(account: &Account, method: Method, target: &str) -> Response {
+    let request = Request::new(method, target).json(&json!({"a": 1}));
+    account.send(request).await.unwrap()
+}
+
+fn told(response: &Response) -> (u16, String) {
+    let body: Value = response.json().unwrap();
+    (
+        response.status,
+        body["errcode"].as_str().unwrap_or_default().to_owned(),
+    )
+}
+
+#[tokio::test]
+async fn protected_types_are_405_and_mapped_ones_403_by_every_prefix_scope_and_method() {
+    let lab = Lab::start().await;
+    let phone = lab.user("PHONE").await;
+    let user = phone.session().user_id.clone();
+    for prefix in PREFIXES {
+        let base = format!("/_matrix/client/{prefix}/user/{user}");
+        for method in [Method::PUT, Method::DELETE] {
+            for scope in ["", "rooms/!r:x/"] {
+                for event_type in ["m.push_rules", "m.fully_read", "m%2Epush_rules"] {
+                    let target = format!("{base}/{scope}account_data/{event_type}");
+                    let response = write(&phone, method.clone(), &target).await;
+                    let expected = (405, "M_BAD_JSON".to_owned());
+                    assert_eq!(told(&response), expected, "{method} {target}");
+                }
+            }
+            let target = format!("{base}/account_data/{MAPPED}");
+            let response = write(&phone, method.clone(), &target).await;
+            let expected = (403, "M_FORBIDDEN".to_owned());
+            assert_eq!(told(&response), expected, "{method} {target}");
+        }
+    }
+    // In a room the type is one as any other.
+    phone
+        .put(Scope::Room("!r:x"), MAPPED, &json!({}))
+        .await
+        .unwrap();
+}
+
+/// A homeserver where everybody is `@a:x` but for the token `none`, and all is written.
+async fn homeserver(asked: Asked) -> hyper::Response<ScriptedBody> {
+    let token = asked.headers.get("authorization");
+    if token.is_some_and(|token| token == "Bearer none") {
+        let soft = json!({"errcode": "M_UNKNOWN_TOKEN", "error": "of the homeserver", "soft_logout": true});
+        return answer(401, &soft);
+    }
+    match asked.target.ends_with("/whoami") {
+        true => answer(200, &json!({"user_id": "@a:x", "device_id": "D"})),
+        false => answer(200, &json!({})),
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_the_token_and_the_path_is_told_before_the_type() {
+    let upstream = Scripted::start(homeserver).await;
+    let gateway = gateway(&upstream.url(), |_| {}).await;
+    let client = Client::new(&gateway.url).unwrap();
+    let long = "x".repeat(255);
+    for (token, path, status, errcode) in [
+        (
+            "none",
+            "@b:x/account_data/m.push_rules",
+            401,
+            "M_UNKNOWN_TOKEN",
+        ),
+        (
+            "one",
+            "@b:x/rooms/r/account_data/m.push_rules",
+            403,
+            "M_FORBIDDEN",
+        ),
+        (
+            "one",
+            "@a:x/rooms/r/account_data/m.push_rules",
+            400,
+            "M_INVALID_PARAM",
+        ),
+        (
+            "one",
+            &format!("@a:x/account_data/{MAPPED}{long}"),
+            400,
+            "M_INVALID_PARAM",
+        ),
+        (
+            "one",
+            "%40a:x/rooms/!r/account_data/m.push_rules",
+            405,
+            "M_BAD_JSON",
+        ),
+        ("one", "@a:x/account_data/m.push_rules", 405, "M_BAD_JSON"),
+    ] {
+        let target = format!("/_matrix/client/v3/user/{path}");
+        let request = Request::new(Method::PUT, &target)
+            .token(token)
+            .body("no JSON");
+        let response = client.send(request).await.unwrap();
+        assert_eq!(told(&response), (status, errcode.to_owned()), "{path}");
+        if status == 401 {
+            // As the homeserver told it, in every member.
+            assert_eq!(response.json::<Value>().unwrap()["soft_logout"], true);
+        }
+    }
+    let asked = upstream.asked();
+    assert!(
+        asked.iter().all(|asked| asked.target.ends_with("/whoami")),
+        "{asked:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_ordinary_write_costs_the_homeserver_no_other_request() {
+    let upstream = Scripted::start(homeserver).await;
+    let gateway = gateway(&upstream.url(), |_| {}).await;
+    let client = Client::new(&gateway.url).unwrap();
+    // Also what is wrong with it is the homeserver's to say.
+    for target in [
+        "@a:x/account_data/m.direct",
+        "nobody/rooms/r/account_data/m%FF",
+    ] {
+        let target = format!("/_matrix/client/v3/user/{target}?a=%7e");
+        for method in [Method::PUT, Method::DELETE, Method::POST] {
+            let request = Request::new(method, &target).token("one").body("{ }");
+            assert_eq!(client.send(request).await.unwrap().status, 200);
+            let asked = upstream.asked();
+            let last = asked.last().unwrap();
+            assert_eq!((&*last.target, &last.body[..]), (&*target, &b"{ }"[..]));
+        }
+    }
+    assert_eq!(upstream.asked().len(), 6);
+}
+
+#[tokio::test]
+async fn observed_push_rules_go_to_the_homeserver_and_read_markers_never_do() {
+    let upstream = Scripted::start(homeserver).await;
+    let observe = |settings: &mut kitbag_gateway::Settings| {
+        settings.protect.push_rules = Protection::Observe;
+    };
+    let gateway = gateway(&upstream.url(), observe).await;
+    let client = Client::new(&gateway.url).unwrap();
+    for scope in [Scope::Global, Scope::Room("!r:x")] {
+        for (event_type, status) in [("m.push_rules", 200), ("m.fully_read", 405)] {
+            for method in [Method::PUT, Method::DELETE] {
+                let target = account_data("@a:x", scope, Naming::Stable, event_type);
+                let request = Request::new(method, target).token("one").body("{}");
+                assert_eq!(client.send(request).await.unwrap().status, status);
+            }
+        }
+    }
+    let asked = upstream.asked();
+    let written = asked
+        .iter()
+        .filter(|asked| asked.target.contains("account_data"));
+    assert!(
+        written
+            .clone()
+            .all(|asked| asked.target.ends_with("/m.push_rules"))
+    );
+    assert_eq!(written.count(), 4);
+}
