@@ -1,6 +1,8 @@
 //! Numbers in hex, as tokens have them, without a formatter: each request reads a token.
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
+/// Digits of the largest number.
+const NUMBER_DIGITS_MAX: usize = 16;
 
 /// Returns all eight digits of a checksum.
 pub(crate) fn checksum(of: &[u8]) -> [u8; 8] {
@@ -13,12 +15,28 @@ pub(crate) fn checksum(of: &[u8]) -> [u8; 8] {
 }
 
 /// Appends a number without leading zeros.
-pub(crate) fn push(text: &mut String, number: u64) {
+pub(crate) fn push(text: &mut Vec<u8>, number: u64) {
     let digits = number.checked_ilog2().unwrap_or(0) / 4;
     for digit in (0..=digits).rev() {
         let [.., low] = (number >> (4 * digit)).to_be_bytes();
-        text.push(DIGITS[usize::from(low % 16)].into());
+        text.push(DIGITS[usize::from(low % 16)]);
     }
+}
+
+/// Reads a number as [`push`] writes it, and in no other of the ways there are, such as `+1` or `01`.
+pub(crate) fn read(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || text.len() > NUMBER_DIGITS_MAX || (text[0] == b'0' && text.len() > 1) {
+        return None;
+    }
+    let digit = |byte: &u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let mut digits = text.iter();
+    digits.try_fold(0, |number, byte| {
+        Some(number << 4 | u64::from(digit(byte)?))
+    })
 }
 
 fn pair(byte: u8) -> [u8; 2] {
@@ -32,9 +50,23 @@ mod tests {
     #[test]
     fn numbers_are_written_as_a_formatter_writes_them() {
         for number in [0, 1, 15, 16, 0xabc, 1 << 60, u64::MAX] {
-            let mut text = String::new();
+            let mut text = Vec::new();
             push(&mut text, number);
-            assert_eq!(text, format!("{number:x}"));
+            assert_eq!(text, format!("{number:x}").into_bytes());
+            assert_eq!(read(&text), Some(number));
+        }
+        for text in [
+            "",
+            "00",
+            "01",
+            "+1",
+            "-1",
+            "A",
+            "g",
+            " 1",
+            "10000000000000000",
+        ] {
+            assert_eq!(read(text.as_bytes()), None, "{text}");
         }
         // The empty one's is 0, so it has all the zeros.
         for text in ["", "a", "kitbag"] {

@@ -128,4 +128,17 @@ mod tests {
             assert_eq!(text.parse::<SyncToken>(), Err(SyncTokenError), "{text}");
         }
     }
+
+    #[test]
+    fn a_token_of_another_kind_or_version_is_refused() {
+        let token = |version: &str| {
+            let body = format!("{version}_1_2_3_4");
+            let text = format!("{body}_{:08x}", crc32fast::hash(body.as_bytes()));
+            text.parse::<SyncToken>().is_ok()
+        };
+        assert!(token("k1"));
+        for other in ["k2", "k", "k11", "f1", ""] {
+            assert!(!token(other), "{other}");
+        }
+    }
 }

@@ -7,16 +7,16 @@ const TEXT_BYTES_MAX: usize = 128;
 
 /// Writes `<version>_<number>_…_<CRC-32>`, each number in hex.
 pub(crate) fn write(version: &str, numbers: &[u64]) -> String {
-    let mut text = String::with_capacity(TEXT_BYTES_MAX);
-    text.push_str(version);
+    let mut text = Vec::with_capacity(TEXT_BYTES_MAX);
+    text.extend_from_slice(version.as_bytes());
     for number in numbers {
-        text.push('_');
+        text.push(b'_');
         hex::push(&mut text, *number);
     }
-    let checksum = hex::checksum(text.as_bytes());
-    text.push('_');
-    text.extend(checksum.map(char::from));
-    text
+    let checksum = hex::checksum(&text);
+    text.push(b'_');
+    text.extend_from_slice(&checksum);
+    String::from_utf8(text).expect("versions and digits are ASCII")
 }
 
 /// Reads what [`write()`] wrote, and nothing else.
@@ -24,13 +24,14 @@ pub(crate) fn read<const N: usize>(version: &str, text: &str) -> Option<[u64; N]
     if text.len() > TEXT_BYTES_MAX {
         return None;
     }
-    let fields = text.rsplit_once('_')?.0.split('_').skip(1);
+    let (body, checksum) = text.rsplit_once('_')?;
+    let mut fields = body.as_bytes().split(|byte| *byte == b'_');
+    let is_known = fields.next()? == version.as_bytes();
     let mut numbers = [0; N];
-    // Too many or too few fields are seen below.
-    for (number, field) in numbers.iter_mut().zip(fields) {
-        *number = u64::from_str_radix(field, 16).ok()?;
+    for number in &mut numbers {
+        *number = hex::read(fields.next()?)?;
     }
-    // The checksum too; and numbers can be written in other ways, such as `+1` and `01`: no Kitbag
-    // writes them so.
-    (write(version, &numbers) == text).then_some(numbers)
+    let is_whole = fields.next().is_none();
+    let is_intact = checksum.as_bytes() == hex::checksum(body.as_bytes());
+    (is_known && is_whole && is_intact).then_some(numbers)
 }

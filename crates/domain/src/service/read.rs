@@ -146,11 +146,20 @@ impl AccountData {
             None
         };
         entries.retain(|entry| !is_rules(entry));
+        let next = match ours {
+            // Of this store and this user, as one of now would be.
+            Some(ours) => SyncToken {
+                position: changes.head,
+                rules: fingerprint,
+                ..ours
+            },
+            None => self.token_at(requester, changes.head),
+        };
         Ok(Snapshot {
             entries,
             is_full: changes.is_full,
             push_rules,
-            next: self.token_at(requester, changes.head),
+            next,
         })
     }
 
