@@ -169,7 +169,9 @@ impl JsonObject {
 
     fn text(&mut self, text: &str) {
         let needs_escape = |byte: &u8| *byte < b' ' || matches!(byte, b'"' | b'\\');
-        if text.as_bytes().iter().any(needs_escape) {
+        // Without a way out at the first one: so many are looked at together, and names are short.
+        let bytes = text.as_bytes().iter();
+        if bytes.fold(false, |found, byte| found | needs_escape(byte)) {
             serde_json::to_writer(&mut self.0, text).expect("a string can be written to memory");
         } else {
             self.0.push(b'"');

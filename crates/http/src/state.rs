@@ -5,11 +5,12 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::extract::FromRef;
+use bytes::Bytes;
 use kitbag_domain::{AccountData, Clock, Limits, ServerName, Store};
 use tokio::sync::watch;
 
 use crate::dispatch::{VARIABLES_MAX, Variables};
-use crate::endpoints::explain::ExplainTurns;
+use crate::endpoints::{explain::ExplainTurns, versions};
 use crate::{
     answers::Answers, failures::Failures, metrics::Metrics, metrics::RenderMetrics, metrics::Stats,
     passwords::Passwords, push_rules::SpecRules, random::Random, rate_limit::RateLimits,
@@ -94,6 +95,8 @@ pub(crate) struct Inner {
     pub(crate) failures: Failures,
     pub(crate) metrics: Metrics,
     pub(crate) render_metrics: RenderMetrics,
+    /// The body of `GET /_matrix/client/versions`.
+    pub(crate) versions: Bytes,
     pub(crate) settings: Settings,
     pub(crate) stopping: watch::Receiver<bool>,
 }
@@ -141,6 +144,7 @@ impl App {
             failures: Failures::default(),
             metrics: Metrics::default(),
             render_metrics,
+            versions: versions::body(&settings),
             settings,
             stopping,
         }))

@@ -6,9 +6,13 @@
 use std::collections::BTreeMap;
 
 use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use bytes::Bytes;
 use serde::Serialize;
 
-use crate::json::MatrixJson;
+use crate::json::json_response;
+use crate::settings::Settings;
 use crate::state::App;
 
 /// The newest `v1.x`.
@@ -17,14 +21,15 @@ const MINOR_MAX: u32 = 18;
 const MINOR_MAX_WITH_LEGACY_MENTIONS: u32 = 16;
 
 #[derive(Serialize)]
-pub(crate) struct Versions {
+struct Versions {
     versions: Vec<String>,
     unstable_features: BTreeMap<&'static str, bool>,
 }
 
-pub(crate) async fn get(State(app): State<App>) -> MatrixJson<Versions> {
+/// Writes the body, which is the same for everybody.
+pub(crate) fn body(settings: &Settings) -> Bytes {
     let mut versions = vec!["r0.6.1".to_owned()];
-    let minor_max = if app.settings.compat.legacy_mention_rules {
+    let minor_max = if settings.compat.legacy_mention_rules {
         MINOR_MAX_WITH_LEGACY_MENTIONS
     } else {
         MINOR_MAX
@@ -32,11 +37,17 @@ pub(crate) async fn get(State(app): State<App>) -> MatrixJson<Versions> {
     versions.extend((1..=minor_max).map(|minor| format!("v1.{minor}")));
     let mut unstable_features = BTreeMap::from([("org.matrix.msc4331", true)]);
     // With the flag, clients expect that `PUT {}` deletes.
-    if app.settings.features.msc3391.empty_deletes() {
+    if settings.features.msc3391.empty_deletes() {
         unstable_features.insert("org.matrix.msc3391", true);
     }
-    MatrixJson(Versions {
+    let versions = Versions {
         versions,
         unstable_features,
-    })
+    };
+    let body = serde_json::to_vec(&versions);
+    body.expect("names and numbers can be written").into()
+}
+
+pub(crate) async fn get(State(app): State<App>) -> Response {
+    json_response(StatusCode::OK, app.versions.clone())
 }
