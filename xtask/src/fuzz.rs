@@ -82,7 +82,7 @@ fn run(workspace: &Workspace, arguments: &FuzzArguments) -> PartResult {
     }
     let programs = fuzzing.build()?;
     let mut executions = 0;
-    println!("target       executions  edges  inputs");
+    println!("target           executions  edges  inputs");
     for name in chosen {
         let program = programs.join(name);
         let report = fuzzing.fuzz(name, &program, arguments.seconds)?;
@@ -91,7 +91,7 @@ fn run(workspace: &Workspace, arguments: &FuzzArguments) -> PartResult {
             edges,
             inputs,
         } = report;
-        println!("{name:<12} {runs:>10} {edges:>6} {inputs:>7}");
+        println!("{name:<15}  {runs:>10} {edges:>6} {inputs:>7}");
         executions += runs;
     }
     Ok(Outcome::Passed(Some(executions)))

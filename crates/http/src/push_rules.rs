@@ -84,8 +84,12 @@ impl SpecRules {
     }
 
     /// Returns what is to be stored after an edit of what is.
+    ///
+    /// What is then served is remembered too: whoever waits for a sync is about to ask, and it takes
+    /// a tenth of the time while the changes are at hand.
     pub(crate) fn edit(
         &self,
+        user: &UserId,
         stored: Option<&Content>,
         edit: Edit,
     ) -> Result<Content, SpecRulesError> {
@@ -94,7 +98,14 @@ impl SpecRules {
             None => Changes::default(),
         };
         let changes = changes.apply(&self.defaults, edit, &self.limits)?;
-        Ok(Content::from_stored(changes.to_json().into()))
+        let edited = Content::from_stored(changes.to_json().into());
+        self.remember(user, &edited, &self.lay(&changes, user));
+        Ok(edited)
+    }
+
+    fn lay(&self, changes: &Changes, user: &UserId) -> Content {
+        let text = served(changes, &self.defaults, user.as_str());
+        Content::from_stored(text.into())
     }
 
     /// Returns the compiled rules of a user, of the text that is served.
@@ -127,21 +138,17 @@ impl SpecRules {
 
 impl PushRules for SpecRules {
     fn served(&self, user: &UserId, stored: Option<&Content>) -> Content {
-        let lay = |changes: &Changes| {
-            let text = served(changes, &self.defaults, user.as_str());
-            Content::from_stored(text.into())
-        };
         let Some(stored) = stored else {
-            return lay(&Changes::default());
+            return self.lay(&Changes::default(), user);
         };
         if let Some(known) = self.recall(user, stored) {
             return known;
         }
         let content = match Changes::parse(stored.as_str()) {
-            Ok(changes) => lay(&changes),
+            Ok(changes) => self.lay(&changes, user),
             Err(error) => {
                 tracing::error!(%user, %error, "push rules cannot be read: the defaults are served");
-                lay(&Changes::default())
+                self.lay(&Changes::default(), user)
             }
         };
         self.remember(user, stored, &content);
@@ -209,7 +216,8 @@ mod tests {
         let rule = NewRule::parse(Kind::Room, "{\"actions\":[]}", rules.limits()).unwrap();
         let id = RuleId::parse(id, rules.limits()).unwrap();
         let place = Place::default();
-        rules.edit(stored, Edit::Put { id, rule, place }).unwrap()
+        let edit = Edit::Put { id, rule, place };
+        rules.edit(&user("editor"), stored, edit).unwrap()
     }
 
     #[test]
@@ -252,6 +260,20 @@ mod tests {
         let copy = Content::from_stored(two.bytes().to_vec().into());
         let second = rules.served(&alice, Some(&copy));
         assert_eq!(first.bytes().as_ptr(), second.bytes().as_ptr(), "no copy");
+    }
+
+    #[test]
+    fn what_is_served_behind_an_edit_is_there_at_once() {
+        let rules = rules(false);
+        let editor = user("editor");
+        let one = with_rule(&rules, None, "one");
+        let two = with_rule(&rules, Some(&one), "two");
+        let known = rules.recall(&editor, &two).unwrap();
+        let changes = Changes::parse(two.as_str()).unwrap();
+        let fresh = served(&changes, &Defaults::spec(), editor.as_str());
+        assert_eq!(known.as_str(), fresh);
+        assert_eq!(rules.recall(&editor, &one), None, "not stored any more");
+        assert_eq!(rules.recall(&user("alice"), &two), None, "of another user");
     }
 
     #[test]

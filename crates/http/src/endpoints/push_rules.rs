@@ -91,8 +91,8 @@ impl Target {
     }
 
     async fn edit(&self, app: App, edit: Edit) -> Result<EmptyObject, ApiError> {
-        let rules = Arc::clone(&app.rules);
-        let edit = move |stored: Option<&Content>| rules.edit(stored, edit.clone());
+        let (rules, user) = (Arc::clone(&app.rules), self.auth.requester.user.clone());
+        let edit = move |stored: Option<&Content>| rules.edit(&user, stored, edit.clone());
         app.data.edit_push_rules(&self.auth.requester, edit).await?;
         Ok(EmptyObject)
     }
