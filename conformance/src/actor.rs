@@ -8,6 +8,7 @@ use kitbag_client::{Account, Bytes, Method, Naming, Request, Scope, SyncParams, 
 use serde_json::{Value, json};
 
 use crate::canary::Canary;
+use crate::device_data::DeviceData;
 use crate::expect::{Outcome, Reply};
 use crate::sync::Sync;
 
@@ -16,11 +17,16 @@ use crate::sync::Sync;
 pub(crate) struct Actor {
     account: Account,
     canary: Arc<Canary>,
+    device_data: DeviceData,
 }
 
 impl Actor {
-    pub(crate) fn new(account: Account, canary: Arc<Canary>) -> Self {
-        Self { account, canary }
+    pub(crate) fn new(account: Account, canary: Arc<Canary>, device_data: DeviceData) -> Self {
+        Self {
+            account,
+            canary,
+            device_data,
+        }
     }
 
     pub(crate) fn account(&self) -> &Account {
@@ -206,7 +212,9 @@ impl Actor {
                 .timeout
                 .saturating_add(kitbag_client::REQUEST_TIMEOUT),
         );
-        Sync::of(&self.send(request).await?)
+        let mut sync = Sync::of(&self.send(request).await?)?;
+        self.device_data.normalize(&mut sync.body);
+        Ok(sync)
     }
 
     /// The token of a state in which nothing more is coming by itself.

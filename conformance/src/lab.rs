@@ -6,6 +6,7 @@ use kitbag_client::{Account, Client, Login, Register, Request};
 
 use crate::actor::Actor;
 use crate::canary::Canary;
+use crate::device_data::DeviceData;
 use crate::expect::{Failure, Outcome, Reply};
 
 /// A server under test.
@@ -14,6 +15,7 @@ pub struct Lab {
     client: Client,
     registration_token: Option<Arc<str>>,
     canary: Arc<Canary>,
+    device_data: DeviceData,
 }
 
 impl Lab {
@@ -25,6 +27,16 @@ impl Lab {
             client,
             registration_token: registration_token.map(Arc::from),
             canary: Arc::new(canary),
+            device_data: DeviceData::default(),
+        }
+    }
+
+    /// This lab, with device account data at another place in syncs.
+    #[must_use]
+    pub fn with_device_data(self, device_data: DeviceData) -> Self {
+        Self {
+            device_data,
+            ..self
         }
     }
 
@@ -41,7 +53,7 @@ impl Lab {
 
     /// This login, as scenarios use it.
     pub(crate) fn actor(&self, account: Account) -> Actor {
-        Actor::new(account, Arc::clone(&self.canary))
+        Actor::new(account, Arc::clone(&self.canary), self.device_data)
     }
 
     pub(crate) fn registration_token(&self) -> Option<&str> {

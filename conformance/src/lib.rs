@@ -7,6 +7,7 @@
 
 mod actor;
 mod canary;
+mod device_data;
 mod expect;
 mod lab;
 mod poll;
@@ -18,6 +19,7 @@ pub mod scenarios;
 mod sync;
 
 pub use canary::{CANARY_DEFAULT, Canary};
+pub use device_data::DeviceData;
 pub use expect::Failure;
 pub use lab::Lab;
 pub use report::{Report, Row};

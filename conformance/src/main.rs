@@ -12,7 +12,8 @@ use anyhow::Context as _;
 use clap::Parser;
 use kitbag_client::Client;
 use kitbag_conformance::{
-    CANARY_DEFAULT, Canary, Feature, Lab, Options, PARALLEL_DEFAULT, Selection, run, scenarios,
+    CANARY_DEFAULT, Canary, DeviceData, Feature, Lab, Options, PARALLEL_DEFAULT, Selection, run,
+    scenarios,
 };
 
 /// Black-box scenarios for account data, against any Matrix homeserver.
@@ -31,6 +32,12 @@ struct Arguments {
     /// Run only scenarios whose name contains this; several are possible.
     #[arg(long)]
     filter: Vec<String>,
+    /// Leave out scenarios whose name contains this; several are possible.
+    #[arg(long)]
+    without: Vec<String>,
+    /// Where syncs have device account data (MSC4331).
+    #[arg(long, value_enum, default_value_t)]
+    device_data: DeviceData,
     /// What the server has, separated by commas: all, spec, rooms, kitbag, msc3391, msc3890,
     /// msc4331, msc4547, put-empty-deletes, short-tokens. Scenarios that need anything else are
     /// left out.
@@ -56,6 +63,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let selection = Selection {
         features: features(&arguments.features)?,
         filter: arguments.filter.clone(),
+        without: arguments.without.clone(),
     };
     if arguments.list {
         list(&selection);
@@ -73,6 +81,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         .await
         .with_context(|| format!("no Matrix server at {base_url}"))?;
     let lab = Lab::new(client, arguments.registration_token.as_deref(), canary);
+    let lab = lab.with_device_data(arguments.device_data);
     let report = run(
         &lab,
         &Options {

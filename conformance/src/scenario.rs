@@ -164,6 +164,8 @@ pub struct Selection {
     pub features: Vec<Feature>,
     /// Parts of names, of which one is enough; empty means all.
     pub filter: Vec<String>,
+    /// Parts of names, of which none may be there.
+    pub without: Vec<String>,
 }
 
 impl Selection {
@@ -174,6 +176,7 @@ impl Selection {
         let is_chosen = |part: &String| scenario.name.contains(part.as_str());
         scenario.features.iter().all(has)
             && (self.filter.is_empty() || self.filter.iter().any(is_chosen))
+            && !self.without.iter().any(is_chosen)
     }
 }
 
@@ -193,7 +196,7 @@ mod tests {
         let keeps = |features: &[Feature]| {
             Selection {
                 features: features.to_vec(),
-                filter: Vec::new(),
+                ..Selection::default()
             }
             .keeps(&scenario)
         };
@@ -206,17 +209,21 @@ mod tests {
     #[test]
     fn selection_filters_by_a_part_of_the_name() {
         let scenario = Scenario::new("area/fact", "", "", nothing);
-        let keeps = |filter: &[&str]| {
+        let parts = |parts: &[&str]| parts.iter().map(|part| (*part).to_owned()).collect();
+        let keeps = |filter: &[&str], without: &[&str]| {
             Selection {
-                features: Vec::new(),
-                filter: filter.iter().map(|part| (*part).to_owned()).collect(),
+                filter: parts(filter),
+                without: parts(without),
+                ..Selection::default()
             }
             .keeps(&scenario)
         };
-        assert!(keeps(&[]));
-        assert!(keeps(&["ea/fa"]));
-        assert!(keeps(&["other", "fact"]));
-        assert!(!keeps(&["other"]));
+        assert!(keeps(&[], &[]));
+        assert!(keeps(&["ea/fa"], &["other"]));
+        assert!(keeps(&["other", "fact"], &[]));
+        assert!(!keeps(&["other"], &[]));
+        assert!(!keeps(&[], &["other", "area/"]));
+        assert!(!keeps(&["fact"], &["fact"]));
     }
 
     #[test]
