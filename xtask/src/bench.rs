@@ -1,14 +1,12 @@
 //! `cargo xtask bench`: the workloads beside their references, in one run.
 
-use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::Context as _;
 use clap::Args;
 
 use crate::parts::{Outcome, PartResult};
 use crate::process;
-use crate::python::{self, Python};
+use crate::synapse;
 use crate::workspace::Workspace;
 
 /// Those that show figures.
@@ -38,7 +36,7 @@ pub(crate) fn task(workspace: &Workspace, arguments: &BenchArguments) -> anyhow:
     let mut command = built(workspace, arguments.short)?;
     let mut run = "bench/runs/references.json";
     if arguments.synapse {
-        command.arg("--synapse").arg(synapse(workspace)?);
+        command.arg("--synapse").arg(synapse::install(workspace)?);
         run = "bench/runs/synapse.json";
     }
     if arguments.record {
@@ -78,11 +76,4 @@ fn built(workspace: &Workspace, is_short: bool) -> anyhow::Result<Command> {
     ];
     process::run(process::cargo(&workspace.root, arguments))?;
     Ok(Command::new(workspace.release_program("kitbag-bench")))
-}
-
-/// Installs Synapse, and returns the Python that has it.
-fn synapse(workspace: &Workspace) -> anyhow::Result<PathBuf> {
-    let python = Python::find().context(python::MISSING)?;
-    let requirements = workspace.path("bench/synapse/requirements.txt");
-    python.environment(&workspace.target.join("bench/synapse"), &requirements)
 }

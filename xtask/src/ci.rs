@@ -5,7 +5,7 @@ use clap::Args;
 
 use crate::parts::{Outcome, PartResult, Parts};
 use crate::workspace::Workspace;
-use crate::{bench, conformance, e2e, fuzz, mutants, process, readme, test, tidy};
+use crate::{bench, conformance, e2e, fuzz, gateway, mutants, process, readme, test, tidy};
 
 /// How to run the parts.
 #[derive(Clone, Debug, Args)]
@@ -50,6 +50,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &CiArguments) -> anyhow::Res
     parts.part("conformance", || conformance::part(workspace));
     parts.part("e2e python", || e2e::part(workspace, e2e::Sdk::Python));
     parts.part("e2e js", || e2e::part(workspace, e2e::Sdk::Js));
+    parts.part("gateway", || gateway::part(workspace));
     parts.part("bench", || bench::part(workspace, arguments.long));
     if arguments.long {
         parts.part("fuzz", || fuzz::part(workspace));

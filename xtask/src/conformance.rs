@@ -48,6 +48,14 @@ static SWITCHED: [Setup; 2] = [
     },
 ];
 
+/// What a gateway before Synapse offers, with all that it can.
+pub(crate) static GATEWAY: Setup = Setup {
+    name: "gateway-conformance",
+    settings: &[],
+    features: "spec,rooms,kitbag,msc3391,msc4331,msc4547",
+    filter: "",
+};
+
 /// Which server, and what to pass on.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ConformanceArguments {
@@ -63,13 +71,17 @@ pub(crate) struct ConformanceArguments {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Report {
     pub(crate) rows: Vec<Row>,
-    canary_stored: u64,
+    pub(crate) canary_stored: u64,
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) passed: bool,
+    /// What should have come, where it did not.
+    pub(crate) expected: Option<String>,
+    /// What came instead.
+    pub(crate) got: Option<String>,
 }
 
 impl Report {

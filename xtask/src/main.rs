@@ -11,12 +11,15 @@ mod ci;
 mod conformance;
 mod e2e;
 mod fuzz;
+mod gateway;
+mod http;
 mod mutants;
 mod parts;
 mod process;
 mod python;
 mod readme;
 mod server;
+mod synapse;
 mod test;
 mod tidy;
 mod workspace;
@@ -30,6 +33,7 @@ use crate::ci::CiArguments;
 use crate::conformance::ConformanceArguments;
 use crate::e2e::E2eArguments;
 use crate::fuzz::FuzzArguments;
+use crate::gateway::GatewayArguments;
 use crate::mutants::MutantsArguments;
 use crate::readme::ReadmeArguments;
 use crate::test::TestArguments;
@@ -63,6 +67,10 @@ enum Task {
     ///
     /// Works on the stable toolchain; needs a C++ compiler.
     Fuzz(FuzzArguments),
+    /// Shows what a gateway does before a real Synapse, and that it can be taken away.
+    ///
+    /// Installs Synapse, at the version locked in `bench/synapse`, below the target directory.
+    Gateway(GatewayArguments),
     /// Takes rules out of the product, one at a time, and sees that tests notice each.
     ///
     /// Works on a copy of the commit that is checked out, below the target directory. A test that
@@ -94,6 +102,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Conformance(arguments) => conformance::task(&workspace, &arguments),
         Task::E2e(arguments) => e2e::task(&workspace, &arguments),
         Task::Fuzz(arguments) => fuzz::task(&workspace, &arguments),
+        Task::Gateway(arguments) => gateway::task(&workspace, &arguments),
         Task::Mutants(arguments) => mutants::task(&workspace, &arguments),
         Task::Readme(arguments) => readme::task(&workspace, &arguments),
         Task::Test(arguments) => test::task(&workspace, &arguments),

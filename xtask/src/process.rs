@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 
 /// Makes a cargo call at the root.
 ///
@@ -167,6 +167,21 @@ impl Drop for Watch {
         // Closes the pipe first.
         self.process.wait().ok();
     }
+}
+
+/// Sends a signal, such as `TERM`, to a process.
+///
+/// # Errors
+/// When there is no such process any more.
+pub(crate) fn signal(name: &str, process: u32) -> anyhow::Result<()> {
+    // By the shell, which has it built in: a small system may have no program of this name.
+    let status = Command::new("sh")
+        .args(["-c", &format!("kill -{name} {process}")])
+        .stderr(Stdio::null())
+        .status()
+        .context("cannot run `sh`")?;
+    ensure!(status.success(), "the process is gone already");
+    Ok(())
 }
 
 /// Takes the variables of this project out, so that a program has only what a task gives it.

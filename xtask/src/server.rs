@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -20,14 +21,18 @@ pub(crate) const CANARY: &str = "canary-content-7f3a9d20c4e85b16";
 /// The variable that hands [`CANARY`] to test programs.
 pub(crate) const CANARY_VARIABLE: &str = "KITBAG_TEST_CANARY";
 
-/// What every access token and every refresh token begins with: no line of a log may have it.
-const TOKEN_PREFIXES: [&str; 2] = ["kt_", "ktr_"];
+/// What every access token and every refresh token begins with, those of Synapse too: no line of a
+/// log may have it.
+const TOKEN_PREFIXES: [&str; 4] = ["kt_", "ktr_", "syt_", "syr_"];
 
 /// An empty server answers within milliseconds; this is for a machine that is busy building.
 const START_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The server promises to end its waiting requests on SIGTERM; longer than this is a hang.
 const STOP_DEADLINE: Duration = Duration::from_secs(15);
+
+/// A free port.
+pub(crate) const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 const FIRST_LINE: &str = "kitbag listening on ";
 
@@ -63,6 +68,21 @@ impl Server {
         let mut command = command(&workspace.program("kitbag"), &log)?;
         command.arg("--data").arg(data);
         Self::of(command, log)
+    }
+
+    /// Starts a gateway of `program`, which is built already, before the homeserver at `upstream`.
+    pub(crate) fn launch_gateway(
+        program: &Path,
+        log: PathBuf,
+        listen: SocketAddr,
+        upstream: &str,
+        settings: &[&str],
+    ) -> anyhow::Result<Self> {
+        let mut command = Command::new(program);
+        command.arg("gateway").args(["--upstream", upstream]);
+        let settings = settings.iter().flat_map(|setting| ["--set", setting]);
+        command.args(settings);
+        Self::of(finished(command, listen, &log)?, log)
     }
 
     /// Starts a fresh server of `program`, which is built already, on a free port.
@@ -144,18 +164,8 @@ impl Server {
     }
 
     fn signal(&self, name: &str) -> anyhow::Result<()> {
-        // By the shell, which has it built in: a small system may have no program of this name.
-        let status = Command::new("sh")
-            .args(["-c", &format!("kill -{name} {}", self.process)])
-            .stderr(Stdio::null())
-            .status()
-            .context("cannot run `sh`")?;
-        ensure!(
-            status.success(),
-            "the server is gone already\n{}",
-            self.log()?
-        );
-        Ok(())
+        let sent = process::signal(name, self.process);
+        sent.with_context(|| format!("in {}", self.log.display()))
     }
 }
 
@@ -169,7 +179,7 @@ impl Drop for Server {
 }
 
 /// Builds the server and returns where its log goes.
-fn prepare(workspace: &Workspace, part: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn prepare(workspace: &Workspace, part: &str) -> anyhow::Result<PathBuf> {
     process::build(&workspace.root)?;
     let folder = workspace.target.join("xtask");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -178,13 +188,19 @@ fn prepare(workspace: &Workspace, part: &str) -> anyhow::Result<PathBuf> {
 
 /// Returns the command of a server on a free port, which logs all that it can.
 fn command(program: &Path, log: &Path) -> anyhow::Result<Command> {
-    let file = File::create(log).with_context(|| format!("cannot make {}", log.display()))?;
     let mut command = Command::new(program);
+    command.arg("serve");
+    command.args(["--set", "rate_limits.enabled=false"]);
+    finished(command, ANY, log)
+}
+
+/// Adds what servers and gateways have in common.
+fn finished(mut command: Command, listen: SocketAddr, log: &Path) -> anyhow::Result<Command> {
+    let file = File::create(log).with_context(|| format!("cannot make {}", log.display()))?;
     // Its configuration is ours alone, not also that of whoever runs the task.
     process::remove_own_variables(&mut command);
     command
-        .args(["serve", "--listen", "127.0.0.1:0"])
-        .args(["--set", "rate_limits.enabled=false"])
+        .args(["--listen", &listen.to_string()])
         .args(["--set", "log.level=trace"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -285,7 +301,14 @@ mod tests {
     fn log_with_a_secret_fails_however_it_is_written() {
         let content = serde_json::json!({"canary": CANARY}).to_string();
         let password = format!("{CANARY}-Passw0rd-1");
-        for secret in ["kt_QGE6Yg_x", "ktr_QGE6Yg_x", CANARY, &content, &password] {
+        for secret in [
+            "kt_QGE6Yg_x",
+            "ktr_QGE6Yg_x",
+            "syt_YQ_x",
+            CANARY,
+            &content,
+            &password,
+        ] {
             for line in [
                 format!("TRACE kitbag: stored {secret} in 2 ms"),
                 format!("TRACE kitbag: stored {secret:?}"),
