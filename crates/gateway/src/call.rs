@@ -15,6 +15,7 @@ pub(crate) struct Call {
 }
 
 /// All of a request but its body.
+#[derive(Clone)]
 pub(crate) struct Head {
     pub(crate) parts: Parts,
     /// The names of the variable segments, and where these stand in the path.

@@ -24,6 +24,7 @@ use crate::guard;
 use crate::headers;
 use crate::identity::Identities;
 use crate::metrics::{self, Asked, GatewayMetrics, GatewayStats};
+use crate::observed::Observed;
 use crate::pass::pass;
 use crate::routes::{self, Handler, Route};
 use crate::settings::Settings;
@@ -69,6 +70,7 @@ struct Inner {
     router: Router<Route>,
     identities: Identities,
     devices: Devices,
+    observed: Observed,
     passed: Arc<RouteMetrics>,
     synced: Arc<RouteMetrics>,
     /// What every listener counts.
@@ -87,8 +89,8 @@ impl Gateway {
         let Parts {
             settings,
             limits,
+            clock,
             random,
-            ..
         } = parts;
         let metrics = Metrics::default();
         let own_metrics = Arc::new(GatewayMetrics::default());
@@ -97,6 +99,7 @@ impl Gateway {
             router: routes::router(&settings, &metrics),
             identities: Identities::default(),
             devices: Devices::default(),
+            observed: Observed::new(clock),
             passed: metrics.route(PASS_ROUTE.to_owned()),
             synced: metrics.route(SYNC_ROUTE.to_owned()),
             metrics,
@@ -123,6 +126,10 @@ impl Gateway {
 
     pub(crate) fn devices(&self) -> &Devices {
         &self.0.devices
+    }
+
+    pub(crate) fn observed(&self) -> &Observed {
+        &self.0.observed
     }
 
     pub(crate) fn settings(&self) -> &Settings {

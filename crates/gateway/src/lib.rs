@@ -21,10 +21,12 @@ mod headers;
 mod identity;
 mod mapped;
 mod metrics;
+mod observed;
 mod pass;
 mod routes;
 mod settings;
 mod upstream;
+mod versions;
 
 pub use gateway::{Connected, Gateway, Parts};
 pub use metrics::{GatewayStats, LookupStats, ProtectedStats};

@@ -12,6 +12,7 @@ use crate::call::Call;
 use crate::device_data;
 use crate::gateway::Gateway;
 use crate::settings::Settings;
+use crate::versions;
 
 /// An endpoint at work.
 pub(crate) type Answering<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
@@ -98,9 +99,14 @@ const CLIENT_PREFIXES: &[&str] = &[
 /// What homeservers have too.
 #[rustfmt::skip] // a table is read by its columns
 const CLIENT: &[Row] = &[
-    ("/user/{user}/account_data/{type}",              |m| m.put(handler!(account_data::write)).delete(handler!(account_data::write))),
+    ("/user/{user}/account_data/{type}",              |m| m.get(handler!(account_data::read)).put(handler!(account_data::write)).delete(handler!(account_data::write))),
     ("/user/{user}/rooms/{room}/account_data/{type}", |m| m.put(handler!(account_data::write)).delete(handler!(account_data::write))),
 ];
+
+/// What is below no prefix.
+const VERSIONS: &[Row] = &[("/_matrix/client/versions", |m| {
+    m.get(handler!(versions::get))
+})];
 
 /// Where device account data is served, as by Kitbag alone.
 const DEVICE_PREFIXES: &[&str] = &["/_matrix/client/v3", "/_matrix/client/r0"];
@@ -132,7 +138,8 @@ fn device_entry(methods: Methods) -> Methods {
 
 /// Returns the router of what the settings switch on.
 pub(crate) fn router(settings: &Settings, metrics: &Metrics) -> Router<Route> {
-    let router = add(Router::default(), CLIENT_PREFIXES, CLIENT, metrics);
+    let router = add(Router::default(), &[""], VERSIONS, metrics);
+    let router = add(router, CLIENT_PREFIXES, CLIENT, metrics);
     let mut router = add(router, DEVICE_PREFIXES, DEVICE_DATA, metrics);
     if settings.msc4331.stable_path {
         router = add(router, DEVICE_PREFIXES, STABLE_DEVICE_DATA, metrics);

@@ -6,6 +6,8 @@
 
 mod device_data;
 mod guard;
+mod limits;
 mod pass;
 mod protect;
 mod support;
+mod versions;

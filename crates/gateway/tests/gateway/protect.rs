@@ -182,3 +182,105 @@ async fn observed_push_rules_go_to_the_homeserver_and_read_markers_never_do() {
     );
     assert_eq!(written.count(), 4);
 }
+
+const PUSH_RULES: &str = "/_matrix/client/v3/user/@a:x/account_data/m.push_rules";
+
+/// A homeserver that has push rules by their own path alone, or not even there.
+async fn homeserver_without(rules: Option<Value>, asked: Asked) -> hyper::Response<ScriptedBody> {
+    match &*asked.target {
+        "/_matrix/client/v3/account/whoami" => answer(200, &json!({"user_id": "@a:x"})),
+        "/_matrix/client/v3/pushrules/" => {
+            let rules = rules.unwrap_or(json!({"errcode": "M_UNRECOGNIZED"}));
+            answer(200, &rules)
+        }
+        _ => answer(
+            404,
+            &json!({"errcode": "M_NOT_FOUND", "error": "of the homeserver"}),
+        ),
+    }
+}
+
+#[tokio::test]
+async fn push_rules_are_read_where_the_homeserver_has_them() {
+    let rules = json!({"global": {"override": [], "content": [{"rule_id": "a"}]}});
+    let told = Some(rules.clone());
+    let upstream = Scripted::start(move |asked| homeserver_without(told.clone(), asked)).await;
+    let gateway = gateway(&upstream.url(), |_| {}).await;
+    let client = Client::new(&gateway.url).unwrap();
+    let read = |method, path: &str| client.send(Request::new(method, path).token("T"));
+    for path in [
+        PUSH_RULES,
+        &PUSH_RULES.replace("v3", "r0"),
+        &PUSH_RULES.replace('.', "%2E"),
+    ] {
+        let response = read(Method::GET, path).await.unwrap();
+        assert_eq!(
+            (response.status, response.json::<Value>().unwrap()),
+            (200, rules.clone())
+        );
+    }
+    let head = read(Method::HEAD, PUSH_RULES).await.unwrap();
+    let length = rules.to_string().len().to_string();
+    assert_eq!(
+        (head.status, head.header("content-length")),
+        (200, Some(&*length))
+    );
+    for (path, status) in [
+        // Nobody else's are told, whatever the homeserver looks at first.
+        (PUSH_RULES.replace("@a", "@b"), 403),
+        (PUSH_RULES.replace("@a:x", "@a:x/rooms/!r"), 404),
+        (PUSH_RULES.replace("push_rules", "direct"), 404),
+    ] {
+        assert_eq!(
+            read(Method::GET, &path).await.unwrap().status,
+            status,
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn where_no_push_rules_are_the_answer_is_that_of_the_homeserver() {
+    let upstream = Scripted::start(|asked| homeserver_without(None, asked)).await;
+    let gateway = gateway(&upstream.url(), |_| {}).await;
+    let client = Client::new(&gateway.url).unwrap();
+    let response = client
+        .send(Request::new(Method::GET, PUSH_RULES))
+        .await
+        .unwrap();
+    assert_eq!(told(&response), (404, "M_NOT_FOUND".to_owned()));
+    assert_eq!(
+        response.json::<Value>().unwrap()["error"],
+        "of the homeserver"
+    );
+}
+
+#[tokio::test]
+async fn account_data_is_read_as_the_homeserver_tells_it() {
+    let lab = Lab::start().await;
+    let phone = lab.user("PHONE").await;
+    let user = phone.session().user_id.clone();
+    phone
+        .put(Scope::Global, "org.example.a", &json!({"a": 1}))
+        .await
+        .unwrap();
+    let beside = lab.beside().with_session(phone.session().clone());
+    for event_type in ["org.example.a", "m.push_rules", "nothing"] {
+        for method in [Method::GET, Method::HEAD] {
+            let path = account_data(&user, Scope::Global, Naming::Stable, event_type);
+            let request = || Request::new(method.clone(), &path);
+            let (through, past) = (phone.send(request()).await, beside.send(request()).await);
+            let (through, past) = (through.unwrap(), past.unwrap());
+            assert_eq!(through.status, past.status, "{method} {event_type}");
+            let length = past.header("content-length");
+            assert_eq!(
+                through.header("content-length"),
+                length,
+                "{method} {event_type}"
+            );
+            if past.status == 200 {
+                assert_eq!(through.body, past.body, "{method} {event_type}");
+            }
+        }
+    }
+}

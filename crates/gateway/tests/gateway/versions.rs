@@ -1,0 +1,99 @@
+//! What the homeserver can do, with what the gateway adds.
+
+use kitbag_client::{Client, Method, Request};
+use kitbag_testkit::scripted::{Asked, Scripted, ScriptedBody, whole};
+use serde_json::{Value, json};
+
+use crate::support::{Lab, gateway};
+
+const VERSIONS: &str = "/_matrix/client/versions";
+
+#[tokio::test]
+async fn versions_are_those_of_the_homeserver_with_the_flags_of_what_is_switched_on() {
+    let upstream = Scripted::start(|asked: Asked| async move {
+        let token = asked.headers.get("authorization").is_some();
+        let told = format!("{{\"versions\" : [], \"unstable_features\": {{\"in\":{token} }}}}");
+        let mut response = whole(200, told);
+        let headers = response.headers_mut();
+        headers.insert("etag", "\"1\"".parse().unwrap());
+        headers.insert("cache-control", "private".parse().unwrap());
+        response
+    })
+    .await;
+    let client = |url: &str| Client::new(url).unwrap();
+    let plain = gateway(&upstream.url(), |_| {}).await;
+    let request = Request::new(Method::GET, format!("{VERSIONS}?a=b")).token("T");
+    let request = request.header("accept-encoding", "gzip");
+    let response = client(&plain.url)
+        .send(request.header("if-none-match", "\"1\""))
+        .await
+        .unwrap();
+    let expected =
+        r#"{"versions" : [], "unstable_features": {"in":true ,"org.matrix.msc4331":true}}"#;
+    assert_eq!(response.body, expected);
+    assert_eq!(response.header("etag"), None, "that of another body");
+    assert_eq!(response.header("cache-control"), Some("private"));
+    let asked = upstream.asked().pop().unwrap();
+    assert_eq!(asked.target, format!("{VERSIONS}?a=b"));
+    assert_eq!(asked.headers["accept-encoding"], "identity");
+    assert_eq!(asked.headers.get("if-none-match"), None);
+
+    let comparing = gateway(&upstream.url(), |settings| settings.msc4547.enabled = true).await;
+    let response = client(&comparing.url)
+        .send(Request::new(Method::GET, VERSIONS))
+        .await
+        .unwrap();
+    let told: Value = response.json().unwrap();
+    let expected = json!({"in": false, "org.matrix.msc4331": true, "com.beeper.msc4547": true});
+    assert_eq!(told["unstable_features"], expected);
+
+    let request = Request::new(Method::HEAD, VERSIONS);
+    let head = client(&comparing.url).send(request).await.unwrap();
+    let length = response.body.len().to_string();
+    assert_eq!(
+        (head.header("content-length"), head.body.len()),
+        (Some(&*length), 0)
+    );
+}
+
+#[tokio::test]
+async fn what_is_no_list_of_versions_goes_through_untouched() {
+    async fn script(asked: Asked) -> hyper::Response<ScriptedBody> {
+        let mut response = match asked.target.ends_with("?html") {
+            true => whole(200, "<html>{}</html>"),
+            false => whole(503, "{\"errcode\": \"M_UNKNOWN\"}"),
+        };
+        response
+            .headers_mut()
+            .insert("etag", "\"1\"".parse().unwrap());
+        response
+    }
+    let upstream = Scripted::start(script).await;
+    let gateway = gateway(&upstream.url(), |_| {}).await;
+    let client = Client::new(&gateway.url).unwrap();
+    for (query, status, body) in [
+        ("html", 200, "<html>{}</html>"),
+        ("down", 503, "{\"errcode\": \"M_UNKNOWN\"}"),
+    ] {
+        let request = Request::new(Method::GET, format!("{VERSIONS}?{query}"));
+        let response = client.send(request).await.unwrap();
+        assert_eq!(
+            (response.status, &response.body[..]),
+            (status, body.as_bytes())
+        );
+        assert_eq!(response.header("etag"), Some("\"1\""));
+    }
+}
+
+#[tokio::test]
+async fn a_homeserver_with_the_same_flag_is_told_as_it_is() {
+    let lab = Lab::start().await;
+    let read = |client: Client| async move {
+        client
+            .send(Request::new(Method::GET, VERSIONS))
+            .await
+            .unwrap()
+            .body
+    };
+    assert_eq!(read(lab.client()).await, read(lab.beside()).await);
+}
