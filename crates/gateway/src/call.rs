@@ -36,6 +36,13 @@ impl Head {
         Credentials::of(&self.parts)
     }
 
+    /// Returns the variable segments of the path.
+    pub(crate) fn path(&self) -> Result<PathParams, Denial> {
+        let path = self.parts.uri.path();
+        let named = self.names.into_iter().zip(self.variables.of(path));
+        PathParams::decode(named, path.len())
+    }
+
     /// Returns the variable segments of a path below `/user/{user}`, which must be of this user.
     pub(crate) fn own_path(&self, user: &UserId) -> Result<PathParams, Denial> {
         let path = self.parts.uri.path();

@@ -5,8 +5,9 @@ use std::fmt;
 use axum::body::Body;
 use axum::http::header::{AUTHORIZATION, USER_AGENT};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, Method, Request};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 
 /// Parameters of a query that say who asks: the token, and whom an application service acts as
 /// [spec, Application Service API, "Identity assertion"; MSC3202, MSC4326].
@@ -25,6 +26,10 @@ const FORWARDED_NAMES: [HeaderName; 4] = [
     USER_AGENT,
 ];
 
+/// The hash of some credentials.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Fingerprint([u8; 32]);
+
 /// Who a request says it is from. `Debug` shows nothing of it.
 #[derive(Clone)]
 pub(crate) struct Credentials {
@@ -42,19 +47,24 @@ impl Credentials {
                 headers.append(&name, value.clone());
             }
         }
-        let query = parts.uri.query().unwrap_or_default();
-        let is_of_them = |pair: &&str| {
-            let name = pair.split('=').next().unwrap_or_default();
-            let name = percent_encoding::percent_decode_str(name);
-            QUERY_NAMES
-                .iter()
-                .any(|known| name.clone().eq(known.bytes()))
-        };
-        let query: Vec<&str> = query.split('&').filter(is_of_them).collect();
-        Self {
-            headers,
-            query: query.join("&"),
-        }
+        let query = asking_query(&parts.uri);
+        Self { headers, query }
+    }
+
+    /// Returns those of another token, which came the same way; `None` where it can be none.
+    pub(crate) fn bearer(&self, token: &str) -> Option<Self> {
+        let mut value = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
+        value.set_sensitive(true);
+        let mut headers = self.headers.clone();
+        headers.insert(AUTHORIZATION, value);
+        let query = String::new();
+        Some(Self { headers, query })
+    }
+
+    /// Returns what tells these credentials from others, without holding them.
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        let values = self.headers.get_all(AUTHORIZATION).iter();
+        Fingerprint::of(values, &self.query)
     }
 
     /// Returns a request to the homeserver on behalf of whoever they are of.
@@ -74,6 +84,55 @@ impl Credentials {
         *request.headers_mut() = self.headers.clone();
         request
     }
+}
+
+/// As little of a request as its fingerprint can be made of, should the answer call for it.
+pub(crate) struct Shown {
+    authorization: Option<HeaderValue>,
+    uri: Uri,
+}
+
+impl Shown {
+    /// Keeps it of a request on its way; nothing is copied.
+    pub(crate) fn of<B>(request: &Request<B>) -> Self {
+        Self {
+            authorization: request.headers().get(AUTHORIZATION).cloned(),
+            uri: request.uri().clone(),
+        }
+    }
+
+    /// As [`Credentials::fingerprint`].
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(self.authorization.iter(), &asking_query(&self.uri))
+    }
+}
+
+impl Fingerprint {
+    fn of<'a>(authorization: impl Iterator<Item = &'a HeaderValue>, query: &str) -> Self {
+        let mut hash = Sha256::new();
+        for value in authorization {
+            hash.update(value.len().to_le_bytes());
+            hash.update(value);
+        }
+        // Behind the headers, whose lengths are told: nothing can be taken for something else.
+        hash.update(usize::MAX.to_le_bytes());
+        hash.update(query);
+        Self(hash.finalize().into())
+    }
+}
+
+/// Returns the parameters that say who asks, as they were sent.
+fn asking_query(uri: &Uri) -> String {
+    let is_of_them = |pair: &&str| {
+        let name = pair.split('=').next().unwrap_or_default();
+        let name = percent_encoding::percent_decode_str(name);
+        QUERY_NAMES
+            .iter()
+            .any(|known| name.clone().eq(known.bytes()))
+    };
+    let query = uri.query().unwrap_or_default();
+    let query: Vec<&str> = query.split('&').filter(is_of_them).collect();
+    query.join("&")
 }
 
 impl fmt::Debug for Credentials {

@@ -1,63 +1,93 @@
 //! `GET`, `PUT` and `DELETE` of device account data (MSC4331), kept in the homeserver as global
 //! account data: `/user/{userId}/devices/{deviceId}/account_data/{type}`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::http::{Method, StatusCode};
 use axum::response::IntoResponse as _;
 use bytes::Bytes;
-use kitbag_domain::{Content, DeviceId, GetError, Key, Limits, PermitError, WritePolicy};
-use kitbag_http::shared::{EmptyObject, json_response, read_body_within};
+use kitbag_domain::{
+    Content, DeviceId, GetError, Key, Limits, PermitError, QuotaExceeded, WriteError, WritePolicy,
+};
+use kitbag_http::shared::{Denial, EmptyObject, json_response, read_body_within};
 
 use crate::answer::{Answer, Failure};
 use crate::call::{Call, Head};
 use crate::credentials::Credentials;
+use crate::entries::{self, WRITTEN_BYTES_MAX};
 use crate::gateway::Gateway;
 use crate::identity::Identity;
+use crate::life;
 use crate::mapped;
 use crate::metrics;
-
-/// Bytes of what the homeserver answers to a write.
-const WRITTEN_BYTES_MAX: usize = 64 * 1024;
+use crate::turns::Turn;
 
 pub(crate) async fn get(gateway: &Gateway, call: Call) -> Answer {
     let credentials = call.head.credentials();
     let upstream = gateway.upstream();
     let who = gateway.identities().recent(upstream, &credentials).await?;
     let (key, device) = target(&call.head, &who)?;
-    gateway
-        .devices()
-        .exists_recently(upstream, &credentials, &who.user, &device)
-        .await?;
-    let content = stored(gateway, &credentials, &who, &device, &key).await?;
+    // Where it cannot be done now, what is owed still reads as none.
+    drop(life::settle(gateway, &credentials, &who.user).await);
+    let turn = gateway.turns().shared(&who.user).await?;
+    let owed = gateway.owed().of(&who.user);
+    if owed.is_some_and(|ended| ended.has(&device)) {
+        return Err(GetError::NotFound.into());
+    }
+    let devices = gateway.devices();
+    let exists = devices.exists_recently(upstream, &credentials, &who.user, &device);
+    if !exists.await? {
+        drop(turn);
+        life::empty_gone(gateway, &credentials, &who.user, &device).await;
+        return Err(PermitError::NoSuchDevice.into());
+    }
+    let entry = Place::of(&who, &device, &key);
+    let content = entry.stored(gateway, &credentials).await?;
     let content = content.ok_or(GetError::NotFound)?;
     Ok(json_response(StatusCode::OK, content))
 }
 
 pub(crate) async fn put(gateway: &Gateway, call: Call) -> Answer {
-    let credentials = call.head.credentials();
-    let (who, key, device) = may_write(gateway, &call.head, &credentials).await?;
-    let limits = Limits {
-        content_bytes_max: gateway.limits().device_content_bytes_max,
-        ..gateway.limits().clone()
+    let Call { head, body } = call;
+    let credentials = head.credentials();
+    let identities = gateway.identities();
+    let who = identities.fresh(gateway.upstream(), &credentials).await?;
+    let (key, device) = target(&head, &who)?;
+    // Read before the turn, in which nothing waits for a client; what is wrong with it is told last.
+    let content = match may_write(&who, &device, &key) {
+        Ok(()) => read_content(gateway, body).await,
+        Err(error) => Err(error.into()),
     };
-    let allowed = Duration::from_millis(gateway.settings().listener.body_timeout_ms);
-    let body = read_body_within(call.body, limits.content_bytes_max, allowed);
-    let body = metrics::for_client(body).await?;
-    let content = Content::parse(body, &limits)?;
-    write(gateway, &credentials, &who, &device, &key, content).await?;
+    let turn = turn_to_write(gateway, &credentials, &who, &device).await?;
+    let content = content?;
+    let entry = Place::of(&who, &device, &key);
+    let stored = entry.stored(gateway, &credentials).await?;
+    let counted = match stored {
+        Some(_) => None,
+        None => Some(room_for_one(gateway, &credentials, &who, &device).await?),
+    };
+    entry
+        .write(gateway, &credentials, content, (turn, counted))
+        .await?;
     Ok(EmptyObject.into_response())
 }
 
 /// `DELETE` below `/_matrix/client/unstable/org.matrix.msc3391`: also of what is not there.
 pub(crate) async fn delete(gateway: &Gateway, call: Call) -> Answer {
-    let credentials = call.head.credentials();
-    let (who, key, device) = may_write(gateway, &call.head, &credentials).await?;
-    let stored = stored(gateway, &credentials, &who, &device, &key).await?;
-    if stored.is_some() {
+    let head = call.head;
+    let credentials = head.credentials();
+    let identities = gateway.identities();
+    let who = identities.fresh(gateway.upstream(), &credentials).await?;
+    let (key, device) = target(&head, &who)?;
+    let turn = turn_to_write(gateway, &credentials, &who, &device).await?;
+    may_write(&who, &device, &key)?;
+    let entry = Place::of(&who, &device, &key);
+    if entry.stored(gateway, &credentials).await?.is_some() {
         let tombstone = mapped::tombstone();
-        write(gateway, &credentials, &who, &device, &key, tombstone).await?;
+        entry
+            .write(gateway, &credentials, tombstone, (turn, None))
+            .await?;
     }
     Ok(EmptyObject.into_response())
 }
@@ -69,61 +99,118 @@ fn target(head: &Head, who: &Identity) -> Result<(Key, DeviceId), Failure> {
     Ok((key, path.device()?))
 }
 
-/// Checks everything but the body, in the order that the API has.
-async fn may_write(
-    gateway: &Gateway,
-    head: &Head,
-    credentials: &Credentials,
-) -> Result<(Arc<Identity>, Key, DeviceId), Failure> {
-    let upstream = gateway.upstream();
-    let who = gateway.identities().fresh(upstream, credentials).await?;
-    let (key, device) = target(head, &who)?;
-    let devices = gateway.devices();
-    devices.exists_now(upstream, credentials, &device).await?;
-    match WritePolicy::of(&key) {
-        WritePolicy::ServerManaged => {
-            Err(PermitError::ServerManaged(key.event_type.clone()).into())
+/// Checks who may write what; whether there is such a device is for [`turn_to_write`].
+fn may_write(who: &Identity, device: &DeviceId, key: &Key) -> Result<(), PermitError> {
+    match WritePolicy::of(key) {
+        WritePolicy::ServerManaged => Err(PermitError::ServerManaged(key.event_type.clone())),
+        WritePolicy::OwnDevice if who.device.as_ref() != Some(device) => {
+            Err(PermitError::NotOwnDevice)
         }
-        WritePolicy::OwnDevice if who.device.as_ref() != Some(&device) => {
-            Err(PermitError::NotOwnDevice.into())
-        }
-        WritePolicy::AnyDevice | WritePolicy::OwnDevice => Ok((who, key, device)),
+        WritePolicy::AnyDevice | WritePolicy::OwnDevice => Ok(()),
     }
 }
 
-/// Returns what the homeserver has; `None` for nothing and for a tombstone.
-async fn stored(
+/// Waits for the turn to write a device, which is there and whose session is, as of then.
+async fn turn_to_write(
     gateway: &Gateway,
     credentials: &Credentials,
     who: &Identity,
     device: &DeviceId,
-    key: &Key,
-) -> Result<Option<Bytes>, Failure> {
-    let upstream_type = mapped::upstream_type(device, &key.event_type);
-    let target = mapped::account_data_path(&who.user, &upstream_type);
-    let request = credentials.request(Method::GET, &target, Bytes::new());
-    let bytes_max = gateway.limits().content_bytes_max;
-    let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
-    let told = gateway.upstream().ask(request, bytes_max).await?;
-    if told.status() == StatusCode::NOT_FOUND {
-        return Ok(None);
+) -> Result<Turn, Failure> {
+    life::settle(gateway, credentials, &who.user).await?;
+    let turn = gateway.turns().shared(&who.user).await?;
+    let (upstream, devices) = (gateway.upstream(), gateway.devices());
+    match devices.exists_now(upstream, credentials, device).await? {
+        true => Ok(turn),
+        false => Err(PermitError::NoSuchDevice.into()),
     }
-    let told = told.done()?;
-    let content = told.body();
-    Ok((!mapped::is_tombstone(content)).then(|| content.clone()))
 }
 
-async fn write(
+async fn read_content(gateway: &Gateway, body: Body) -> Result<Content, Denial> {
+    let limits = Limits {
+        content_bytes_max: gateway.limits().device_content_bytes_max,
+        ..gateway.limits().clone()
+    };
+    let allowed = Duration::from_millis(gateway.settings().listener.body_timeout_ms);
+    let body = read_body_within(body, limits.content_bytes_max, allowed);
+    let body = metrics::for_client(body).await?;
+    Ok(Content::parse(body, &limits)?)
+}
+
+/// Checks that a device may have one entry more. The turn keeps others from counting at once.
+async fn room_for_one(
     gateway: &Gateway,
     credentials: &Credentials,
     who: &Identity,
     device: &DeviceId,
-    key: &Key,
-    content: Content,
-) -> Result<(), Failure> {
-    let upstream_type = mapped::upstream_type(device, &key.event_type);
-    let target = mapped::account_data_path(&who.user, &upstream_type);
-    let request = credentials.request(Method::PUT, &target, content.into_bytes());
-    let told = gateway.upstream().ask(request, WRITTEN_BYTES_MAX).await?;
-    told.done().map(drop)
+) -> Result<Turn, Failure> {
+    let turn = gateway.additions().alone(&who.user).await?;
+    let limit = gateway.limits().quota.device_entries_max;
+    let entries = entries::list(gateway.upstream(), credentials, Some(device)).await?;
+    if entries.len() as u64 >= limit {
+        let exceeded = QuotaExceeded::DeviceEntries { limit };
+        return Err(WriteError::from(exceeded).into());
+    }
+    Ok(turn)
+}
+
+/// Where the homeserver keeps an entry.
+struct Place<'a> {
+    who: &'a Identity,
+    device: &'a DeviceId,
+    target: String,
+}
+
+impl<'a> Place<'a> {
+    fn of(who: &'a Identity, device: &'a DeviceId, key: &Key) -> Self {
+        let upstream_type = mapped::upstream_type(device, &key.event_type);
+        let target = mapped::account_data_path(&who.user, &upstream_type);
+        Self {
+            who,
+            device,
+            target,
+        }
+    }
+
+    /// Returns what the homeserver has; `None` for nothing and for a tombstone.
+    async fn stored(
+        &self,
+        gateway: &Gateway,
+        credentials: &Credentials,
+    ) -> Result<Option<Bytes>, Failure> {
+        let request = credentials.request(Method::GET, &self.target, Bytes::new());
+        let bytes_max = gateway.limits().content_bytes_max;
+        let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+        let told = gateway.upstream().ask(request, bytes_max).await?;
+        if told.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let told = told.done()?;
+        let content = told.body();
+        Ok((!mapped::is_tombstone(content)).then(|| content.clone()))
+    }
+
+    /// Writes it. The turns are held until the homeserver has answered, also where the client goes
+    /// away: else the write could land behind the emptying of its device.
+    async fn write(
+        &self,
+        gateway: &Gateway,
+        credentials: &Credentials,
+        content: Content,
+        turns: (Turn, Option<Turn>),
+    ) -> Result<(), Failure> {
+        gateway.devices().set_written(&self.who.user, self.device);
+        let request = credentials.request(Method::PUT, &self.target, content.into_bytes());
+        let gateway = gateway.clone();
+        let write = async move {
+            let told = gateway.upstream().ask(request, WRITTEN_BYTES_MAX).await;
+            drop(turns);
+            told
+        };
+        // Another task, whose time is that of the homeserver.
+        let told = metrics::for_client(tokio::spawn(write))
+            .await
+            .map_err(|_| Denial::panicked())?;
+        told?.done().map(drop)
+    }
 }

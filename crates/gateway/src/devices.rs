@@ -1,49 +1,119 @@
 //! Which devices there are: the homeserver is asked, with the caller's credentials.
 
+use std::collections::HashSet;
+
 use axum::http::{Method, StatusCode};
 use bytes::Bytes;
-use kitbag_domain::{DeviceId, PermitError, UserId};
+use kitbag_domain::{DeviceId, UserId};
+use quick_cache::sync::Cache;
+use serde::Deserialize;
 
 use crate::answer::Failure;
 use crate::credentials::Credentials;
 use crate::mapped::segment;
+use crate::recent::{ITEMS_MAX, Recent, Remembered};
 use crate::upstream::Upstream;
+
+/// Bytes of a list of devices: some thousands.
+pub(crate) const DEVICES_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Bytes of what the homeserver says of one device.
 const DEVICE_BYTES_MAX: usize = 64 * 1024;
 
+type Key = (UserId, DeviceId);
+
+/// The IDs of devices, whatever these look like.
+pub(crate) type Ids = HashSet<String>;
+
 /// The devices that the homeserver told of.
-#[derive(Default)]
-pub(crate) struct Devices {}
+pub(crate) struct Devices {
+    /// Those that are there; of others nothing is remembered.
+    recent: Recent<Key, ()>,
+    /// Those that are gone and have no entries any more, so that reading these costs nobody a sync.
+    emptied: Cache<Key, ()>,
+}
 
 impl Devices {
+    pub(crate) fn new(remembered: Remembered) -> Self {
+        Self {
+            recent: Recent::new(remembered),
+            emptied: Cache::new(ITEMS_MAX),
+        }
+    }
+
     /// Asks now whether the caller has a device.
     ///
     /// # Errors
-    /// 404 where there is none, and what the homeserver says else.
+    /// What the homeserver says where it is neither there nor not.
     pub(crate) async fn exists_now(
         &self,
         upstream: &Upstream,
         credentials: &Credentials,
         device: &DeviceId,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         let target = format!("/_matrix/client/v3/devices/{}", segment(device.as_str()));
         let request = credentials.request(Method::GET, &target, Bytes::new());
         let told = upstream.ask(request, DEVICE_BYTES_MAX).await?;
         if told.status() == StatusCode::NOT_FOUND {
-            return Err(PermitError::NoSuchDevice.into());
+            return Ok(false);
         }
-        told.done().map(drop)
+        told.done().map(|_| true)
     }
 
-    /// As [`Devices::exists_now`], as it was told a short time ago at most.
+    /// As [`Devices::exists_now`], as it was told a short time ago at most where it is there.
     pub(crate) async fn exists_recently(
         &self,
         upstream: &Upstream,
         credentials: &Credentials,
-        _user: &UserId,
+        user: &UserId,
         device: &DeviceId,
-    ) -> Result<(), Failure> {
-        self.exists_now(upstream, credentials, device).await
+    ) -> Result<bool, Failure> {
+        let key = (user.clone(), device.clone());
+        let counts = |_: &(), asking| self.recent.counts(asking, user);
+        if self.recent.get(&key, counts).is_some() {
+            return Ok(true);
+        }
+        let asking = self.recent.asking();
+        let exists = self.exists_now(upstream, credentials, device).await?;
+        if exists {
+            self.recent.keep(key, (), asking);
+        }
+        Ok(exists)
     }
+
+    /// Tells whether a device that is gone is known to have no entries.
+    pub(crate) fn is_emptied(&self, user: &UserId, device: &DeviceId) -> bool {
+        let key = (user.clone(), device.clone());
+        self.emptied.get(&key).is_some()
+    }
+
+    /// Keeps that a device that is gone has no entries.
+    pub(crate) fn set_emptied(&self, user: &UserId, device: &DeviceId) {
+        self.emptied.insert((user.clone(), device.clone()), ());
+    }
+
+    /// A device is about to be written.
+    pub(crate) fn set_written(&self, user: &UserId, device: &DeviceId) {
+        self.emptied.remove(&(user.clone(), device.clone()));
+    }
+}
+
+/// Asks now for all devices of the caller.
+///
+/// # Errors
+/// What the homeserver says, and an answer that cannot be read.
+pub(crate) async fn all(upstream: &Upstream, credentials: &Credentials) -> Result<Ids, Failure> {
+    #[derive(Deserialize)]
+    struct List {
+        devices: Vec<Device>,
+    }
+    #[derive(Deserialize)]
+    struct Device {
+        device_id: String,
+    }
+    let target = "/_matrix/client/v3/devices";
+    let request = credentials.request(Method::GET, target, Bytes::new());
+    let told = upstream.ask(request, DEVICES_BYTES_MAX).await?.done()?;
+    let List { devices } = told.json()?;
+    Ok(devices.into_iter().map(|device| device.device_id).collect())
 }

@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, HttpBody as _};
+use axum::http::header::ACCESS_CONTROL_ALLOW_ORIGIN;
 use axum::http::{Method, Request, StatusCode};
 use axum::response::Response;
 use futures_util::FutureExt as _;
-use kitbag_domain::{Clock, Limits};
+use kitbag_domain::{Clock, Limits, UserId};
 use kitbag_http::shared::{
     Denial, GatewayError, INFO_URI, Listener, Metrics, RequestId, RequestIds, RouteMetrics, Router,
     Unread, Variables, drop_body, finish, share_body,
@@ -23,11 +24,14 @@ use crate::devices::Devices;
 use crate::guard;
 use crate::headers;
 use crate::identity::Identities;
-use crate::metrics::{self, Asked, GatewayMetrics, GatewayStats};
+use crate::metrics::{self, Asked, GatewayMetrics, GatewayStats, Memory};
 use crate::observed::Observed;
+use crate::owed::Owed;
 use crate::pass::pass;
+use crate::recent::{Forgotten, Remembered};
 use crate::routes::{self, Handler, Route};
 use crate::settings::Settings;
+use crate::turns::Turns;
 use crate::upstream::{Upstream, UpstreamSetupError};
 
 /// The route of what goes through.
@@ -68,9 +72,13 @@ struct Inner {
     settings: Settings,
     limits: Limits,
     router: Router<Route>,
+    forgotten: Arc<Forgotten>,
     identities: Identities,
     devices: Devices,
     observed: Observed,
+    owed: Owed,
+    turns: Turns,
+    additions: Turns,
     passed: Arc<RouteMetrics>,
     synced: Arc<RouteMetrics>,
     /// What every listener counts.
@@ -92,14 +100,29 @@ impl Gateway {
             clock,
             random,
         } = parts;
+        let forgotten = Arc::<Forgotten>::default();
+        let wait = Duration::from_millis(settings.upstream.ask_timeout_ms);
         let metrics = Metrics::default();
         let own_metrics = Arc::new(GatewayMetrics::default());
+        let remembered = |what| Remembered {
+            what,
+            forgotten: Arc::clone(&forgotten),
+            clock: Arc::clone(&clock),
+            remember_ms: settings.upstream.remember_ms,
+            metrics: Arc::clone(&own_metrics),
+        };
+        let identities = Identities::new(remembered(Memory::Identities));
+        let devices = Devices::new(remembered(Memory::Devices));
         Ok(Self(Arc::new(Inner {
             upstream: Upstream::new(settings.upstream.clone(), Arc::clone(&own_metrics))?,
             router: routes::router(&settings, &metrics),
-            identities: Identities::default(),
-            devices: Devices::default(),
+            identities,
+            devices,
+            forgotten,
             observed: Observed::new(clock),
+            owed: Owed::new(Arc::clone(&own_metrics)),
+            turns: Turns::new(wait, Arc::clone(&own_metrics)),
+            additions: Turns::new(wait, Arc::clone(&own_metrics)),
             passed: metrics.route(PASS_ROUTE.to_owned()),
             synced: metrics.route(SYNC_ROUTE.to_owned()),
             metrics,
@@ -130,6 +153,26 @@ impl Gateway {
 
     pub(crate) fn observed(&self) -> &Observed {
         &self.0.observed
+    }
+
+    /// What is still to be emptied of devices that ended.
+    pub(crate) fn owed(&self) -> &Owed {
+        &self.0.owed
+    }
+
+    /// Turns of reads and writes of devices (shared) and of the ends of devices (alone).
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.0.turns
+    }
+
+    /// Turns of writes that add an entry to a device, which count the entries before.
+    pub(crate) fn additions(&self) -> &Turns {
+        &self.0.additions
+    }
+
+    /// Forgets what the homeserver told of a user's sessions and devices: some of them ended.
+    pub(crate) fn forget(&self, user: &UserId) {
+        self.0.forgotten.forget(user);
     }
 
     pub(crate) fn settings(&self) -> &Settings {
@@ -235,7 +278,13 @@ impl Gateway {
         };
         metrics::for_client(unread.drain()).await;
         let mut response = match answer {
-            Ok(response) => response,
+            Ok(mut response) => {
+                // The gateway's own; those of the homeserver have it.
+                if !response.headers().contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
+                    finish(&mut response, id.clone(), true);
+                }
+                response
+            }
             Err(failure) => self.render(failure, id),
         };
         // What the homeserver answered to a HEAD has no body, and tells the length of it.

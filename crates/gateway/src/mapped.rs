@@ -21,12 +21,16 @@ const SEGMENT: &AsciiSet = &DEVICE.remove(b'.');
 
 /// Returns the type under which the homeserver keeps an entry of a device.
 pub(crate) fn upstream_type(device: &DeviceId, event_type: &EventType) -> String {
+    format!("{}{}", types_of(device), event_type.as_str())
+}
+
+/// Returns what the types of all entries of a device begin with, and no other's.
+pub(crate) fn types_of(device: &DeviceId) -> String {
     let device = utf8_percent_encode(device.as_str(), DEVICE);
-    format!("{PREFIX}{device}.{}", event_type.as_str())
+    format!("{PREFIX}{device}.")
 }
 
 /// Returns the device and the entry's own type; `None` where the type is none of these.
-#[allow(dead_code, reason = "what lists them comes next")]
 pub(crate) fn device_and_type(upstream_type: &str) -> Option<(DeviceId, EventType)> {
     let (device, event_type) = upstream_type.strip_prefix(PREFIX)?.split_once('.')?;
     let device = percent_decode_str(device).decode_utf8().ok()?;

@@ -10,7 +10,9 @@ use crate::account_data;
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::device_data;
+use crate::device_objects;
 use crate::gateway::Gateway;
+use crate::life;
 use crate::settings::Settings;
 use crate::versions;
 
@@ -25,6 +27,7 @@ pub(crate) type Handler = for<'a> fn(&'a Gateway, Call) -> Answering<'a>;
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Methods {
     get: Option<Handler>,
+    post: Option<Handler>,
     put: Option<Handler>,
     delete: Option<Handler>,
     is_own: bool,
@@ -34,6 +37,11 @@ impl Methods {
     fn get(self, handler: Handler) -> Self {
         let get = Some(handler);
         Self { get, ..self }
+    }
+
+    fn post(self, handler: Handler) -> Self {
+        let post = Some(handler);
+        Self { post, ..self }
     }
 
     fn put(self, handler: Handler) -> Self {
@@ -56,6 +64,7 @@ impl Methods {
     pub(crate) fn handler(&self, method: &Method) -> Option<Handler> {
         match *method {
             Method::GET | Method::HEAD => self.get,
+            Method::POST => self.post,
             Method::PUT => self.put,
             Method::DELETE => self.delete,
             _ => None,
@@ -101,6 +110,24 @@ const CLIENT_PREFIXES: &[&str] = &[
 const CLIENT: &[Row] = &[
     ("/user/{user}/account_data/{type}",              |m| m.get(handler!(account_data::read)).put(handler!(account_data::write)).delete(handler!(account_data::write))),
     ("/user/{user}/rooms/{room}/account_data/{type}", |m| m.put(handler!(account_data::write)).delete(handler!(account_data::write))),
+    ("/account/password",                             |m| m.post(handler!(life::password))),
+    ("/delete_devices",                               |m| m.post(handler!(life::delete_devices))),
+    ("/login",                                        |m| m.post(handler!(life::login))),
+    ("/logout",                                       |m| m.post(handler!(life::logout))),
+    ("/logout/all",                                   |m| m.post(handler!(life::logout_all))),
+    ("/register",                                     |m| m.post(handler!(life::login))),
+];
+
+/// A device's end.
+const DEVICE: &[Row] = &[("/devices/{device}", |m| {
+    m.delete(handler!(life::delete_device))
+})];
+
+/// The same where devices are told with their account data.
+#[rustfmt::skip]
+const DEVICE_OBJECTS: &[Row] = &[
+    ("/devices",          |m| m.get(handler!(device_objects::list))),
+    ("/devices/{device}", |m| m.get(handler!(device_objects::one)).delete(handler!(life::delete_device))),
 ];
 
 /// What is below no prefix.
@@ -141,6 +168,11 @@ pub(crate) fn router(settings: &Settings, metrics: &Metrics) -> Router<Route> {
     let router = add(Router::default(), &[""], VERSIONS, metrics);
     let router = add(router, CLIENT_PREFIXES, CLIENT, metrics);
     let mut router = add(router, DEVICE_PREFIXES, DEVICE_DATA, metrics);
+    if settings.msc4331.in_devices {
+        router = add(router, CLIENT_PREFIXES, DEVICE_OBJECTS, metrics);
+    } else {
+        router = add(router, CLIENT_PREFIXES, DEVICE, metrics);
+    }
     if settings.msc4331.stable_path {
         router = add(router, DEVICE_PREFIXES, STABLE_DEVICE_DATA, metrics);
     }

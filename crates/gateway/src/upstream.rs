@@ -123,6 +123,7 @@ impl Upstream {
 }
 
 /// What the homeserver answered to the gateway itself.
+#[derive(Clone)]
 pub(crate) struct Told {
     parts: response::Parts,
     body: Bytes,

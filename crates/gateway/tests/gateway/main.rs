@@ -4,10 +4,14 @@
     reason = "a failed unwrap in a test's helper is a failed test"
 )]
 
+mod authorization;
 mod device_data;
 mod guard;
+mod identity;
+mod life_cycle;
 mod limits;
 mod pass;
 mod protect;
 mod support;
+mod toy;
 mod versions;

@@ -78,14 +78,24 @@ pub(crate) async fn homeserver() -> Running {
 
 /// Starts a gateway before the homeserver at `upstream`, with what `change` makes of the settings.
 pub(crate) async fn gateway(upstream: &str, change: impl FnOnce(&mut Settings)) -> Running {
+    gateway_at(upstream, Arc::default(), Limits::default(), change).await
+}
+
+/// As [`gateway`], at a time and with limits of the test's own.
+pub(crate) async fn gateway_at(
+    upstream: &str,
+    clock: Arc<TestClock>,
+    limits: Limits,
+    change: impl FnOnce(&mut Settings),
+) -> Running {
     let (stop, stopping) = watch::channel(false);
     let mut settings = Settings::default();
     settings.upstream.url = Some(upstream.parse().unwrap());
     change(&mut settings);
     let gateway = Gateway::new(kitbag_gateway::Parts {
         settings,
-        limits: Limits::default(),
-        clock: Arc::new(TestClock::default()),
+        limits,
+        clock,
         random: Arc::new(Counting(AtomicU64::new(1))),
     });
     serve(gateway.unwrap(), stop, stopping).await
@@ -95,6 +105,8 @@ pub(crate) async fn gateway(upstream: &str, change: impl FnOnce(&mut Settings)) 
 pub(crate) struct Lab {
     pub(crate) homeserver: Running,
     pub(crate) gateway: Running,
+    /// That of the gateway.
+    pub(crate) clock: Arc<TestClock>,
     names: AtomicU64,
 }
 
@@ -104,11 +116,18 @@ impl Lab {
     }
 
     pub(crate) async fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::limited(Limits::default(), change).await
+    }
+
+    /// As [`Lab::with`], with limits of the gateway's own.
+    pub(crate) async fn limited(limits: Limits, change: impl FnOnce(&mut Settings)) -> Self {
         let homeserver = homeserver().await;
-        let gateway = gateway(&homeserver.url, change).await;
+        let clock = Arc::<TestClock>::default();
+        let gateway = gateway_at(&homeserver.url, Arc::clone(&clock), limits, change).await;
         Self {
             homeserver,
             gateway,
+            clock,
             names: AtomicU64::new(1),
         }
     }

@@ -1,0 +1,169 @@
+//! `GET /devices` and `GET /devices/{deviceId}` with the account data of each device (MSC4331), where
+//! the settings say so: the answer of the homeserver, with one member more in a device that has any.
+
+use std::collections::HashMap;
+
+use axum::body::Body;
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, ETAG};
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
+use http_body_util::{BodyExt as _, Limited};
+use kitbag_http::shared::GatewayError;
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+use tracing::debug;
+
+use crate::answer::Answer;
+use crate::call::Call;
+use crate::devices::DEVICES_BYTES_MAX;
+use crate::entries::{self, Stored};
+use crate::gateway::Gateway;
+use crate::pass::pass;
+
+/// `GET /devices`.
+pub(crate) async fn list(gateway: &Gateway, call: Call) -> Answer {
+    #[derive(Deserialize)]
+    struct List<'a> {
+        #[serde(borrow)]
+        devices: Vec<&'a RawValue>,
+    }
+    let devices = |body: &str| {
+        let list = serde_json::from_str(body);
+        let devices = list.map(|List { devices }| places(body, &devices));
+        devices.unwrap_or_default()
+    };
+    answer(gateway, call, devices).await
+}
+
+/// `GET /devices/{deviceId}`.
+pub(crate) async fn one(gateway: &Gateway, call: Call) -> Answer {
+    let device = |body: &str| {
+        let device = serde_json::from_str::<&RawValue>(body);
+        let device = device.map(|device| places(body, &[device]));
+        device.unwrap_or_default()
+    };
+    answer(gateway, call, device).await
+}
+
+/// A device in an answer: its ID, and where the object ends.
+type Place = (String, usize);
+
+async fn answer(gateway: &Gateway, call: Call, places: impl Fn(&str) -> Vec<Place>) -> Answer {
+    let credentials = call.head.credentials();
+    let mut request = call.into_request();
+    let is_get = request.method() == Method::GET;
+    // So that it can be read; every client takes it plain.
+    request.headers_mut().remove(ACCEPT_ENCODING);
+    let response = pass(gateway, request).await?;
+    if !is_get || response.status() != StatusCode::OK {
+        return Ok(response);
+    }
+    let (mut parts, body) = response.into_parts();
+    let body = Limited::new(body, DEVICES_BYTES_MAX).collect().await;
+    let body = body.map_err(|_| GatewayError::UpstreamBroken)?.to_bytes();
+    let entries = match entries::list(gateway.upstream(), &credentials, None).await {
+        Ok(entries) => entries,
+        Err(failure) => {
+            // Who has the devices of an account on the screen wants to see them at least.
+            debug!(?failure, "devices are told without their account data");
+            Vec::new()
+        }
+    };
+    let added = std::str::from_utf8(&body)
+        .ok()
+        .and_then(|body| add(body, places(body), &entries));
+    let body = match added {
+        Some(added) => {
+            parts.headers.remove(CONTENT_LENGTH);
+            parts.headers.remove(ETAG);
+            Body::from(added)
+        }
+        None => Body::from(body),
+    };
+    Ok(Response::from_parts(parts, body))
+}
+
+/// Returns where each device of the answer ends, before its closing brace.
+fn places(body: &str, devices: &[&RawValue]) -> Vec<Place> {
+    #[derive(Deserialize)]
+    struct Device {
+        device_id: String,
+    }
+    let places = devices.iter().filter_map(|device| {
+        let text = device.get();
+        let Device { device_id } = serde_json::from_str(text).ok()?;
+        // Borrowed from the body, so its place there is that of its bytes.
+        let start = text.as_ptr().addr().checked_sub(body.as_ptr().addr())?;
+        Some((device_id, start + text.len() - 1))
+    });
+    places.collect()
+}
+
+/// Returns the answer with the entries; `None` where no device has any.
+fn add(body: &str, places: Vec<Place>, entries: &[Stored]) -> Option<String> {
+    let mut of_devices: HashMap<&str, Vec<&Stored>> = HashMap::new();
+    for entry in entries {
+        let of_device = of_devices.entry(entry.device.as_str()).or_default();
+        of_device.push(entry);
+    }
+    let mut out = String::with_capacity(body.len());
+    let mut done = 0;
+    for (device, end) in places {
+        let Some(entries) = of_devices.get(device.as_str()) else {
+            continue;
+        };
+        out.push_str(&body[done..end]);
+        out.push_str(",\"account_data\":{\"events\":[");
+        for (at, entry) in entries.iter().enumerate() {
+            out.push_str(if at == 0 { "" } else { "," });
+            out.push_str("{\"type\":");
+            out.push_str(&json!(entry.event_type.as_str()).to_string());
+            out.push_str(",\"content\":");
+            out.push_str(entry.content.get());
+            out.push('}');
+        }
+        out.push_str("]}");
+        done = end;
+    }
+    out.push_str(&body[done..]);
+    (done > 0).then_some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use kitbag_domain::{DeviceId, EventType};
+
+    use super::*;
+
+    fn stored(device: &str, event_type: &str, content: &str) -> Stored {
+        Stored {
+            device: DeviceId::parse(device).unwrap(),
+            event_type: EventType::parse(event_type).unwrap(),
+            content: RawValue::from_string(content.to_owned()).unwrap(),
+        }
+    }
+
+    #[test]
+    fn entries_are_added_to_their_devices_and_all_else_stays_byte_for_byte() {
+        let body = r#" {"next": 1.0, "devices": [{"device_id":"A" }, {"a":[], "device_id": "B"}]}"#;
+        #[derive(Deserialize)]
+        struct List<'a> {
+            #[serde(borrow)]
+            devices: Vec<&'a RawValue>,
+        }
+        let List { devices } = serde_json::from_str(body).unwrap();
+        let entries = [
+            stored("B", "x\"", r#"{"n": 1.0}"#),
+            stored("B", "y", "{}"),
+            stored("C", "z", "{}"),
+        ];
+        let added = add(body, places(body, &devices), &entries).unwrap();
+        let events = r#"[{"type":"x\"","content":{"n": 1.0}},{"type":"y","content":{}}]"#;
+        let expected = format!(
+            r#" {{"next": 1.0, "devices": [{{"device_id":"A" }}, {{"a":[], "device_id": "B","account_data":{{"events":{events}}}}}]}}"#
+        );
+        assert_eq!(added, expected);
+        assert_eq!(add(body, places(body, &devices), &entries[2..]), None);
+    }
+}

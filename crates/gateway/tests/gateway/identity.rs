@@ -1,0 +1,139 @@
+//! Who a request is from.
+
+use std::sync::Arc;
+
+use kitbag_client::{Client, Method, Request};
+use kitbag_domain::Limits;
+use kitbag_testkit::clock::TestClock;
+use kitbag_testkit::scripted::Scripted;
+
+use crate::support::{gateway, gateway_at};
+use crate::toy::{self, Stored, count, entry, toy};
+
+const WHOAMI: &str = "/account/whoami";
+
+async fn status(client: &Client, request: Request) -> u16 {
+    client.send(request).await.unwrap().status
+}
+
+#[tokio::test]
+async fn reads_remember_an_identity_and_a_device_for_five_seconds_and_writes_ask_each_time() {
+    let upstream = toy().await;
+    let clock = Arc::<TestClock>::default();
+    let url = upstream.url();
+    let gateway = gateway_at(&url, Arc::clone(&clock), Limits::default(), |_| {});
+    let gateway = gateway.await;
+    let client = Client::new(&gateway.url).unwrap();
+    let read = || entry(Method::GET, "PHONE", "", "alice.PHONE");
+    let asked = |upstream| (count(upstream, WHOAMI), count(upstream, "/devices/PHONE"));
+    assert_eq!(status(&client, read()).await, 404);
+    clock.advance(4_999);
+    assert_eq!(status(&client, read()).await, 404);
+    assert_eq!(asked(&upstream), (1, 1));
+    clock.advance(1);
+    assert_eq!(status(&client, read()).await, 404);
+    assert_eq!(asked(&upstream), (2, 2));
+    for round in 1..3 {
+        let write = entry(Method::PUT, "PHONE", "", "alice.PHONE").body("{}");
+        assert_eq!(status(&client, write).await, 200);
+        assert_eq!(asked(&upstream), (2 + round, 2 + round));
+    }
+}
+
+#[tokio::test]
+async fn with_nothing_remembered_each_read_asks() {
+    let upstream = toy().await;
+    let gateway = gateway(&upstream.url(), |settings| {
+        settings.upstream.remember_ms = 0;
+    })
+    .await;
+    let client = Client::new(&gateway.url).unwrap();
+    for round in 1..3 {
+        let read = entry(Method::GET, "PHONE", "", "alice.PHONE");
+        assert_eq!(status(&client, read).await, 404);
+        assert_eq!(count(&upstream, WHOAMI), round);
+        assert_eq!(count(&upstream, "/devices/PHONE"), round);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_remembered_for_longer_than_five_seconds_whatever_is_set() {
+    let upstream = toy().await;
+    let clock = Arc::<TestClock>::default();
+    let url = upstream.url();
+    let gateway = gateway_at(&url, Arc::clone(&clock), Limits::default(), |set| {
+        set.upstream.remember_ms = 3_600_000;
+    });
+    let gateway = gateway.await;
+    let client = Client::new(&gateway.url).unwrap();
+    for round in 1..3 {
+        let read = entry(Method::GET, "PHONE", "", "alice.PHONE");
+        assert_eq!(status(&client, read).await, 404);
+        assert_eq!(count(&upstream, WHOAMI), round);
+        clock.advance(5_000);
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_is_asked_about_each_time_and_hears_what_the_homeserver_says() {
+    let upstream = toy().await;
+    let gateway = gateway(&upstream.url(), |_| {}).await;
+    let client = Client::new(&gateway.url).unwrap();
+    for round in 1..3 {
+        let read = entry(Method::GET, "PHONE", "", "bad");
+        let response = client.send(read).await.unwrap();
+        assert_eq!(response.status, 401);
+        let expected = r#"{"errcode":"M_UNKNOWN_TOKEN","error":"no"}"#;
+        assert_eq!(response.body, expected);
+        assert_eq!(count(&upstream, WHOAMI), round);
+    }
+}
+
+#[tokio::test]
+async fn a_401_that_passes_ends_what_is_remembered_of_its_session_alone() {
+    let stored = Stored::default();
+    let upstream = Scripted::start(move |asked| {
+        let answer = match asked.target.contains("/joined_rooms") {
+            true => toy::error(401, "M_UNKNOWN_TOKEN"),
+            false => toy::answer(&asked, &stored),
+        };
+        async move { answer }
+    });
+    let upstream = upstream.await;
+    let gateway = gateway(&upstream.url(), |_| {}).await;
+    let client = Client::new(&gateway.url).unwrap();
+    let tokens = ["alice.PHONE", "alice.LAPTOP"];
+    for token in tokens {
+        status(&client, entry(Method::GET, "PHONE", "", token)).await;
+    }
+    assert_eq!(count(&upstream, WHOAMI), 2);
+    let rooms = Request::new(Method::GET, "/_matrix/client/v3/joined_rooms").token(tokens[0]);
+    assert_eq!(status(&client, rooms).await, 401);
+    for token in tokens {
+        status(&client, entry(Method::GET, "PHONE", "", token)).await;
+    }
+    assert_eq!(count(&upstream, WHOAMI), 3);
+}
+
+#[tokio::test]
+async fn whom_an_application_service_acts_as_is_part_of_who_asks() {
+    let upstream = toy().await;
+    let gateway = gateway(&upstream.url(), |_| {}).await;
+    let client = Client::new(&gateway.url).unwrap();
+    let send = |method, query| {
+        let request = entry(method, "PHONE", query, "as");
+        status(&client, request.body("{\"a\":1}"))
+    };
+    let alice = "?user_id=%40alice:x&device_id=PHONE";
+    assert_eq!(send(Method::PUT, alice).await, 200);
+    assert_eq!(send(Method::GET, alice).await, 200);
+    assert_eq!(send(Method::GET, "?user_id=%40alice:x").await, 200);
+    // Nobody of these is alice with her phone, however short a time ago that was told.
+    assert_eq!(send(Method::PUT, "?user_id=%40alice:x").await, 403);
+    assert_eq!(
+        send(Method::PUT, "?user_id=%40alice:x&device_id=LAPTOP").await,
+        403
+    );
+    assert_eq!(send(Method::GET, "?user_id=%40bob:x").await, 403);
+    assert_eq!(send(Method::GET, "").await, 403);
+}
