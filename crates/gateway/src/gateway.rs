@@ -102,7 +102,7 @@ impl Gateway {
         } = parts;
         let forgotten = Arc::<Forgotten>::default();
         let wait = Duration::from_millis(settings.upstream.ask_timeout_ms);
-        let metrics = Metrics::default();
+        let metrics = Metrics::of_gateway();
         let own_metrics = Arc::new(GatewayMetrics::default());
         let remembered = |what| Remembered {
             what,
@@ -181,6 +181,15 @@ impl Gateway {
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.0.limits
+    }
+
+    /// Returns what every listener counts.
+    pub(crate) fn http_metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    pub(crate) fn request_ids(&self) -> &RequestIds {
+        &self.0.request_ids
     }
 
     pub(crate) fn metrics(&self) -> &Arc<GatewayMetrics> {
@@ -325,8 +334,7 @@ impl Service for Gateway {
     }
 
     fn connected(&self) -> Connected {
-        self.0.metrics.connections(Listener::Public).enter();
-        Connected(self.clone())
+        Connected::begin(self, Listener::Public)
     }
 
     fn answer(
@@ -339,10 +347,24 @@ impl Service for Gateway {
 }
 
 /// An open connection, counted until it is dropped.
-pub struct Connected(Gateway);
+pub struct Connected {
+    gateway: Gateway,
+    listener: Listener,
+}
+
+impl Connected {
+    pub(crate) fn begin(gateway: &Gateway, listener: Listener) -> Self {
+        gateway.http_metrics().connections(listener).enter();
+        Self {
+            gateway: gateway.clone(),
+            listener,
+        }
+    }
+}
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        self.0.0.metrics.connections(Listener::Public).leave();
+        let metrics = self.gateway.http_metrics();
+        metrics.connections(self.listener).leave();
     }
 }

@@ -27,6 +27,7 @@ mod metrics;
 mod observed;
 mod owed;
 mod pass;
+mod private;
 mod recent;
 mod routes;
 mod settings;
@@ -36,6 +37,7 @@ mod versions;
 
 pub use gateway::{Connected, Gateway, Parts};
 pub use metrics::{GatewayStats, LookupStats, ProtectedStats};
+pub use private::{Private, Probe, RenderGatewayMetrics};
 pub use settings::{
     CompareSettings, DeviceDataSettings, ProtectSettings, Protection, Settings, UpstreamSettings,
     WriteRateSettings,

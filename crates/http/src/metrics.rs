@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use kitbag_domain::{Histogram, QuotaExceeded, Spread, StoreError, WriteError};
 use kitbag_push::EditError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::error::{ApiError, Denial};
+use crate::error::{ApiError, Denial, GatewayError};
 use crate::passwords::PasswordError;
 use crate::stripes::Stripes;
 
@@ -161,12 +162,24 @@ pub(crate) struct Counted<'a>(&'a Gauge);
 
 impl Default for Metrics {
     fn default() -> Self {
+        Self::watching(failures().into_iter().chain(fullnesses()))
+    }
+}
+
+impl Metrics {
+    /// Returns those of the gateway, which has no store that could fail or be full.
+    #[must_use]
+    pub fn of_gateway() -> Self {
+        Self::watching(failures_upstream())
+    }
+
+    /// What alerts watch is told before it happens: a first time that comes out of nothing is no
+    /// increase to Prometheus.
+    fn watching(errors: impl IntoIterator<Item = ApiError>) -> Self {
         let (unknown, preflight) = (UNKNOWN_ROUTE.into(), PREFLIGHT_ROUTE.into());
         let [unknown, preflight] = [unknown, preflight].map(RouteMetrics::new).map(Arc::new);
-        // What alerts watch is told before it happens: a first time that comes out of nothing is no
-        // increase to Prometheus.
-        let watched = failures().into_iter().chain(fullnesses());
-        let refusals = watched.map(|error| ((error.row().1, error.reason()), 0));
+        let refusals = errors.into_iter();
+        let refusals = refusals.map(|error| ((error.row().1, error.reason()), 0));
         Self {
             routes: Mutex::new(vec![Arc::clone(&unknown), Arc::clone(&preflight)]),
             unknown,
@@ -181,9 +194,7 @@ impl Default for Metrics {
             turn: Arc::new(Semaphore::new(1)),
         }
     }
-}
 
-impl Metrics {
     /// Returns where requests of a route are counted: one place for all that are told as the same.
     pub fn route(&self, route: String) -> Arc<RouteMetrics> {
         let routes = &mut *self.routes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -212,7 +223,7 @@ impl Metrics {
     }
 
     /// Waits for a turn to write a page of metrics.
-    pub(crate) async fn turn(&self) -> OwnedSemaphorePermit {
+    pub async fn turn(&self) -> OwnedSemaphorePermit {
         let turn = Arc::clone(&self.turn).acquire_owned().await;
         turn.expect("the semaphore is never closed")
     }
@@ -373,6 +384,21 @@ fn failures() -> [ApiError; 7] {
     ]
 }
 
+/// Returns one of each way for the gateway to fail, or to slow an account down.
+fn failures_upstream() -> [ApiError; 8] {
+    let retry_after = Duration::ZERO;
+    [
+        ApiError::Panicked,
+        GatewayError::OutcomeUnknown { retry_after }.into(),
+        GatewayError::TooManyWrites { retry_after }.into(),
+        GatewayError::UpstreamBroken.into(),
+        GatewayError::UpstreamDown { retry_after }.into(),
+        GatewayError::UpstreamTimeout.into(),
+        GatewayError::UpstreamTooLarge.into(),
+        GatewayError::WriteFenced { retry_after }.into(),
+    ]
+}
+
 /// Returns one of each way to be full.
 fn fullnesses() -> [ApiError; 5] {
     let limit = 0;
@@ -478,6 +504,16 @@ mod tests {
                 count: 0,
             };
             assert!(told.contains(&expected), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn failures_of_the_homeserver_are_told_before_they_happen() {
+        let told = Metrics::of_gateway().read().refusals;
+        let told: Vec<_> = told.iter().map(|row| (row.reason, row.count)).collect();
+        assert_eq!(told.len(), failures_upstream().len());
+        for error in failures_upstream() {
+            assert!(told.contains(&(error.reason(), 0)), "{told:?}");
         }
     }
 

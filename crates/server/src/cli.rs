@@ -47,9 +47,14 @@ pub(crate) enum Command {
     Devices(DevicesArguments),
     /// Adds device account data and protected account data to a homeserver that runs already.
     ///
-    /// Stands before it as a proxy: what it does not handle goes through as it came. It keeps nothing
-    /// of its own, so it can be taken away at any time.
-    #[command(after_long_help = GATEWAY_EXAMPLES)]
+    /// Stands before it as a proxy: Synapse, Dendrite, the Conduit family. What it does not handle goes
+    /// through as it came, tokens too. What it adds is kept in the homeserver, as account data of the
+    /// user, and nothing here: so it can be taken away at any time, and nothing breaks.
+    #[command(
+        after_long_help = GATEWAY_EXAMPLES,
+        mut_arg("data", |arg| arg.help("Taken and not used: the gateway keeps nothing")),
+        mut_arg("server_name", |arg| arg.hide(true))
+    )]
     Gateway(GatewayArguments),
     /// Tells what push rules do, from files: no server and no data are needed.
     #[command(after_long_help = PUSH_EXAMPLES)]
@@ -101,9 +106,16 @@ Examples:
 
 const GATEWAY_EXAMPLES: &str = "\
 Examples:
-  kitbag gateway --upstream http://127.0.0.1:8008 --listen 127.0.0.1:8009
-  kitbag gateway --upstream unix:/run/matrix-synapse/main.sock
-  kitbag gateway --config /etc/kitbag/gateway.toml --private 127.0.0.1:9009";
+  kitbag gateway --upstream http://127.0.0.1:8008
+      On 127.0.0.1:8009, before the homeserver on this machine. Have your reverse proxy send clients
+      there instead, and back again to take the gateway away: nothing else changes.
+  kitbag gateway --upstream unix:/run/matrix-synapse/main.sock --private 127.0.0.1:9009
+      With /health and /metrics on a second address.
+  kitbag gateway --upstream http://127.0.0.1:8008 --set protect.push_rules=observe
+      Count who writes push rules through account data (/metrics) before refusing it.
+
+Every setting can be given in a TOML file (--config), as an environment variable
+(KITBAG_UPSTREAM__URL) or with --set; later ones win. See docs/gateway.md and docs/configuration.md.";
 
 const DATA_DELETE_EXAMPLES: &str = "\
 Examples:
@@ -431,17 +443,18 @@ pub(crate) struct ServeArguments {
     pub(crate) private: Option<SocketAddr>,
 }
 
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub(crate) struct GatewayArguments {
     #[command(flatten)]
     pub(crate) config: ConfigArguments,
-    /// Listen on this address; port 0 takes a free one.
+    /// Listen on this address, by itself 127.0.0.1:8009; port 0 takes a free one.
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) listen: Option<SocketAddr>,
     /// Serve /health and /metrics on a second, private address.
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) private: Option<SocketAddr>,
-    /// Where the homeserver is: http://HOST:PORT, https://HOST or unix:/PATH.
+    /// Where the homeserver is: http://HOST:PORT, https://HOST or unix:/PATH; must be given, here or as
+    /// `upstream.url`.
     #[arg(long, value_name = "URL")]
     pub(crate) upstream: Option<String>,
 }

@@ -37,6 +37,11 @@ const FILE_VARIABLE: &str = "config";
 /// What variables of the test suite begin with.
 const TEST_VARIABLES: &str = "test_";
 
+/// Where `kitbag serve` listens by itself: as every homeserver.
+const SERVE_LISTEN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 8008);
+/// Where the gateway listens by itself: beside the homeserver.
+const GATEWAY_LISTEN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 8009);
+
 /// All settings; docs/configuration.md lists them.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -70,7 +75,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             server_name: "localhost".to_owned(),
-            listen: (Ipv4Addr::LOCALHOST, 8008).into(),
+            listen: SERVE_LISTEN.into(),
             private: None,
             data: "./kitbag-data".into(),
             public_base_url: None,
@@ -199,9 +204,20 @@ impl Default for PasswordsConfig {
 }
 
 impl Config {
+    /// Returns the defaults of `kitbag gateway`, where they are others.
+    fn of_gateway() -> Self {
+        let mut config = Self {
+            listen: GATEWAY_LISTEN.into(),
+            ..Self::default()
+        };
+        // Each `GET /devices` is one more sync of the homeserver.
+        config.msc4331.in_devices = DeviceDataSettings::default().in_devices;
+        config
+    }
+
     /// Reads the settings of `kitbag serve`.
     pub(crate) fn load_for_serve(arguments: &ServeArguments) -> Result<Self> {
-        let mut figment = sources(&arguments.config)?;
+        let mut figment = sources(&Self::default(), &arguments.config)?;
         if let Some(listen) = arguments.listen {
             figment = figment.merge(("listen", listen));
         }
@@ -213,7 +229,7 @@ impl Config {
 
     /// Reads the settings of `kitbag gateway`.
     pub(crate) fn load_for_gateway(arguments: &GatewayArguments) -> Result<Self> {
-        let mut figment = sources(&arguments.config)?;
+        let mut figment = sources(&Self::of_gateway(), &arguments.config)?;
         if let Some(listen) = arguments.listen {
             figment = figment.merge(("listen", listen));
         }
@@ -228,7 +244,7 @@ impl Config {
 
     /// Reads the settings of the other commands.
     pub(crate) fn load(arguments: &ConfigArguments) -> Result<Self> {
-        extract(set(sources(arguments)?, arguments)?)
+        extract(set(sources(&Self::default(), arguments)?, arguments)?)
     }
 
     pub(crate) fn server_name(&self) -> Result<ServerName> {
@@ -298,7 +314,7 @@ impl Config {
             protect: self.protect,
             msc4331: DeviceDataSettings {
                 stable_path: self.msc4331.stable_path,
-                in_devices: false,
+                in_devices: self.msc4331.in_devices,
             },
             msc4547: self.msc4547,
             writes: self.writes,
@@ -340,8 +356,8 @@ pub fn read(file: &Path, set: &[String]) -> Result<Reading> {
     })
 }
 
-fn sources(arguments: &ConfigArguments) -> Result<Figment> {
-    let mut figment = Figment::from(Serialized::defaults(Config::default()));
+fn sources(defaults: &Config, arguments: &ConfigArguments) -> Result<Figment> {
+    let mut figment = Figment::from(Serialized::defaults(defaults));
     if let Some(file) = &arguments.config {
         if !file.try_exists().unwrap_or(false) {
             return Err(anyhow!(
@@ -505,6 +521,35 @@ mod tests {
         };
         let config = Config::load_for_serve(&arguments).unwrap();
         assert_eq!(config.listen.port(), 2);
+    }
+
+    #[test]
+    fn the_gateway_has_defaults_of_its_own_and_takes_what_is_set() {
+        let load = |pairs: &[&str]| {
+            let set = pairs.iter().map(|pair| (*pair).to_owned()).collect();
+            let config = ConfigArguments {
+                set,
+                ..ConfigArguments::default()
+            };
+            let arguments = GatewayArguments {
+                config,
+                ..GatewayArguments::default()
+            };
+            Config::load_for_gateway(&arguments).unwrap()
+        };
+        let (gateway, serve) = (load(&[]), Config::default());
+        assert_eq!((gateway.listen.port(), serve.listen.port()), (8009, 8008));
+        assert!(!gateway.gateway().msc4331.in_devices);
+        assert!(serve.api(serve.listen).features.msc4331.in_devices);
+        let gateway = load(&["msc4331.in_devices=true", "listen=127.0.0.1:5"]);
+        assert!(gateway.gateway().msc4331.in_devices);
+        assert_eq!(gateway.listen.port(), 5);
+        // All others are those of the one list of defaults.
+        let mut told = serde_json::to_value(load(&[])).unwrap();
+        let defaults = serde_json::to_value(serve).unwrap();
+        told["listen"] = defaults["listen"].clone();
+        told["msc4331"]["in_devices"] = defaults["msc4331"]["in_devices"].clone();
+        assert_eq!(told, defaults);
     }
 
     #[test]

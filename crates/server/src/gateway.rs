@@ -1,16 +1,18 @@
 //! `kitbag gateway`: wires the gateway together, and stops cleanly.
 
-use std::io::{self, Write as _};
+use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
-use kitbag_gateway::{Gateway, Parts};
+use anyhow::{Context as _, Result, bail};
+use kitbag_gateway::{Gateway, Parts, Private, Probe, Protection, UpstreamAddress};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::cli::GatewayArguments;
 use crate::config::Config;
+use crate::metrics;
 use crate::serve::{listen, stop_at_signal};
 use crate::system::{SystemClock, SystemRandom};
 use crate::{descriptors, logging};
@@ -18,38 +20,181 @@ use crate::{descriptors, logging};
 pub(crate) fn run(arguments: &GatewayArguments) -> Result<()> {
     let config = Config::load_for_gateway(arguments)?;
     logging::start(&config.log)?;
+    let upstream = upstream(&config)?;
     // Each connection of a client can need one to the homeserver.
     descriptors::provide_for(config.listener.connections_max.get().saturating_mul(2));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(serve(&config, &upstream))?;
+    info!("stopped");
+    Ok(())
+}
+
+/// Returns where the homeserver is, unless it cannot be there.
+fn upstream(config: &Config) -> Result<UpstreamAddress> {
+    let Some(upstream) = config.upstream.url.clone() else {
+        bail!(
+            "which homeserver? Name it by `--upstream http://HOST:PORT`, or by `upstream.url` in the \
+             configuration"
+        );
+    };
+    if is_itself(config.listen, &upstream) {
+        bail!(
+            "`--upstream` is {upstream}, where the gateway itself is to listen: choose another \
+             address by `--listen`"
+        );
+    }
+    Ok(upstream)
+}
+
+/// Tells whether an address of the homeserver is the listener's own: requests would go round.
+fn is_itself(listen: SocketAddr, upstream: &UpstreamAddress) -> bool {
+    let UpstreamAddress::Tcp { is_tls, authority } = upstream else {
+        return false;
+    };
+    let port = authority
+        .port_u16()
+        .unwrap_or(if *is_tls { 443 } else { 80 });
+    let host = authority.host().trim_matches(['[', ']']);
+    let is_here = match host.parse::<IpAddr>() {
+        Ok(host) if host.is_loopback() => listen.ip().is_loopback() || listen.ip().is_unspecified(),
+        Ok(host) => host == listen.ip(),
+        Err(_) => {
+            host == "localhost" && (listen.ip().is_loopback() || listen.ip().is_unspecified())
+        }
+    };
+    is_here && port == listen.port()
+}
+
+async fn serve(config: &Config, upstream: &UpstreamAddress) -> Result<()> {
     let gateway = Gateway::new(Parts {
         settings: config.gateway(),
         limits: config.limits(),
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
     })?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    let listener = runtime
-        .block_on(async { listen(config.listen) })
-        .with_context(|| format!("cannot listen on {}", config.listen))?;
-    runtime.block_on(serve(&config, gateway, listener))?;
-    info!("stopped");
+    let listener =
+        listen(config.listen).with_context(|| format!("cannot listen on {}", config.listen))?;
+    let private = match config.private {
+        Some(address) => Some(
+            listen(address)
+                .with_context(|| format!("cannot listen on the private address {address}"))?,
+        ),
+        None => None,
+    };
+    let (stop, stopping) = watch::channel(false);
+    let signalled = stop_at_signal(stop)?;
+    let greeting = Greeting {
+        config,
+        upstream,
+        address: listener.local_addr()?,
+        private: private.as_ref().map(TcpListener::local_addr).transpose()?,
+    };
+    greeting.print();
+    // It serves meanwhile: a homeserver may be started after its gateway.
+    tokio::spawn(look_for_homeserver(gateway.clone(), upstream.to_string()));
+    let private = private.map(|listener| {
+        let render_metrics = metrics::gateway::renderer(config, &SystemClock);
+        let private = Private::new(gateway.clone(), render_metrics);
+        tokio::spawn(kitbag_http::serve(listener, private, stopping.clone()))
+    });
+    tokio::join!(kitbag_http::serve(listener, gateway, stopping), signalled);
+    if let Some(task) = private {
+        task.await.context("the private listener failed")?;
+    }
     Ok(())
 }
 
-async fn serve(config: &Config, gateway: Gateway, listener: TcpListener) -> Result<()> {
-    let (stop, stopping) = watch::channel(false);
-    let signalled = stop_at_signal(stop)?;
-    let address = listener.local_addr()?;
-    let upstream = config.upstream.url.as_ref();
-    let upstream = upstream.map(ToString::to_string).unwrap_or_default();
-    let mut out = io::stdout().lock();
-    let greeting = writeln!(out, "kitbag listening on http://{address}")
-        .and_then(|()| writeln!(out, "  homeserver:   {upstream}"));
-    drop(out);
-    if let Err(error) = greeting {
-        debug!(%error, "nobody reads the standard output");
+/// Says once whether the homeserver is there.
+async fn look_for_homeserver(gateway: Gateway, upstream: String) {
+    match gateway.probe().await {
+        Probe::Answered { status: 200, took } => {
+            let took_ms = took.as_millis();
+            info!(upstream, took_ms, "the homeserver answers");
+        }
+        Probe::Answered { status, .. } => warn!(
+            upstream,
+            status, "what answers at the address of the homeserver is none, or not ready yet"
+        ),
+        Probe::Unreachable(reason) => warn!(
+            upstream,
+            reason, "the homeserver does not answer; until it does, clients are told 502"
+        ),
     }
-    tokio::join!(kitbag_http::serve(listener, gateway, stopping), signalled);
-    Ok(())
+}
+
+/// What a user sees first.
+struct Greeting<'a> {
+    config: &'a Config,
+    upstream: &'a UpstreamAddress,
+    address: SocketAddr,
+    private: Option<SocketAddr>,
+}
+
+impl Greeting<'_> {
+    /// Whoever started the gateway may have left, or may read the first line only.
+    fn print(&self) {
+        if let Err(error) = self.write(&mut io::stdout().lock()) {
+            debug!(%error, "nobody reads the standard output");
+        }
+    }
+
+    /// The first line is for scripts: it comes once the address answers.
+    fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        let Self {
+            config, address, ..
+        } = self;
+        writeln!(out, "kitbag listening on http://{address}")?;
+        if let Some(private) = self.private {
+            writeln!(out, "  private:      http://{private}/health")?;
+        }
+        writeln!(out, "  homeserver:   {}", self.upstream)?;
+        writeln!(out, "  adds:         {}", added(config))?;
+        writeln!(out, "  protects:     {}", protected(config))?;
+        writeln!(out, "  data:         nothing is kept here")?;
+        writeln!(
+            out,
+            "  try:          curl http://{address}/_matrix/client/versions"
+        )
+    }
+}
+
+fn added(config: &Config) -> &'static str {
+    match config.msc4547.enabled {
+        true => "device account data (MSC4331), compare-and-swap (MSC4547)",
+        false => "device account data (MSC4331)",
+    }
+}
+
+fn protected(config: &Config) -> &'static str {
+    match config.protect.push_rules {
+        Protection::Enforce => "m.fully_read, m.push_rules",
+        Protection::Observe => "m.fully_read; writes of m.push_rules are only counted",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_before_itself_is_noticed() {
+        for (listen, upstream, expected) in [
+            ("127.0.0.1:8008", "http://127.0.0.1:8008", true),
+            ("127.0.0.1:8008", "http://localhost:8008", true),
+            ("0.0.0.0:8008", "http://127.0.0.1:8008", true),
+            ("[::]:80", "http://[::1]", true),
+            ("192.0.2.1:8008", "http://192.0.2.1:8008", true),
+            ("127.0.0.1:8009", "http://127.0.0.1:8008", false),
+            ("192.0.2.1:8008", "http://127.0.0.1:8008", false),
+            ("127.0.0.1:8008", "http://192.0.2.1:8008", false),
+            ("127.0.0.1:80", "https://localhost", false),
+            ("127.0.0.1:8008", "http://matrix.example.org:8008", false),
+            ("127.0.0.1:8008", "unix:/run/main.sock", false),
+        ] {
+            let (listen, address) = (listen.parse().unwrap(), upstream.parse().unwrap());
+            assert_eq!(is_itself(listen, &address), expected, "{listen} {upstream}");
+        }
+    }
 }

@@ -3,8 +3,10 @@
 //! Whoever counts keeps plain figures: `kitbag_http` and the store know nothing of Prometheus. Here
 //! they get names, units and texts. docs/monitoring.md has the same names; a test compares them.
 
+pub(crate) mod gateway;
 mod page;
 mod process;
+mod requests;
 mod survey;
 
 use std::fmt;
@@ -82,9 +84,9 @@ impl Metrics {
     }
 }
 
-impl Figures {
+impl page::Figures for Figures {
     fn write(&self, page: &mut Page<'_>) -> fmt::Result {
-        self.write_requests(page)?;
+        requests::write(&self.api, self.connections_max, page)?;
         self.write_syncs(page)?;
         self.write_queues(page)?;
         self.write_commits(page)?;
@@ -92,58 +94,9 @@ impl Figures {
         self.write_usage(page)?;
         self.process.write(page)
     }
+}
 
-    fn write_requests(&self, page: &mut Page<'_>) -> fmt::Result {
-        let ApiStats {
-            routes, refusals, ..
-        } = &self.api;
-        let rows = routes.iter().flat_map(|route| {
-            route.requests.iter().map(|requests| {
-                let labels = [
-                    ("route", route.route.to_string()),
-                    ("method", requests.method.to_owned()),
-                    ("status", requests.status.to_string()),
-                ];
-                (labels, requests.count)
-            })
-        });
-        page.counters("kitbag_http_requests", "Requests that were answered", rows)?;
-        let rows = routes.iter().map(|route| {
-            let labels = [("route", &*route.route)];
-            (labels, &route.durations_us)
-        });
-        page.durations(
-            "kitbag_http_request_duration_seconds",
-            "Time from the head of a request to its answer, without syncs that waited",
-            rows,
-        )?;
-        let rows = refusals.iter().map(|refusal| {
-            let labels = [("errcode", refusal.errcode), ("reason", refusal.reason)];
-            (labels, refusal.count)
-        });
-        page.counters(
-            "kitbag_http_refusals",
-            "Requests that were refused or failed",
-            rows,
-        )?;
-        let connections = self.api.connections;
-        page.gauges(
-            "kitbag_http_connections",
-            "Open connections, by the listener that they came to",
-            connections.map(|(listener, count)| ([("listener", listener)], count)),
-        )?;
-        page.gauge(
-            "kitbag_http_connections_max",
-            "Connections to one listener beyond which new ones wait to be accepted",
-            self.connections_max,
-        )?;
-        page.gauge(
-            "kitbag_password_checks_waiting",
-            "Password checks that wait for their turn",
-            self.api.password_checks_waiting,
-        )
-    }
-
+impl Figures {
     fn write_syncs(&self, page: &mut Page<'_>) -> fmt::Result {
         let ApiStats {
             syncs_waiting,
@@ -151,6 +104,11 @@ impl Figures {
             sync_wakeups,
             ..
         } = &self.api;
+        page.gauge(
+            "kitbag_password_checks_waiting",
+            "Password checks that wait for their turn",
+            self.api.password_checks_waiting,
+        )?;
         page.gauge(
             "kitbag_sync_waiting",
             "Syncs and followers of changes that wait for something to tell",

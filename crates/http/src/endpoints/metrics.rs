@@ -8,7 +8,7 @@ use crate::error::ApiError;
 use crate::state::App;
 
 /// OpenMetrics, which Prometheus reads by this very type.
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Returns the page, of which one is written at a time: it costs a millisecond, and reads `/proc`.
 pub(crate) async fn get(

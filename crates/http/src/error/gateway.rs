@@ -119,6 +119,12 @@ impl Denial {
         Self(ApiError::MethodNotAllowed)
     }
 
+    /// There is no such path (404 `M_UNRECOGNIZED`).
+    #[must_use]
+    pub fn unknown_endpoint() -> Self {
+        Self(ApiError::Unrecognized)
+    }
+
     /// A handler panicked (500).
     #[must_use]
     pub fn panicked() -> Self {

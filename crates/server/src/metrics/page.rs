@@ -12,25 +12,33 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use super::Figures;
-
 /// A page under way: each call adds a metric with its HELP and TYPE.
 ///
 /// The names of counters are without their `_total`.
 pub(super) struct Page<'a>(DescriptorEncoder<'a>);
 
+/// What can be told on a page.
+pub(super) trait Figures: fmt::Debug + Send + Sync + 'static {
+    /// Writes all figures.
+    fn write(&self, page: &mut Page<'_>) -> fmt::Result;
+}
+
+/// Figures as the library takes them.
+#[derive(Debug)]
+struct Collected<F>(F);
+
 /// Returns the page with these figures.
-pub(super) fn text(figures: Figures) -> String {
+pub(super) fn text(figures: impl Figures) -> String {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(figures));
+    registry.register_collector(Box::new(Collected(figures)));
     let mut page = String::new();
     text::encode(&mut page, &registry).expect("a string takes all that is written");
     page
 }
 
-impl Collector for Figures {
+impl<F: Figures> Collector for Collected<F> {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        self.write(&mut Page(encoder))
+        self.0.write(&mut Page(encoder))
     }
 }
 

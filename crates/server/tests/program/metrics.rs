@@ -1,5 +1,6 @@
 //! `GET /metrics`, and what is made of it: the table of docs/monitoring.md, dashboard and alerts.
 
+mod gateway;
 mod page;
 mod query;
 
@@ -28,11 +29,7 @@ impl Watched {
             .args(["serve", "--private", "127.0.0.1:0"])
             .args(arguments);
         let server = Server::start_as(&mut command);
-        let private = server.line("private:");
-        let address = private
-            .trim_start_matches("http://")
-            .trim_end_matches("/health");
-        let private = Client::new(address.parse().unwrap());
+        let private = server.private();
         Self { server, private }
     }
 
@@ -69,34 +66,44 @@ impl Watched {
 fn the_table_names_the_metrics_and_labels_that_a_server_tells() {
     let dir = directory();
     let (watched, page) = Watched::with_traffic(dir.path());
-    let told: BTreeMap<_, _> = page
-        .0
-        .iter()
-        .map(|(name, metric)| {
-            assert!(!metric.samples.is_empty(), "{name} has no samples");
-            (name.clone(), (metric.kind.clone(), metric.labels.clone()))
-        })
-        .collect();
-    let documentation = include_str!("../../../../docs/monitoring.md");
-    let rows = documentation
-        .lines()
-        .filter(|line| line.starts_with("| `") && line.matches(" |").count() == 4);
-    let table: BTreeMap<_, _> = rows
-        .map(|row| {
-            let cells: Vec<_> = row.split('|').map(str::trim).collect();
-            let quoted = |cell: &str| -> BTreeSet<String> {
-                cell.split('`')
-                    .skip(1)
-                    .step_by(2)
-                    .map(str::to_owned)
-                    .collect()
-            };
-            let name = quoted(cells[1]).pop_first().unwrap();
-            (name, (cells[2].to_owned(), quoted(cells[3])))
-        })
-        .collect();
-    assert_eq!(told, table);
+    assert_eq!(told(&page), documented("## Metrics"));
     watched.server.stop();
+}
+
+/// The type and the labels of each metric, by its name.
+type Table = BTreeMap<String, (String, BTreeSet<String>)>;
+
+/// Returns what a page tells.
+fn told(page: &Page) -> Table {
+    let metrics = page.0.iter().map(|(name, metric)| {
+        assert!(!metric.samples.is_empty(), "{name} has no samples");
+        (name.clone(), (metric.kind.clone(), metric.labels.clone()))
+    });
+    metrics.collect()
+}
+
+/// Returns the table of a section of docs/monitoring.md.
+fn documented(heading: &str) -> Table {
+    let documentation = include_str!("../../../../docs/monitoring.md");
+    let section = documentation
+        .lines()
+        .skip_while(|line| *line != heading)
+        .skip(1)
+        .take_while(|line| !line.starts_with("## "));
+    let rows = section.filter(|line| line.starts_with("| `") && line.matches(" |").count() == 4);
+    let table = rows.map(|row| {
+        let cells: Vec<_> = row.split('|').map(str::trim).collect();
+        let quoted = |cell: &str| -> BTreeSet<String> {
+            cell.split('`')
+                .skip(1)
+                .step_by(2)
+                .map(str::to_owned)
+                .collect()
+        };
+        let name = quoted(cells[1]).pop_first().unwrap();
+        (name, (cells[2].to_owned(), quoted(cells[3])))
+    });
+    table.collect()
 }
 
 #[test]
@@ -193,17 +200,21 @@ fn repository() -> PathBuf {
 fn check_queries(queries: &[String]) {
     let dir = directory();
     let (watched, page) = Watched::with_traffic(dir.path());
+    check_against(&page, queries);
     let checker = Checker(&page);
-    for query in queries {
-        if let Err(finding) = checker.check(query) {
-            panic!("{query}: {finding}");
-        }
-    }
     for (query, because) in WRONG_QUERIES {
         let finding = checker.check(query).expect_err(query);
         assert!(finding.contains(because), "{query}: {finding}");
     }
     watched.server.stop();
+}
+
+fn check_against(page: &Page, queries: &[String]) {
+    for query in queries {
+        if let Err(finding) = Checker(page).check(query) {
+            panic!("{query}: {finding}");
+        }
+    }
 }
 
 /// Each wrong in one way, with a part of what must be found.
@@ -237,7 +248,13 @@ const WRONG_QUERIES: [(&str, &str); 13] = [
 
 #[test]
 fn the_alerts_ask_for_what_a_server_tells_and_say_what_to_do() {
-    let text = fs::read_to_string(repository().join("docs/alerts/kitbag.yml")).unwrap();
+    check_queries(&queries_of_alerts("kitbag.yml", 10));
+}
+
+/// Returns the queries of a file of alerts, of which there are some at least.
+fn queries_of_alerts(file: &str, queries_min: usize) -> Vec<String> {
+    let path = repository().join("docs/alerts").join(file);
+    let text = fs::read_to_string(path).unwrap();
     let documents = Yaml::load_from_str(&text).unwrap();
     let rules = documents[0]["groups"][0]["rules"].as_vec().unwrap();
     let mut names = BTreeSet::new();
@@ -262,13 +279,22 @@ fn the_alerts_ask_for_what_a_server_tells_and_say_what_to_do() {
         text(&rule["expr"])
     });
     let queries: Vec<_> = queries.collect();
-    assert!(queries.len() >= 10, "{names:?}");
-    check_queries(&queries);
+    assert!(queries.len() >= queries_min, "{names:?}");
+    queries
 }
 
 #[test]
 fn the_dashboard_can_be_imported_and_asks_for_what_a_server_tells() {
-    let text = fs::read_to_string(repository().join("docs/grafana/kitbag.json")).unwrap();
+    let topics = [
+        "Traffic", "Latency", "Store", "Cache", "Sync", "Quota", "Refusals", "Process",
+    ];
+    check_queries(&queries_of_dashboard("kitbag.json", &topics));
+}
+
+/// Returns the queries of a dashboard that has these rows.
+fn queries_of_dashboard(file: &str, topics: &[&str]) -> Vec<String> {
+    let path = repository().join("docs/grafana").join(file);
+    let text = fs::read_to_string(path).unwrap();
     let dashboard: Value = serde_json::from_str(&text).unwrap();
     assert!(dashboard["schemaVersion"].as_u64() >= Some(36));
     assert_eq!(
@@ -314,9 +340,6 @@ fn the_dashboard_can_be_imported_and_asks_for_what_a_server_tells() {
             queries.push(query.replace("$__rate_interval", "5m"));
         }
     }
-    let topics = [
-        "Traffic", "Latency", "Store", "Cache", "Sync", "Quota", "Refusals", "Process",
-    ];
     assert_eq!(rows, topics);
-    check_queries(&queries);
+    queries
 }

@@ -70,6 +70,13 @@ impl Server {
         Client::new(self.address)
     }
 
+    /// Returns a client of the private listener, whose address is in the next lines.
+    pub(crate) fn private(&self) -> Client {
+        let private = self.line("private:");
+        let address = private.trim_start_matches("http://");
+        Client::new(address.trim_end_matches("/health").parse().unwrap())
+    }
+
     /// Returns how much memory the program has for itself, in bytes, where the system tells.
     ///
     /// The pages of its file are not among them: they come with the first run of each function.
