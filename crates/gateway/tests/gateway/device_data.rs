@@ -1,17 +1,39 @@
 //! Device account data, kept in the homeserver.
 
-use kitbag_client::{Login, Scope};
-use serde_json::json;
+use kitbag_client::{Account, Login, Method, Request, Response, Scope};
+use kitbag_domain::Limits;
+use serde_json::{Value, json};
 
-use crate::support::{Lab, PASSWORD};
+use crate::support::{Lab, PASSWORD, gateway};
+use crate::toy::{count, entry, toy};
+
+/// Path of an entry of the account's own device.
+fn own(account: &Account, kind: &str) -> String {
+    let session = account.session();
+    let user = session.user_id.replace('@', "%40").replace(':', "%3A");
+    let device = &session.device_id;
+    format!("/_matrix/client/v3/user/{user}/devices/{device}/account_data/{kind}")
+}
+
+fn errcode(response: &Response) -> String {
+    let body: Value = response.json().unwrap();
+    body["errcode"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Logs in once more.
+async fn sibling(lab: &Lab, of: &Account, device: &str) -> Account {
+    let login = Login {
+        device_id: Some(device),
+        ..Login::password(&of.session().user_id, PASSWORD)
+    };
+    lab.client().login(&login).await.unwrap()
+}
 
 #[tokio::test]
 async fn what_a_device_writes_its_siblings_read_and_the_homeserver_has_as_global_data() {
     let lab = Lab::start().await;
     let phone = lab.user("A.B").await;
-    let user = phone.session().user_id.clone();
-    let login = Login::password(&user, PASSWORD);
-    let sibling = lab.client().login(&login).await.unwrap();
+    let sibling = sibling(&lab, &phone, "LAPTOP").await;
     let scope = Scope::Device("A.B");
     assert_eq!(sibling.get(scope, "org.example.a").await.unwrap(), None);
     let content = json!({"versions": ["12"]});
@@ -24,4 +46,148 @@ async fn what_a_device_writes_its_siblings_read_and_the_homeserver_has_as_global
     assert_eq!(upstream, Some(content));
     phone.delete(scope, "org.example.a").await.unwrap();
     assert_eq!(sibling.get(scope, "org.example.a").await.unwrap(), None);
+    // What is not there can be deleted, and an empty object is there.
+    phone.delete(scope, "org.example.a").await.unwrap();
+    phone.put(scope, "org.example.a", &json!({})).await.unwrap();
+    let stored = sibling.get(scope, "org.example.a").await.unwrap();
+    assert_eq!(stored, Some(json!({})));
+}
+
+#[tokio::test]
+async fn a_content_comes_back_byte_for_byte_and_a_head_has_none() {
+    let lab = Lab::start().await;
+    let phone = lab.user("A").await;
+    let path = own(&phone, "org.example.a%2Fb");
+    for content in [
+        r#"{"n": 1.0, "big": 123456789012345678901234567890, "a":1,"a":2}"#,
+        "{ }",
+        "{\"\u{e9}\": \"\\u00e9\\n\"}",
+    ] {
+        let write = Request::new(Method::PUT, &path).body(content);
+        phone.send(write).await.unwrap().success().unwrap();
+        let read = phone.send(Request::new(Method::GET, &path)).await.unwrap();
+        assert_eq!((read.status, &read.body[..]), (200, content.as_bytes()));
+        assert_eq!(read.header("content-type"), Some("application/json"));
+        let head = phone.send(Request::new(Method::HEAD, &path)).await.unwrap();
+        assert_eq!((head.status, head.body.len()), (200, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_content_has_64_kib_at_most() {
+    let lab = Lab::start().await;
+    let phone = lab.user("A").await;
+    let path = own(&phone, "org.example.a");
+    let of_bytes = |bytes: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes - 8));
+    for (bytes, status) in [(64 * 1024, 200), (64 * 1024 + 1, 413)] {
+        let write = Request::new(Method::PUT, &path).body(of_bytes(bytes));
+        let response = phone.send(write).await.unwrap();
+        assert_eq!(response.status, status, "{bytes}");
+    }
+}
+
+#[tokio::test]
+async fn a_type_has_255_bytes_at_most_whatever_becomes_of_it_upstream() {
+    let upstream = toy().await;
+    let gateway = gateway(&upstream.url(), |_| {}).await;
+    let client = kitbag_client::Client::new(&gateway.url).unwrap();
+    let path = "/_matrix/client/v3/user/%40alice%3Ax/devices/PHONE/account_data/";
+    for (bytes, status) in [(255, 200), (256, 400)] {
+        let path = format!("{path}{}", "t".repeat(bytes));
+        let write = Request::new(Method::PUT, &path)
+            .token("alice.PHONE")
+            .body("{}");
+        assert_eq!(client.send(write).await.unwrap().status, status, "{bytes}");
+    }
+}
+
+#[tokio::test]
+async fn a_device_has_so_many_entries_and_deleted_ones_do_not_count() {
+    let mut limits = Limits::default();
+    limits.quota.device_entries_max = 3;
+    let lab = Lab::limited(limits, |_| {}).await;
+    let phone = lab.user("A").await;
+    let laptop = sibling(&lab, &phone, "LAPTOP").await;
+    let write = async |account: &Account, kind: &str| {
+        let request = Request::new(Method::PUT, own(account, kind)).body("{}");
+        account.send(request).await.unwrap()
+    };
+    for kind in ["a", "b", "c"] {
+        assert_eq!(write(&phone, kind).await.status, 200);
+    }
+    let refused = write(&phone, "d").await;
+    assert_eq!(refused.status, 403);
+    assert_eq!(errcode(&refused), "M_USER_LIMIT_EXCEEDED");
+    // Those that are there can be written, and another device has a number of its own.
+    assert_eq!(write(&phone, "c").await.status, 200);
+    assert_eq!(write(&laptop, "d").await.status, 200);
+    phone.delete(Scope::Device("A"), "b").await.unwrap();
+    assert_eq!(write(&phone, "d").await.status, 200);
+    assert_eq!(write(&phone, "b").await.status, 403);
+}
+
+#[tokio::test]
+async fn entries_that_are_added_at_once_are_counted_one_by_one() {
+    let mut limits = Limits::default();
+    limits.quota.device_entries_max = 3;
+    let lab = Lab::limited(limits, |_| {}).await;
+    let phone = lab.user("A").await;
+    let writes = (0..12).map(|number| {
+        let phone = phone.clone();
+        let request = Request::new(Method::PUT, own(&phone, &format!("t{number}"))).body("{}");
+        tokio::spawn(async move { phone.send(request).await.unwrap().status })
+    });
+    let writes: Vec<_> = writes.collect();
+    let mut done = 0;
+    for write in writes {
+        match write.await.unwrap() {
+            200 => done += 1,
+            status => assert_eq!(status, 403),
+        }
+    }
+    assert_eq!(done, 3);
+}
+
+#[tokio::test]
+async fn only_what_adds_an_entry_has_them_counted() {
+    let upstream = toy().await;
+    let gateway = gateway(&upstream.url(), |_| {}).await;
+    let client = kitbag_client::Client::new(&gateway.url).unwrap();
+    for _ in 0..3 {
+        let write = entry(Method::PUT, "PHONE", "", "alice.PHONE").body("{}");
+        assert_eq!(client.send(write).await.unwrap().status, 200);
+    }
+    assert_eq!(count(&upstream, "/sync"), 1);
+}
+
+#[tokio::test]
+async fn devices_are_told_with_their_entries_where_that_is_switched_on() {
+    for is_on in [false, true] {
+        let lab = Lab::with(|settings| settings.msc4331.in_devices = is_on).await;
+        let phone = lab.user("A").await;
+        let laptop = sibling(&lab, &phone, "LAPTOP").await;
+        let content = json!({"n": 1});
+        phone
+            .put(Scope::Device("A"), "org.example.a", &content)
+            .await
+            .unwrap();
+        let beside = lab.beside().with_session(laptop.session().clone());
+        for (path, pointer) in [
+            ("/_matrix/client/v3/devices/A", ""),
+            ("/_matrix/client/v3/devices", "/devices/0"),
+        ] {
+            let request = Request::new(Method::GET, path);
+            let plain = beside.send(request.clone()).await.unwrap();
+            let plain: Value = plain.json().unwrap();
+            let told: Value = laptop.send(request.clone()).await.unwrap().json().unwrap();
+            let mut expected = plain.clone();
+            if is_on {
+                let events = json!({"events": [{"type": "org.example.a", "content": content}]});
+                expected.pointer_mut(pointer).unwrap()["account_data"] = events;
+            }
+            assert_eq!(told, expected, "{path}");
+            let head = Request::new(Method::HEAD, path);
+            assert_eq!(laptop.send(head).await.unwrap().status, 200);
+        }
+    }
 }

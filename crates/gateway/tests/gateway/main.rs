@@ -8,6 +8,7 @@ mod authorization;
 mod device_data;
 mod guard;
 mod identity;
+mod interleavings;
 mod life_cycle;
 mod limits;
 mod pass;
