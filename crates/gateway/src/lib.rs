@@ -31,6 +31,7 @@ mod private;
 mod recent;
 mod routes;
 mod settings;
+mod sweep;
 mod turns;
 mod upstream;
 mod versions;
@@ -42,4 +43,5 @@ pub use settings::{
     CompareSettings, DeviceDataSettings, ProtectSettings, Protection, Settings, UpstreamSettings,
     WriteRateSettings,
 };
+pub use sweep::{SweepError, SweepEvent, Swept, sweep};
 pub use upstream::{UpstreamAddress, UpstreamAddressError, UpstreamSetupError};

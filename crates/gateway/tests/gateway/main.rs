@@ -14,5 +14,6 @@ mod limits;
 mod pass;
 mod protect;
 mod support;
+mod sweep;
 mod toy;
 mod versions;

@@ -1,0 +1,368 @@
+//! Empties the entries of devices that ended past the gateway, for all users of a homeserver that
+//! has Synapse's admin API: entries of devices that nobody asks for stay otherwise.
+//!
+//! It is done from outside, beside running gateways. Who has such entries is logged in by the
+//! administrator, without a device, for as long as it takes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::{HeaderValue, Method, Request, StatusCode};
+use bytes::Bytes;
+use kitbag_domain::{Clock, UserId};
+use kitbag_http::shared::GatewayError;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+use crate::devices::Ids;
+use crate::mapped::{self, segment};
+use crate::settings::UpstreamSettings;
+use crate::upstream::{Upstream, UpstreamSetupError};
+
+/// Users of a page.
+const PAGE_USERS: u64 = 100;
+
+/// Bytes of an answer: all account data of a user, as large as homeservers let it become.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// How long a login for emptying lasts, should the logout behind it fail.
+const LOGIN_MS: u64 = 10 * 60 * 1_000;
+
+/// What a sweep came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Users that were looked at.
+    pub users: u64,
+    /// Entries of devices that are there.
+    pub living_entries: u64,
+    /// Entries of devices that are gone, which were emptied, or would have been.
+    pub emptied_entries: u64,
+    /// Users at whom something failed: their entries may still be there.
+    pub failed_users: u64,
+}
+
+/// Something to tell of while a sweep goes on.
+#[derive(Debug)]
+pub enum SweepEvent<'a> {
+    /// Entries of a user were emptied, or would have been.
+    Emptied {
+        /// Whose.
+        user: &'a str,
+        /// How many.
+        entries: u64,
+    },
+    /// A user could not be looked at, or emptied.
+    Failed {
+        /// Who.
+        user: &'a str,
+        /// Why.
+        error: &'a SweepError,
+    },
+}
+
+/// Why there is no sweep, or not of a user.
+#[derive(Debug, Error)]
+pub enum SweepError {
+    /// The way to the homeserver could not be made ready.
+    #[error(transparent)]
+    Setup(#[from] UpstreamSetupError),
+    /// No answer.
+    #[error(transparent)]
+    Upstream(#[from] GatewayError),
+    /// The homeserver has no such API.
+    #[error(
+        "the homeserver has no admin API of Synapse at {path}: a sweep needs it; entries of devices \
+         that are gone read as none all the same, and are emptied when somebody asks for them"
+    )]
+    NoAdminApi {
+        /// What was asked for.
+        path: String,
+    },
+    /// The token is not that of an administrator.
+    #[error("the homeserver does not take the token for that of an administrator ({status})")]
+    NotAdmin {
+        /// What it says.
+        status: u16,
+    },
+    /// Another answer than one that can be used.
+    #[error("the homeserver answered {status} at {path}")]
+    Refused {
+        /// What was asked for.
+        path: String,
+        /// What it says.
+        status: u16,
+    },
+    /// The token cannot be sent.
+    #[error("the token has characters that no token has")]
+    BadToken,
+    /// An answer that cannot be read.
+    #[error("the answer of the homeserver at {path} cannot be read")]
+    Unreadable {
+        /// What was asked for.
+        path: String,
+    },
+}
+
+/// Looks at all users of a homeserver and empties entries of devices that are gone; with
+/// `is_dry_run` it only tells of them.
+///
+/// # Errors
+/// Where the homeserver or its admin API cannot be used. What goes wrong with one user is told to
+/// `progress` and counted.
+pub async fn sweep(
+    settings: UpstreamSettings,
+    admin_token: &str,
+    clock: &dyn Clock,
+    is_dry_run: bool,
+    progress: &mut (dyn FnMut(SweepEvent<'_>) + Send),
+) -> Result<Swept, SweepError> {
+    let sweep = Sweep {
+        upstream: Upstream::new(settings, Arc::default())?,
+        token: bearer(admin_token)?,
+        clock,
+        is_dry_run,
+    };
+    let own = sweep.own_user().await?;
+    let mut swept = Swept::default();
+    let mut from = Some("0".to_owned());
+    while let Some(start) = from {
+        let page = sweep.page(&start).await?;
+        for User { name } in page.users {
+            swept.users += 1;
+            match sweep.user(&name, &own, &mut swept).await {
+                Ok(0) => {}
+                Ok(entries) => progress(SweepEvent::Emptied {
+                    user: &name,
+                    entries,
+                }),
+                Err(error) => {
+                    swept.failed_users += 1;
+                    let (user, error) = (name.as_str(), &error);
+                    progress(SweepEvent::Failed { user, error });
+                }
+            }
+        }
+        from = page.next_token;
+    }
+    Ok(swept)
+}
+
+#[derive(Deserialize)]
+struct Page {
+    users: Vec<User>,
+    next_token: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct User {
+    name: String,
+}
+
+struct Sweep<'a> {
+    upstream: Upstream,
+    token: HeaderValue,
+    clock: &'a dyn Clock,
+    is_dry_run: bool,
+}
+
+impl Sweep<'_> {
+    /// Returns the administrator's own ID, which cannot be logged in as.
+    async fn own_user(&self) -> Result<String, SweepError> {
+        #[derive(Deserialize)]
+        struct Whoami {
+            user_id: String,
+        }
+        let path = "/_matrix/client/v3/account/whoami";
+        let told = self.ask(Method::GET, path, &self.token, None).await?;
+        let Whoami { user_id } = match told {
+            Answered::Done(body) => read(path, &body)?,
+            Answered::Refused(status) => return Err(SweepError::NotAdmin { status }),
+        };
+        Ok(user_id)
+    }
+
+    async fn page(&self, from: &str) -> Result<Page, SweepError> {
+        let path = "/_synapse/admin/v2/users";
+        let target = format!("{path}?from={}&limit={PAGE_USERS}", segment(from));
+        match self.ask(Method::GET, &target, &self.token, None).await? {
+            Answered::Done(body) => read(path, &body),
+            Answered::Refused(404 | 405) => Err(SweepError::NoAdminApi {
+                path: path.to_owned(),
+            }),
+            Answered::Refused(status @ (401 | 403)) => Err(SweepError::NotAdmin { status }),
+            Answered::Refused(status) => refused(path, status),
+        }
+    }
+
+    /// Empties what is to be emptied of a user, and returns how much that was.
+    async fn user(&self, name: &str, own: &str, swept: &mut Swept) -> Result<u64, SweepError> {
+        let mut entries = self.entries(name).await?;
+        if entries.is_empty() {
+            return Ok(0);
+        }
+        // Asked for behind the entries: what is written now is of a device that is in the list.
+        let living = self.devices(name).await?;
+        let all = entries.len() as u64;
+        entries.retain(|(device, _)| !living.contains(device));
+        let gone = entries.len() as u64;
+        swept.living_entries += all - gone;
+        if gone > 0 && !self.is_dry_run {
+            self.empty(name, own, &entries).await?;
+        }
+        swept.emptied_entries += gone;
+        Ok(gone)
+    }
+
+    /// Returns the entries that are not deleted: of which device, and the type upstream.
+    async fn entries(&self, name: &str) -> Result<Vec<(String, String)>, SweepError> {
+        #[derive(Deserialize)]
+        struct Told {
+            account_data: AccountData,
+        }
+        #[derive(Deserialize)]
+        struct AccountData {
+            #[serde(default)]
+            global: BTreeMap<String, Box<RawValue>>,
+        }
+        let path = format!("/_synapse/admin/v1/users/{}/accountdata", segment(name));
+        let Told { account_data } = self.get(&path).await?;
+        let entries = account_data
+            .global
+            .into_iter()
+            .filter_map(|(kind, content)| {
+                let (device, _) = mapped::device_and_type(&kind)?;
+                let is_there = !mapped::is_tombstone(content.get().as_bytes());
+                is_there.then(|| (device.as_str().to_owned(), kind))
+            });
+        Ok(entries.collect())
+    }
+
+    async fn devices(&self, name: &str) -> Result<Ids, SweepError> {
+        #[derive(Deserialize)]
+        struct Told {
+            devices: Vec<Device>,
+        }
+        #[derive(Deserialize)]
+        struct Device {
+            device_id: String,
+        }
+        let path = format!("/_synapse/admin/v2/users/{}/devices", segment(name));
+        let Told { devices } = self.get(&path).await?;
+        Ok(devices.into_iter().map(|device| device.device_id).collect())
+    }
+
+    async fn empty(
+        &self,
+        name: &str,
+        own: &str,
+        entries: &[(String, String)],
+    ) -> Result<(), SweepError> {
+        let unreadable = || SweepError::Unreadable {
+            path: "/_synapse/admin/v2/users".to_owned(),
+        };
+        let user = UserId::parse(name).map_err(|_| unreadable())?;
+        let is_own = name == own;
+        let token = match is_own {
+            true => self.token.clone(),
+            false => self.log_in(name).await?,
+        };
+        let emptied = self.write_tombstones(&user, &token, entries).await;
+        if !is_own {
+            let path = "/_matrix/client/v3/logout";
+            let body = Some(Bytes::from_static(b"{}"));
+            self.ask(Method::POST, path, &token, body).await?;
+        }
+        emptied
+    }
+
+    async fn log_in(&self, name: &str) -> Result<HeaderValue, SweepError> {
+        #[derive(Deserialize)]
+        struct LoggedIn {
+            access_token: String,
+        }
+        let path = format!("/_synapse/admin/v1/users/{}/login", segment(name));
+        let until_ms = self.clock.now_ms().saturating_add(LOGIN_MS);
+        let body = json!({"valid_until_ms": until_ms}).to_string();
+        let told = self.ask(Method::POST, &path, &self.token, Some(body.into()));
+        let LoggedIn { access_token } = match told.await? {
+            Answered::Done(body) => read(&path, &body)?,
+            Answered::Refused(status) => return refused(&path, status),
+        };
+        bearer(&access_token)
+    }
+
+    async fn write_tombstones(
+        &self,
+        user: &UserId,
+        token: &HeaderValue,
+        entries: &[(String, String)],
+    ) -> Result<(), SweepError> {
+        for (_, kind) in entries {
+            let path = mapped::account_data_path(user, kind);
+            let tombstone = Some(mapped::tombstone().into_bytes());
+            match self.ask(Method::PUT, &path, token, tombstone).await? {
+                Answered::Done(_) => {}
+                Answered::Refused(status) => return refused(&path, status),
+            }
+        }
+        Ok(())
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, SweepError> {
+        match self.ask(Method::GET, path, &self.token, None).await? {
+            Answered::Done(body) => read(path, &body),
+            Answered::Refused(status) => refused(path, status),
+        }
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        target: &str,
+        token: &HeaderValue,
+        body: Option<Bytes>,
+    ) -> Result<Answered, SweepError> {
+        let mut request = Request::new(Body::from(body.unwrap_or_default()));
+        *request.method_mut() = method;
+        *request.uri_mut() = target.parse().expect("an encoded path is a valid target");
+        let headers = request.headers_mut();
+        headers.insert(AUTHORIZATION, token.clone());
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let told = self.upstream.ask(request, ANSWER_BYTES_MAX).await?;
+        match told.status() {
+            StatusCode::OK => Ok(Answered::Done(told.body().clone())),
+            status => Ok(Answered::Refused(status.as_u16())),
+        }
+    }
+}
+
+/// What the homeserver answered.
+enum Answered {
+    /// 200, and this.
+    Done(Bytes),
+    Refused(u16),
+}
+
+fn read<T: DeserializeOwned>(path: &str, body: &[u8]) -> Result<T, SweepError> {
+    let unreadable = |_| SweepError::Unreadable {
+        path: path.to_owned(),
+    };
+    serde_json::from_slice(body).map_err(unreadable)
+}
+
+fn refused<T>(path: &str, status: u16) -> Result<T, SweepError> {
+    let path = path.to_owned();
+    Err(SweepError::Refused { path, status })
+}
+
+fn bearer(token: &str) -> Result<HeaderValue, SweepError> {
+    let value = HeaderValue::try_from(format!("Bearer {token}"));
+    let mut value = value.map_err(|_| SweepError::BadToken)?;
+    value.set_sensitive(true);
+    Ok(value)
+}

@@ -1,0 +1,178 @@
+//! The sweep, before a scripted homeserver that has Synapse's admin API.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use kitbag_gateway::{SweepError, SweepEvent, Swept, UpstreamSettings, sweep};
+use kitbag_testkit::clock::TestClock;
+use kitbag_testkit::scripted::{Asked, Scripted, ScriptedBody, json};
+use percent_encoding::percent_decode_str;
+use serde_json::{Value, json};
+
+use crate::toy::error;
+
+const PREFIX: &str = "org.matrix.msc4331.device_account_data.";
+
+/// Global account data by user and type.
+type Stored = Arc<Mutex<BTreeMap<(String, String), Value>>>;
+
+/// A homeserver with users `@admin:x` (the administrator), `@a:x` and `@b:x`, a page each, all of
+/// whom have the device `LIVING`; nobody can log in as `@b:x`.
+async fn synapse(stored: &Stored) -> Scripted {
+    let stored = Arc::clone(stored);
+    Scripted::start(move |asked| {
+        let answer = answer(&asked, &stored);
+        async move { answer }
+    })
+    .await
+}
+
+fn answer(asked: &Asked, stored: &Stored) -> http::Response<ScriptedBody> {
+    let token = asked.headers["authorization"].to_str().unwrap();
+    let who = match token {
+        "Bearer admin" => "@admin:x",
+        "Bearer of-a" => "@a:x",
+        _ => return error(401, "M_UNKNOWN_TOKEN"),
+    };
+    let (path, query) = asked.target.split_once('?').unwrap_or((&asked.target, ""));
+    let decoded = |segment: &str| {
+        percent_decode_str(segment)
+            .decode_utf8()
+            .unwrap()
+            .into_owned()
+    };
+    let segments: Vec<String> = path.split('/').skip(1).map(decoded).collect();
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    match (asked.method.as_str(), segments.as_slice()) {
+        ("GET", [.., "account", "whoami"]) => json(200, &json!({"user_id": who})),
+        ("GET", ["_synapse", "admin", "v2", "users"]) => match query.split('&').next().unwrap() {
+            "from=0" => page("@admin:x", Some("1")),
+            "from=1" => page("@a:x", Some("2")),
+            _ => page("@b:x", None),
+        },
+        ("GET", [.., "users", user, "accountdata"]) => {
+            let stored = stored.lock().unwrap();
+            let of_user = stored.iter().filter(|((owner, _), _)| owner == user);
+            let global = of_user.map(|((_, kind), content)| (kind.clone(), content.clone()));
+            let global: serde_json::Map<_, _> = global.collect();
+            json(
+                200,
+                &json!({"account_data": {"global": global, "rooms": {}}}),
+            )
+        }
+        ("GET", [.., "users", _, "devices"]) => json(
+            200,
+            &json!({"devices": [{"device_id": "LIVING"}], "total": 1}),
+        ),
+        ("POST", [.., "users", "@a:x", "login"]) => json(200, &json!({"access_token": "of-a"})),
+        ("POST", [.., "logout"]) => json(200, &json!({})),
+        ("PUT", [.., "user", user, "account_data", kind]) if *user == who => {
+            let content = serde_json::from_slice(&asked.body).unwrap();
+            let key = (who.to_owned(), (*kind).to_owned());
+            stored.lock().unwrap().insert(key, content);
+            json(200, &json!({}))
+        }
+        _ => error(403, "M_FORBIDDEN"),
+    }
+}
+
+fn page(user: &str, next: Option<&str>) -> http::Response<ScriptedBody> {
+    let mut page = json!({"users": [{"name": user}], "total": 3});
+    if let Some(next) = next {
+        page["next_token"] = json!(next);
+    }
+    json(200, &page)
+}
+
+async fn run(url: &str, token: &str, is_dry_run: bool) -> (Result<Swept, SweepError>, Vec<String>) {
+    let settings = UpstreamSettings {
+        url: Some(url.parse().unwrap()),
+        ..UpstreamSettings::default()
+    };
+    let mut told = Vec::new();
+    let mut progress = |event: SweepEvent<'_>| told.push(format!("{event:?}"));
+    let clock = TestClock::default();
+    let swept = sweep(settings, token, &clock, is_dry_run, &mut progress).await;
+    (swept, told)
+}
+
+fn stored() -> Stored {
+    let stored = Stored::default();
+    for user in ["@admin:x", "@a:x", "@b:x"] {
+        for kind in ["m.direct", "LIVING.t", "GONE.t", "GONE.u"] {
+            let kind = match kind.split_once('.') {
+                Some((device, _)) if device != "m" => format!("{PREFIX}{kind}"),
+                _ => kind.to_owned(),
+            };
+            let key = (user.to_owned(), kind);
+            stored.lock().unwrap().insert(key, json!({"a": 1}));
+        }
+    }
+    stored
+}
+
+fn tombstones(stored: &Stored) -> Vec<(String, String)> {
+    let tombstone = json!({"org.matrix.msc4331.deleted": true});
+    let stored = stored.lock().unwrap();
+    let emptied = stored.iter().filter(|(_, content)| **content == tombstone);
+    emptied.map(|(key, _)| key.clone()).collect()
+}
+
+#[tokio::test]
+async fn entries_of_devices_that_are_gone_are_emptied_for_each_user() {
+    let stored = stored();
+    let upstream = synapse(&stored).await;
+    let (dry, _) = run(&upstream.url(), "admin", true).await;
+    assert_eq!(tombstones(&stored), []);
+    let (swept, told) = run(&upstream.url(), "admin", false).await;
+    let expected = Swept {
+        users: 3,
+        living_entries: 3,
+        emptied_entries: 4,
+        failed_users: 1,
+    };
+    assert_eq!(swept.unwrap(), expected);
+    // Nobody was to be logged in as then.
+    let dry = dry.unwrap();
+    assert_eq!((dry.emptied_entries, dry.failed_users), (6, 0));
+    let emptied = ["@a:x", "@admin:x"]
+        .map(|user| ["GONE.t", "GONE.u"].map(|kind| (user.to_owned(), format!("{PREFIX}{kind}"))));
+    assert_eq!(tombstones(&stored), emptied.concat());
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert!(
+        told[2].contains("@b:x") && told[2].contains("403"),
+        "{told:?}"
+    );
+    // The login ends with the work, and says when it ends else.
+    let asked = upstream.asked();
+    let logout = asked.iter().find(|asked| asked.target.ends_with("/logout"));
+    assert_eq!(logout.unwrap().headers["authorization"], "Bearer of-a");
+    let login = asked.iter().find(|asked| asked.target.ends_with("/login"));
+    let login: Value = serde_json::from_slice(&login.unwrap().body).unwrap();
+    let until_ms = TestClock::START_MS + 600_000;
+    assert_eq!(login, json!({"valid_until_ms": until_ms}));
+    // What is empty is not emptied again.
+    let (again, _) = run(&upstream.url(), "admin", false).await;
+    assert_eq!(again.unwrap().emptied_entries, 0);
+}
+
+#[tokio::test]
+async fn where_there_is_no_admin_api_or_no_administrator_a_sweep_says_so() {
+    for (status, expected) in [(404, "no admin API"), (403, "not take the token")] {
+        let upstream = Scripted::start(move |asked| async move {
+            match asked.target.contains("whoami") {
+                true => json(200, &json!({"user_id": "@a:x"})),
+                false => error(status, "M_UNRECOGNIZED"),
+            }
+        });
+        let upstream = upstream.await;
+        let (swept, _) = run(&upstream.url(), "token", false).await;
+        let error = swept.unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    let upstream = synapse(&stored()).await;
+    let (swept, _) = run(&upstream.url(), "nobody", false).await;
+    assert!(matches!(swept, Err(SweepError::NotAdmin { status: 401 })));
+    let (swept, _) = run(&upstream.url(), "a\nb", false).await;
+    assert!(matches!(swept, Err(SweepError::BadToken)));
+}
