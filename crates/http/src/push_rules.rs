@@ -16,9 +16,13 @@ use crate::settings::CompatSettings;
 const ITEM_BYTES: u64 = 256;
 /// What one user's rules have as a rule, for the size of the map: the defaults and some own.
 const ITEM_BYTES_USUAL: u64 = 8 * 1024;
-/// Bytes of all compiled rules that are remembered, some: those of four hundred users who have 20
+/// The part of a map for what was asked for again. The rest takes what is new, and the rules of one
+/// user, as many as there can be, have to fit in.
+const PROVEN_SHARE: f64 = 0.7;
+
+/// Bytes of all compiled rules that are remembered, some: those of eight hundred users who have 20
 /// rules of their own. Nobody but who asks for explanations has theirs compiled.
-const RULESETS_BYTES_MAX: u64 = 8 * 1024 * 1024;
+const RULESETS_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// What compiled rules take for each byte of their text, the text included: measured at 200 rules
 /// with a pattern each. Patterns that are all wildcards take seven times that.
 const RULESET_BYTES_A_BYTE: u64 = 4;
@@ -169,6 +173,7 @@ where
     let items = usize::try_from(bytes_max / ITEM_BYTES_USUAL).unwrap_or(usize::MAX);
     let mut options = OptionsBuilder::new();
     options.shards(1).weight_capacity(bytes_max);
+    options.hot_allocation(PROVEN_SHARE);
     options.estimated_items_capacity(items.max(1));
     let options = options.build().expect("all that it needs is there");
     let (hasher, lifecycle) = (DefaultHashBuilder::default(), DefaultLifecycle::default());
@@ -195,6 +200,7 @@ impl Weighter<(UserId, Content), Arc<Ruleset>> for Weigher {
 
 #[cfg(test)]
 mod tests {
+    use kitbag_push::limits::CHANGES_BYTES_MAX;
     use kitbag_push::{Kind, NewRule, Place, RuleId};
 
     use super::*;
@@ -350,7 +356,7 @@ mod tests {
     #[test]
     fn compiled_rules_have_their_bound() {
         let rules = rules(false);
-        for number in 0..1_000 {
+        for number in 0..2_000 {
             let user = user(&number.to_string());
             rules.ruleset(&user, &rules.served(&user, None));
         }
@@ -361,5 +367,10 @@ mod tests {
         let bytes = texts.sum::<u64>() * RULESET_BYTES_A_BYTE;
         assert!(bytes <= RULESETS_BYTES_MAX, "{bytes}");
         assert!(bytes > RULESETS_BYTES_MAX / 2, "{bytes}");
+        // Those of who has as many as there can be are no exception.
+        let largest = format!("{{\"global\":\"{}\"}}", "x".repeat(CHANGES_BYTES_MAX));
+        let largest = Content::from_stored(largest.into());
+        let ruleset = || rules.ruleset(&user("alice"), &largest);
+        assert!(Arc::ptr_eq(&ruleset(), &ruleset()));
     }
 }
