@@ -9,19 +9,22 @@ use std::time::Duration;
 
 use axum::body::{Body, HttpBody as _};
 use axum::http::header::USER_AGENT;
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::{HeaderValue, Method, Request, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
-use kitbag_domain::{ContentError, Key, PUSH_RULES, PermitError};
-use kitbag_http::shared::{Denial, GatewayError, read_body_within};
+use kitbag_domain::{Content, ContentError, Key, PUSH_RULES, PermitError};
+use kitbag_http::shared::{Denial, GatewayError, expectation, read_body_within};
 use serde::de::IgnoredAny;
+use tracing::Instrument as _;
 
 use crate::answer::{Answer, Failure};
 use crate::call::{Call, Head};
+use crate::compare::{self, EntryId, STORED_BYTES_MAX};
 use crate::credentials::Credentials;
 use crate::gateway::Gateway;
 use crate::guard::{self, Guarded};
 use crate::identity::Identity;
+use crate::mapped;
 use crate::metrics::{self, Outcome};
 use crate::pass::pass;
 use crate::settings::Protection;
@@ -38,14 +41,67 @@ pub(crate) async fn write(gateway: &Gateway, mut call: Call) -> Answer {
     if let Some(guarded) = guard::read_strictly(call.head.parts.uri.path()) {
         permit(gateway, &call.head, guarded).await?;
     }
+    let credentials = call.head.credentials();
+    if let Err(too_many) = gateway.write_rates().count(&credentials.fingerprint()) {
+        let (who, key) = judge(gateway, &call.head, &credentials).await?;
+        let headers = &call.head.parts.headers;
+        return Err(too_many.tell(&who, key.event_type.as_str(), headers).into());
+    }
+    if gateway.compare().is_enabled() {
+        return compare_and_write(gateway, call, &credentials).await;
+    }
     call.body = match bounded(gateway, call.body).await {
         Ok(body) => body,
         Err(denial) => {
-            judge(gateway, &call.head, &call.head.credentials()).await?;
+            judge(gateway, &call.head, &credentials).await?;
             return Err(denial.into());
         }
     };
     pass(gateway, call.into_request()).await
+}
+
+/// Writes by turns (MSC4547). The homeserver is asked first who asks, since no one else may have, or
+/// wait for, the turn of the entry.
+async fn compare_and_write(gateway: &Gateway, call: Call, credentials: &Credentials) -> Answer {
+    let Call { head, body } = call;
+    let upstream = gateway.upstream();
+    let who = gateway.identities().recent(upstream, credentials).await?;
+    let path = head.own_path(&who.user)?;
+    let (room, event_type) = (path.get("room"), path.get("type").unwrap_or_default());
+    // Deletions expect nothing.
+    let is_put = head.parts.method == Method::PUT;
+    let expectation = is_put.then(|| expectation(&head.parts.uri)).transpose()?;
+    let expectation = expectation.filter(|expected| !expected.is_empty());
+    let body = whole(gateway, body).await?;
+    if expectation.is_some() {
+        Content::parse(body.clone(), gateway.limits())?;
+    }
+    let entry = EntryId::new(&who.user, room, None, event_type);
+    let turn = gateway.compare().turn(entry).await?;
+    if let Some(expectation) = &expectation {
+        let target = mapped::entry_path(&who.user, room, event_type);
+        compare::judge(stored(gateway, credentials, &target).await?, expectation)?;
+    }
+    let gateway = gateway.clone();
+    let request = Request::from_parts(head.parts, body.into());
+    // A task of its own: a client that goes away does not leave the outcome open.
+    let write = async move { turn.write(gateway.upstream(), request).await };
+    let told = metrics::for_client(tokio::spawn(write.in_current_span())).await;
+    Ok(told.map_err(|_| Denial::panicked())??.into_response())
+}
+
+/// Returns what the homeserver has; `None` for nothing.
+async fn stored(
+    gateway: &Gateway,
+    credentials: &Credentials,
+    target: &str,
+) -> Result<Option<Bytes>, Failure> {
+    let request = credentials.request(Method::GET, target, Bytes::new());
+    let told = gateway.upstream().ask(request, STORED_BYTES_MAX).await?;
+    match told.status() {
+        StatusCode::NOT_FOUND => Ok(None),
+        _ => Ok(Some(told.done()?.body().clone())),
+    }
 }
 
 /// `GET` at global scope: the push rules are there also where the homeserver has them by their own
@@ -102,12 +158,14 @@ async fn bounded(gateway: &Gateway, body: Body) -> Result<Body, Denial> {
     match body.size_hint().exact() {
         Some(bytes) if bytes > limit_bytes => Err(ContentError::TooLarge { limit_bytes }.into()),
         Some(_) => Ok(body),
-        None => {
-            let allowed = Duration::from_millis(gateway.settings().listener.body_timeout_ms);
-            let body = read_body_within(body, limit_bytes, allowed);
-            metrics::for_client(body).await.map(Body::from)
-        }
+        None => whole(gateway, body).await.map(Body::from),
     }
+}
+
+async fn whole(gateway: &Gateway, body: Body) -> Result<Bytes, Denial> {
+    let limit_bytes = gateway.limits().content_bytes_max;
+    let allowed = Duration::from_millis(gateway.settings().listener.body_timeout_ms);
+    metrics::for_client(read_body_within(body, limit_bytes, allowed)).await
 }
 
 /// Returns the push rules of the caller's own account; `None` where the homeserver has none.

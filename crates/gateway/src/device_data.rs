@@ -8,14 +8,16 @@ use axum::http::{Method, StatusCode};
 use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use kitbag_domain::{
-    Content, DeviceId, GetError, Key, Limits, PermitError, QuotaExceeded, WriteError, WritePolicy,
+    Content, DeviceId, Expectation, GetError, Key, Limits, PermitError, QuotaExceeded, WriteError,
+    WritePolicy,
 };
-use kitbag_http::shared::{Denial, EmptyObject, json_response, read_body_within};
+use kitbag_http::shared::{Denial, EmptyObject, expectation, json_response, read_body_within};
 
 use crate::answer::{Answer, Failure};
 use crate::call::{Call, Head};
+use crate::compare::{self, EntryId};
 use crate::credentials::Credentials;
-use crate::entries::{self, WRITTEN_BYTES_MAX};
+use crate::entries;
 use crate::gateway::Gateway;
 use crate::identity::Identity;
 use crate::life;
@@ -56,19 +58,21 @@ pub(crate) async fn put(gateway: &Gateway, call: Call) -> Answer {
     let (key, device) = target(&head, &who)?;
     // Read before the turn, in which nothing waits for a client; what is wrong with it is told last.
     let content = match may_write(&who, &device, &key) {
-        Ok(()) => read_content(gateway, body).await,
+        Ok(()) => read_write(gateway, &head, &who, &key, body).await,
         Err(error) => Err(error.into()),
     };
     let turn = turn_to_write(gateway, &credentials, &who, &device).await?;
-    let content = content?;
+    let (expectation, content) = content?;
     let entry = Place::of(&who, &device, &key);
+    let compared = entry.compared(gateway, &key).await?;
     let stored = entry.stored(gateway, &credentials).await?;
+    compare::judge(stored.clone(), &expectation)?;
     let counted = match stored {
         Some(_) => None,
         None => Some(room_for_one(gateway, &credentials, &who, &device).await?),
     };
     entry
-        .write(gateway, &credentials, content, (turn, counted))
+        .write(gateway, &credentials, content, (turn, counted), compared)
         .await?;
     Ok(EmptyObject.into_response())
 }
@@ -82,11 +86,14 @@ pub(crate) async fn delete(gateway: &Gateway, call: Call) -> Answer {
     let (key, device) = target(&head, &who)?;
     let turn = turn_to_write(gateway, &credentials, &who, &device).await?;
     may_write(&who, &device, &key)?;
+    let event_type = key.event_type.as_str();
+    gateway.write_rates().limit(&head, &who, event_type)?;
     let entry = Place::of(&who, &device, &key);
+    let compared = entry.compared(gateway, &key).await?;
     if entry.stored(gateway, &credentials).await?.is_some() {
         let tombstone = mapped::tombstone();
         entry
-            .write(gateway, &credentials, tombstone, (turn, None))
+            .write(gateway, &credentials, tombstone, (turn, None), compared)
             .await?;
     }
     Ok(EmptyObject.into_response())
@@ -124,6 +131,23 @@ async fn turn_to_write(
         true => Ok(turn),
         false => Err(PermitError::NoSuchDevice.into()),
     }
+}
+
+/// Reads what is to be written in place of what; expectations count where they are switched on.
+async fn read_write(
+    gateway: &Gateway,
+    head: &Head,
+    who: &Identity,
+    key: &Key,
+    body: Body,
+) -> Result<(Expectation, Content), Failure> {
+    let event_type = key.event_type.as_str();
+    gateway.write_rates().limit(head, who, event_type)?;
+    let expectation = match gateway.compare().is_enabled() {
+        true => expectation(&head.parts.uri)?,
+        false => Expectation::default(),
+    };
+    Ok((expectation, read_content(gateway, body).await?))
 }
 
 async fn read_content(gateway: &Gateway, body: Body) -> Result<Content, Denial> {
@@ -172,6 +196,13 @@ impl<'a> Place<'a> {
         }
     }
 
+    /// Waits for the turn of the entry, where writes are compared with what is stored.
+    async fn compared(&self, gateway: &Gateway, key: &Key) -> Result<compare::Turn, Failure> {
+        let (device, event_type) = (Some(self.device.as_str()), key.event_type.as_str());
+        let entry = EntryId::new(&self.who.user, None, device, event_type);
+        Ok(gateway.compare().turn(entry).await?)
+    }
+
     /// Returns what the homeserver has; `None` for nothing and for a tombstone.
     async fn stored(
         &self,
@@ -198,12 +229,13 @@ impl<'a> Place<'a> {
         credentials: &Credentials,
         content: Content,
         turns: (Turn, Option<Turn>),
+        compared: compare::Turn,
     ) -> Result<(), Failure> {
         gateway.devices().set_written(&self.who.user, self.device);
         let request = credentials.request(Method::PUT, &self.target, content.into_bytes());
         let gateway = gateway.clone();
         let write = async move {
-            let told = gateway.upstream().ask(request, WRITTEN_BYTES_MAX).await;
+            let told = compared.write(gateway.upstream(), request).await;
             drop(turns);
             told
         };

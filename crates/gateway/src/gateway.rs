@@ -20,6 +20,7 @@ use tracing::{Instrument as _, debug, debug_span};
 
 use crate::answer::{Answer, Failure};
 use crate::call::{Call, Head};
+use crate::compare::Compare;
 use crate::devices::Devices;
 use crate::guard;
 use crate::headers;
@@ -33,6 +34,7 @@ use crate::routes::{self, Handler, Route};
 use crate::settings::Settings;
 use crate::turns::Turns;
 use crate::upstream::{Upstream, UpstreamSetupError};
+use crate::write_rates::WriteRates;
 
 /// The route of what goes through.
 const PASS_ROUTE: &str = "pass";
@@ -76,6 +78,8 @@ struct Inner {
     identities: Identities,
     devices: Devices,
     observed: Observed,
+    write_rates: WriteRates,
+    compare: Compare,
     owed: Owed,
     turns: Turns,
     additions: Turns,
@@ -119,10 +123,12 @@ impl Gateway {
             identities,
             devices,
             forgotten,
-            observed: Observed::new(clock),
             owed: Owed::new(Arc::clone(&own_metrics)),
             turns: Turns::new(wait, Arc::clone(&own_metrics)),
             additions: Turns::new(wait, Arc::clone(&own_metrics)),
+            observed: Observed::new(Arc::clone(&clock)),
+            write_rates: WriteRates::new(settings.writes, Arc::clone(&clock)),
+            compare: Compare::new(settings.msc4547, wait, clock, Arc::clone(&own_metrics)),
             passed: metrics.route(PASS_ROUTE.to_owned()),
             synced: metrics.route(SYNC_ROUTE.to_owned()),
             metrics,
@@ -149,6 +155,14 @@ impl Gateway {
 
     pub(crate) fn devices(&self) -> &Devices {
         &self.0.devices
+    }
+
+    pub(crate) fn write_rates(&self) -> &WriteRates {
+        &self.0.write_rates
+    }
+
+    pub(crate) fn compare(&self) -> &Compare {
+        &self.0.compare
     }
 
     pub(crate) fn observed(&self) -> &Observed {

@@ -12,6 +12,7 @@
 mod account_data;
 mod answer;
 mod call;
+mod compare;
 mod credentials;
 mod device_data;
 mod device_objects;
@@ -35,6 +36,7 @@ mod sweep;
 mod turns;
 mod upstream;
 mod versions;
+mod write_rates;
 
 pub use gateway::{Connected, Gateway, Parts};
 pub use metrics::{GatewayStats, LookupStats, ProtectedStats};

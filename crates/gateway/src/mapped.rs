@@ -44,6 +44,15 @@ pub(crate) fn account_data_path(user: &UserId, upstream_type: &str) -> String {
     format!("/_matrix/client/v3/user/{user}/account_data/{upstream_type}")
 }
 
+/// Returns the path of a user's account data of a type, in a room or outside.
+pub(crate) fn entry_path(user: &UserId, room: Option<&str>, event_type: &str) -> String {
+    let Some(room) = room else {
+        return account_data_path(user, event_type);
+    };
+    let (user, room, event_type) = (segment(user.as_str()), segment(room), segment(event_type));
+    format!("/_matrix/client/v3/user/{user}/rooms/{room}/account_data/{event_type}")
+}
+
 /// Returns a text as a segment of a path.
 pub(crate) fn segment(text: &str) -> impl std::fmt::Display + '_ {
     utf8_percent_encode(text, SEGMENT)

@@ -132,10 +132,10 @@ impl Turns {
 }
 
 /// Somebody who waits, counted until dropped.
-struct Waiting<'a>(&'a Gauge);
+pub(crate) struct Waiting<'a>(&'a Gauge);
 
 impl<'a> Waiting<'a> {
-    fn of(gauge: &'a Gauge) -> Self {
+    pub(crate) fn of(gauge: &'a Gauge) -> Self {
         gauge.enter();
         Self(gauge)
     }

@@ -5,6 +5,7 @@
 
 pub use crate::dispatch::{Router, VARIABLES_MAX, Variables};
 pub use crate::edge::{INFO_URI, drop_body, finish};
+pub use crate::endpoints::account_data::expectation;
 pub use crate::endpoints::metrics::OPENMETRICS;
 pub use crate::error::{Denial, GatewayError};
 pub use crate::extract::{

@@ -1,12 +1,16 @@
 //! How much account data goes to the homeserver, and how often.
 
-use kitbag_client::{Client, Method, Request};
+use std::sync::Arc;
+
+use kitbag_client::{Client, Method, Request, Scope};
+use kitbag_domain::Limits;
+use kitbag_testkit::clock::TestClock;
 use kitbag_testkit::scripted::{Asked, Scripted, ScriptedBody, json as answer};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::gateway;
+use crate::support::{Lab, gateway, gateway_at};
 
 const PATH: &str = "/_matrix/client/v3/user/@a:x/account_data/org.example.a";
 
@@ -90,4 +94,83 @@ async fn a_content_whose_length_is_not_told_has_the_same_limit() {
     let written = writes(&upstream);
     assert_eq!(written.len(), 1);
     assert_eq!(written[0].body.len(), LIMIT);
+}
+
+/// Two writes at once, and one a second behind them.
+fn seldom(settings: &mut kitbag_gateway::Settings) {
+    settings.writes.burst = 2;
+    settings.writes.per_minute = 60;
+}
+
+#[tokio::test]
+async fn a_session_that_writes_too_often_is_told_when_to_go_on() {
+    let upstream = Scripted::start(homeserver).await;
+    let clock = Arc::<TestClock>::default();
+    let limits = Limits::default();
+    let gateway = gateway_at(&upstream.url(), Arc::clone(&clock), limits, seldom).await;
+    let client = Client::new(&gateway.url).unwrap();
+    let write = async |method: Method, token: &str, path: &str| {
+        let request = Request::new(method, path).token(token).body("{}");
+        client.send(request).await.unwrap()
+    };
+    let in_room = PATH.replace("account_data", "rooms/!r:x/account_data");
+    assert_eq!(write(Method::PUT, "one", PATH).await.status, 200);
+    assert_eq!(write(Method::DELETE, "one", &in_room).await.status, 200);
+    let response = write(Method::PUT, "one", PATH).await;
+    let told: serde_json::Value = response.json().unwrap();
+    assert_eq!(
+        (response.status, &told["errcode"]),
+        (429, &json!("M_LIMIT_EXCEEDED"))
+    );
+    assert_eq!(told["retry_after_ms"], 1_000);
+    assert_eq!(response.header("retry-after"), Some("1"));
+    // Reads are not counted, and no session counts for another.
+    assert_eq!(write(Method::GET, "one", PATH).await.status, 200);
+    assert_eq!(write(Method::PUT, "two", PATH).await.status, 200);
+    // What is refused anyway is told as that, and counts nothing.
+    let protected = PATH.replace("org.example.a", "m.push_rules");
+    assert_eq!(write(Method::PUT, "one", &protected).await.status, 405);
+    let strangers = PATH.replace("@a", "@b");
+    assert_eq!(write(Method::PUT, "one", &strangers).await.status, 403);
+    clock.advance(1_000);
+    assert_eq!(write(Method::PUT, "one", PATH).await.status, 200);
+    assert_eq!(write(Method::PUT, "one", PATH).await.status, 429);
+    // A token that is not one is told so, however often.
+    for _ in 0..4 {
+        assert_eq!(write(Method::PUT, "none", PATH).await.status, 401);
+    }
+}
+
+#[tokio::test]
+async fn writes_of_a_device_count_as_those_of_its_session() {
+    let lab = Lab::with(seldom).await;
+    let phone = lab.user("PHONE").await;
+    let scope = Scope::Device("PHONE");
+    phone
+        .put(Scope::Global, "org.example.a", &json!({}))
+        .await
+        .unwrap();
+    phone.put(scope, "org.example.a", &json!({})).await.unwrap();
+    let limited = phone.put(scope, "org.example.a", &json!({})).await;
+    assert_eq!(limited.unwrap_err().errcode(), Some("M_LIMIT_EXCEEDED"));
+    let limited = phone.delete(scope, "org.example.a").await;
+    assert_eq!(limited.unwrap_err().errcode(), Some("M_LIMIT_EXCEEDED"));
+    assert!(phone.get(scope, "org.example.a").await.unwrap().is_some());
+    lab.clock.advance(1_000);
+    phone.delete(scope, "org.example.a").await.unwrap();
+}
+
+#[tokio::test]
+async fn writes_can_be_unlimited() {
+    let upstream = Scripted::start(homeserver).await;
+    let unlimited = |settings: &mut kitbag_gateway::Settings| {
+        seldom(settings);
+        settings.writes.enabled = false;
+    };
+    let gateway = gateway(&upstream.url(), unlimited).await;
+    let client = Client::new(&gateway.url).unwrap();
+    for _ in 0..10 {
+        let request = Request::new(Method::PUT, PATH).token("one").body("{}");
+        assert_eq!(client.send(request).await.unwrap().status, 200);
+    }
 }

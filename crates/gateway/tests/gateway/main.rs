@@ -5,6 +5,7 @@
 )]
 
 mod authorization;
+mod compare;
 mod device_data;
 mod guard;
 mod identity;

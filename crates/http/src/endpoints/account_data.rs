@@ -12,7 +12,7 @@ use kitbag_domain::{Content, Expectation, Key, PermitError, WritePolicy};
 use serde::Deserialize;
 
 use crate::dispatch::{Methods, get as get_method};
-use crate::error::ApiError;
+use crate::error::{ApiError, Denial};
 use crate::extract::{MatrixQuery, Stored, Target, read_body};
 use crate::json::{EmptyObject, Verbatim};
 use crate::state::App;
@@ -36,6 +36,15 @@ impl From<PutQuery> for Expectation {
             unstable: query.unstable_expect_revision_id,
         }
     }
+}
+
+/// Reads what a write expects to replace out of its query (MSC4547).
+///
+/// # Errors
+/// 400 where the query is not valid.
+pub fn expectation(uri: &Uri) -> Result<Expectation, Denial> {
+    let MatrixQuery(query) = MatrixQuery::<PutQuery>::of(uri)?;
+    Ok(query.into())
 }
 
 async fn get(Stored(content): Stored) -> Verbatim {
