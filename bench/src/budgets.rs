@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::stats::Spread;
+use crate::workloads::gateway;
 use crate::workloads::push::{CPU_A_MEMBER, MESSAGE};
 
 /// Fewer figures than this have no quartiles worth the name.
@@ -68,8 +69,18 @@ const fn report(row: &'static str, work: &'static str) -> Budget {
     at_most(["report", row, "ms"], work, 1_000.0, 1_000.0)
 }
 
+/// Memory that holds at any size of a body: some buffers of 64 KiB, which is what is read at once.
+const fn body(row: &'static str, work: &'static str) -> Budget {
+    at_most(
+        ["gateway/bodies", row, gateway::BODY_KIB],
+        work,
+        512.0,
+        256.0,
+    )
+}
+
 /// Every budget. Ratios are those to the reference in the same run.
-pub(crate) const BUDGETS: [Budget; 19] = [
+pub(crate) const BUDGETS: [Budget; 26] = [
     cpu("get/1", "GET of an entry, 1 connection", 1.3, 1.15),
     cpu("get/16", "GET of an entry, 16 connections", 1.3, 1.15),
     cpu("get/uncached", "GET of an entry, uncached", 2.5, 2.0),
@@ -97,6 +108,34 @@ pub(crate) const BUDGETS: [Budget; 19] = [
         "memory of a waiting sync",
         16.0,
         12.0,
+    ),
+    cpu(
+        "gateway/get/1",
+        "gateway, GET handed on, 1 connection",
+        2.5,
+        1.8,
+    ),
+    cpu(
+        "gateway/get/16",
+        "gateway, GET handed on, 16 connections",
+        2.5,
+        1.8,
+    ),
+    body(gateway::DOWN, "gateway, memory of a body of 10 MiB down"),
+    body(gateway::UP, "gateway, memory of a body of 10 MiB up"),
+    body(
+        gateway::DOWN_STALLED,
+        "the same of one that nobody reads on",
+    ),
+    body(
+        gateway::UP_STALLED,
+        "the same of one that the homeserver does not read",
+    ),
+    at_most(
+        ["gateway/waiting", gateway::ANSWERED, "KiB a sync"],
+        "gateway, memory of a waiting sync",
+        48.0,
+        32.0,
     ),
     at_most(
         ["start", "after a stop", "first answer ms"],

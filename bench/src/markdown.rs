@@ -3,19 +3,21 @@
 use anyhow::{Context as _, Result, ensure};
 
 use crate::budgets::{Bound, CPU, RATIO, REQUESTS, Verdict};
-use crate::pairs::SYNAPSE_RATIO;
+use crate::pairs::{ADDED, SYNAPSE_RATIO};
 use crate::report::{Report, SYNAPSE_NOTE, Table, figure, shown};
 
 const P50: &str = "p50 us";
+const P99: &str = "p99 us";
 
 /// One of the tables.
 type View = fn(&Report) -> String;
 
 /// By the names that documents ask for them.
-const VIEWS: [(&str, View); 5] = [
+const VIEWS: [(&str, View); 6] = [
     ("measured", measured),
     ("budgets", budgets),
     ("workloads", workloads),
+    ("gateway", through_gateway),
     ("synapse", beside_synapse),
     ("others", others),
 ];
@@ -46,7 +48,11 @@ pub(crate) fn filled(document: &str, runs: impl Fn(&str) -> Result<Report>) -> R
             lines.any(|line| line == END),
             "`{END}` does not stand behind `{line}`"
         );
-        text += &format!("\n{}\n\n{END}\n", figures.trim());
+        // Of a run from before a workload there is nothing to show.
+        if !figures.is_empty() {
+            text += &format!("\n{}\n", figures.trim());
+        }
+        text += &format!("\n{END}\n");
     }
     Ok(text)
 }
@@ -110,8 +116,28 @@ fn workloads(report: &Report) -> String {
         "p50 µs",
         "p99 µs",
     ];
-    let compared = report.tables.iter().filter(|table| is_compared(table));
+    let tables = report.tables.iter();
+    let compared = tables.filter(|table| is_compared(table) && !is_of_gateway(table));
     table(&heads, compared.map(compared_cells))
+}
+
+fn through_gateway(report: &Report) -> String {
+    let heads = [
+        "Workload",
+        "CPU µs: gateway",
+        "homeserver alone",
+        "ratio",
+        "requests/s: through",
+        "alone",
+        "p50 µs: through",
+        "alone",
+        "added",
+        "p99 µs: added",
+    ];
+    let tables = report.tables.iter();
+    let compared = tables.filter(|table| is_compared(table) && is_of_gateway(table));
+    let rows = compared.map(through_cells);
+    table(&heads, rows)
 }
 
 fn beside_synapse(report: &Report) -> String {
@@ -153,6 +179,10 @@ fn is_compared(table: &Table) -> bool {
     table.cell(RATIO, CPU).is_some()
 }
 
+fn is_of_gateway(table: &Table) -> bool {
+    table.cell(ADDED, P50).is_some()
+}
+
 fn is_of_synapse(table: &Table) -> bool {
     table.cell("synapse", P50).is_some()
 }
@@ -190,7 +220,23 @@ fn compared_cells(table: &Table) -> Vec<String> {
         median("reference", REQUESTS),
         shown(table.cell(RATIO, REQUESTS)),
         median("kitbag", P50),
-        median("kitbag", "p99 us"),
+        median("kitbag", P99),
+    ]
+}
+
+fn through_cells(table: &Table) -> Vec<String> {
+    let median = |row, column| median(table, row, column);
+    vec![
+        format!("`{}`", table.workload),
+        median("kitbag", CPU),
+        median("reference", CPU),
+        shown(table.cell(RATIO, CPU)),
+        median("kitbag", REQUESTS),
+        median("reference", REQUESTS),
+        median("kitbag", P50),
+        median("reference", P50),
+        shown(table.cell(ADDED, P50)),
+        shown(table.cell(ADDED, P99)),
     ]
 }
 
@@ -264,6 +310,21 @@ mod tests {
         let table = Table::new("synapse/get", "reads", &[CPU, P50], rows);
         let expected = "reads|5.00|250|50.0|-|-|10.0|500";
         assert_eq!(synapse_cells(&table).join("|"), expected);
+    }
+
+    #[test]
+    fn what_the_gateway_adds_has_a_table_of_its_own() {
+        let cells = |figures: [f64; 4]| figures.map(|figure| Spread::of([figure])).to_vec();
+        let rows = vec![
+            Row::new("kitbag", cells([100.0, 12.0, 200.0, 900.0])),
+            Row::new("reference", cells([200.0, 6.0, 100.0, 300.0])),
+            Row::new(RATIO, cells([0.5, 2.0, 2.0, 3.0])),
+            Row::new(ADDED, cells([0.0, 0.0, 100.0, 600.0])),
+        ];
+        let table = Table::new("through", "reads", &[REQUESTS, CPU, P50, P99], rows);
+        let expected = "`through`|12.0|6.00|2.00|100|200|200|100|100|600";
+        assert_eq!(through_cells(&table).join("|"), expected);
+        assert!(is_compared(&table) && is_of_gateway(&table));
     }
 
     #[test]

@@ -34,6 +34,9 @@ pub(crate) const BESIDE_SYNAPSE: Beside = Beside {
     is_inverse: true,
 };
 
+/// The row of what is waited longer for Kitbag than for the other.
+pub(crate) const ADDED: &str = "added";
+
 /// The row of Synapse's figures through Kitbag's.
 pub(crate) const SYNAPSE_RATIO: &str = "synapse / kitbag";
 
@@ -44,6 +47,18 @@ pub(crate) async fn compare(
     other: &mut Target<'_>,
     beside: Beside,
 ) -> Result<Vec<Row>> {
+    Ok(rows(&measured(plan, kitbag, other).await?, beside))
+}
+
+/// What one turn found of Kitbag and of the other.
+pub(crate) type Pair = (Sample, Sample);
+
+/// Measures both by turns.
+pub(crate) async fn measured(
+    plan: &Plan,
+    kitbag: &mut Target<'_>,
+    other: &mut Target<'_>,
+) -> Result<Vec<Pair>> {
     kitbag.measure(plan.warm_up).await?;
     other.measure(plan.warm_up).await?;
     let mut pairs = Vec::with_capacity(plan.pairs);
@@ -58,7 +73,7 @@ pub(crate) async fn compare(
         };
         pairs.push(pair);
     }
-    Ok(rows(&pairs, beside))
+    Ok(pairs)
 }
 
 /// Headers whose values differ from answer to answer.
@@ -92,7 +107,8 @@ const FIGURES: [Figure; 5] = [
     |sample| sample.load_percent,
 ];
 
-fn rows(pairs: &[(Sample, Sample)], beside: Beside) -> Vec<Row> {
+/// Returns the row of both and that of the ratios.
+pub(crate) fn rows(pairs: &[Pair], beside: Beside) -> Vec<Row> {
     let row =
         |name, cell: &dyn Fn(Figure) -> Option<Spread>| Row::new(name, FIGURES.map(cell).to_vec());
     let mut rows = vec![
@@ -118,6 +134,19 @@ fn rows(pairs: &[(Sample, Sample)], beside: Beside) -> Vec<Row> {
     // How busy the load was belongs to no server.
     rows[2].cells[FIGURES.len() - 1] = None;
     rows
+}
+
+/// Returns the row of what Kitbag takes more than the other: of a server in between, what it adds.
+pub(crate) fn added(pairs: &[Pair]) -> Row {
+    let mut cells = FIGURES.map(|figure| {
+        let differences = pairs.iter();
+        Spread::of_all(differences.map(|(ours, theirs)| Some(figure(ours)? - figure(theirs)?)))
+    });
+    // Of the CPU time Kitbag's is all that is added, and of the others the difference says nothing.
+    for column in [0, 1, FIGURES.len() - 1] {
+        cells[column] = None;
+    }
+    Row::new(ADDED, cells.to_vec())
 }
 
 #[cfg(test)]
@@ -146,5 +175,12 @@ mod tests {
         assert_eq!(cell(2, 0).unwrap().median, 2.0);
         assert_eq!(cell(0, 0).unwrap().median, 3.0);
         assert_eq!(cell(2, 1), None, "no CPU time is known");
+        let added = added(&pairs);
+        assert_eq!(
+            added.cells[2].unwrap().median,
+            2.0,
+            "the median of the differences"
+        );
+        assert_eq!(added.cells[0], None, "nobody adds requests");
     }
 }

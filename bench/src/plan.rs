@@ -37,6 +37,8 @@ pub(crate) struct Plan {
     pub(crate) settle: Duration,
     /// How long memory may take to come back, with [`Plan::settle`] in it.
     pub(crate) settle_long: Duration,
+    /// Connections that a process may have.
+    pub(crate) connections_max: usize,
     /// Syncs that wait at once.
     pub(crate) waiting: usize,
     /// Most users of one workload: each costs a password hash.
@@ -89,6 +91,7 @@ impl Plan {
         let dir = tempfile::Builder::new().prefix("run-").tempdir_in(&parent);
         let dir =
             dir.with_context(|| format!("cannot make a directory in `{}`", parent.display()))?;
+        let connections_max = connections_max();
         let plan = Self {
             pairs: arguments.pairs,
             rounds: arguments.pairs.min(ROUNDS_MAX),
@@ -96,7 +99,8 @@ impl Plan {
             warm_up: Duration::from_millis(arguments.measure_ms),
             settle: Duration::from_secs(2),
             settle_long: Duration::from_secs(10),
-            waiting: arguments.waiting.min(connections_max()),
+            connections_max,
+            waiting: arguments.waiting.min(connections_max),
             users_max: 512,
             start_entries: 1_000_000,
             report_devices: 100_000,

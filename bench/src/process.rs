@@ -105,10 +105,17 @@ impl Process {
 
     /// Returns the memory that the process holds, in MiB; none where the system does not tell.
     pub(crate) fn resident_mib(&self) -> Option<f64> {
+        self.memory_mib("VmRSS:")
+    }
+
+    /// The same without what the system reads from files, the program itself above all.
+    pub(crate) fn anonymous_mib(&self) -> Option<f64> {
+        self.memory_mib("RssAnon:")
+    }
+
+    fn memory_mib(&self, name: &str) -> Option<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
         let kibibytes: f64 = line.split_whitespace().next()?.parse().ok()?;
         Some(kibibytes / 1_024.0)
     }

@@ -2,12 +2,13 @@
 
 mod engine;
 mod fixed;
+pub(crate) mod homeserver;
 mod listener;
 mod silent;
 
 use std::fs;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
@@ -40,6 +41,12 @@ enum Handler {
         #[arg(long, value_name = "FILE")]
         body: PathBuf,
     },
+    /// Answers what the gateway asks by itself, and everything else with the bytes of a file.
+    Homeserver {
+        /// The file.
+        #[arg(long, value_name = "FILE")]
+        body: PathBuf,
+    },
     /// Never answers.
     Silent,
 }
@@ -64,12 +71,15 @@ async fn serve(handler: Handler) -> Result<()> {
             listener::serve(listener, service).await;
         }
         Handler::Fixed { body } => {
-            let body =
-                fs::read(&body).with_context(|| format!("cannot read `{}`", body.display()))?;
-            // Leaked, so that not even a count of owners is kept.
-            let body: &'static [u8] = body.leak();
+            let body = read(&body)?;
             greet();
             listener::serve(listener, service_fn(move |_| fixed::answer(body))).await;
+        }
+        Handler::Homeserver { body } => {
+            let body = read(&body)?;
+            greet();
+            let service = service_fn(move |request| homeserver::answer(body, request));
+            listener::serve(listener, service).await;
         }
         Handler::Silent => {
             greet();
@@ -77,4 +87,10 @@ async fn serve(handler: Handler) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Returns the bytes of a file, leaked, so that not even a count of owners is kept.
+fn read(file: &Path) -> Result<&'static [u8]> {
+    let bytes = fs::read(file).with_context(|| format!("cannot read `{}`", file.display()))?;
+    Ok(bytes.leak())
 }

@@ -72,8 +72,8 @@ impl Report {
             return SYNAPSE_NOTE.to_owned();
         }
         format!(
-            "The reference of edge, identity, get, push_rules and sync is this handler, behind a \
-             listener with Kitbag's settings:\n\n{}",
+            "The reference of edge, identity, get, push_rules, sync and gateway/get is this \
+             handler, behind a listener with Kitbag's settings:\n\n{}",
             self.reference_source
         )
     }

@@ -100,12 +100,31 @@ impl Accounts {
     }
 }
 
+/// Starts the gateway before `upstream`, as it is set up by default but without rate limits.
+pub(crate) fn start_gateway(plan: &Plan, upstream: &Process) -> Result<Process> {
+    let mut command = Command::new(&plan.kitbag);
+    command
+        .args(["gateway", "--listen", "127.0.0.1:0", "--upstream"])
+        .arg(upstream.base_url())
+        .args(["--set", "writes.enabled=false"]);
+    Process::start(command, &plan.dir.path().join("gateway.log"))
+}
+
 /// Starts the reference that answers everything with `body`.
 pub(crate) fn start_fixed(plan: &Plan, body: &[u8]) -> Result<Process> {
+    start_answering(plan, "fixed", body)
+}
+
+/// Starts the reference behind the gateway, which answers all reading with `body`.
+pub(crate) fn start_homeserver(plan: &Plan, body: &[u8]) -> Result<Process> {
+    start_answering(plan, "homeserver", body)
+}
+
+fn start_answering(plan: &Plan, mode: &str, body: &[u8]) -> Result<Process> {
     let file = plan.dir.path().join("fixed-body");
     fs::write(&file, body).with_context(|| format!("cannot write `{}`", file.display()))?;
     let mut command = Command::new(&plan.reference);
-    command.args(["reference", "fixed", "--body"]).arg(file);
+    command.args(["reference", mode, "--body"]).arg(file);
     start_reference(plan, command)
 }
 

@@ -2,6 +2,7 @@
 
 mod beside_synapse;
 mod devices;
+pub(crate) mod gateway;
 pub(crate) mod push;
 mod put;
 mod read;
@@ -18,7 +19,7 @@ use crate::plan::Plan;
 use crate::report::Table;
 
 /// In the order in which they run: what leaves the machine quiet comes first.
-const NAMES: [&str; 25] = [
+const NAMES: [&str; 32] = [
     "push/evaluate",
     "push/compile",
     "edge",
@@ -39,8 +40,15 @@ const NAMES: [&str; 25] = [
     "put/64/many_users",
     "put/128/one_user",
     "put/128/many_users",
+    "gateway/get/1",
+    "gateway/get/16",
+    "gateway/put",
+    "gateway/device/get",
+    "gateway/device/put",
+    "gateway/bodies",
     "wake_up",
     "waiting",
+    "gateway/waiting",
     "storm",
     "start",
     "report",
@@ -92,6 +100,13 @@ pub(crate) async fn run(name: &str, plan: &Plan) -> Result<Table> {
         "put/64/many_users" => put::entries(name, plan, 64, 64, Owner::Account).await,
         "put/128/one_user" => put::entries(name, plan, 128, 1, Owner::Account).await,
         "put/128/many_users" => put::entries(name, plan, 128, 128, Owner::Account).await,
+        "gateway/get/1" => gateway::pass(name, plan, 1).await,
+        "gateway/get/16" => gateway::pass(name, plan, 16).await,
+        "gateway/put" => gateway::put(name, plan).await,
+        "gateway/device/get" => gateway::device_get(name, plan).await,
+        "gateway/device/put" => gateway::device_put(name, plan).await,
+        "gateway/bodies" => gateway::bodies(name, plan).await,
+        "gateway/waiting" => gateway::waiting(name, plan).await,
         "wake_up" => wake_up::run(name, plan).await,
         "waiting" => waiting::run(name, plan).await,
         "storm" => storm::run(name, plan).await,

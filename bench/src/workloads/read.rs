@@ -176,7 +176,12 @@ impl<'a> Bench<'a> {
     }
 }
 
-async fn clients(address: SocketAddr, request: &Prepared, count: usize) -> Result<Vec<Client>> {
+/// Opens connections that all send `request`.
+pub(super) async fn clients(
+    address: SocketAddr,
+    request: &Prepared,
+    count: usize,
+) -> Result<Vec<Client>> {
     let mut clients = Vec::with_capacity(count);
     for _ in 0..count {
         clients.push(Client::open(address, vec![request.clone()]).await?);

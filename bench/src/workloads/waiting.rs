@@ -10,7 +10,7 @@ use crate::report::{Row, Table};
 use crate::server::{self, Accounts, first_token, get, sync_path};
 use crate::stats::Spread;
 
-const COLUMNS: [&str; 5] = [
+pub(super) const COLUMNS: [&str; 5] = [
     "idle MiB",
     "waiting MiB",
     "KiB a sync",
@@ -32,21 +32,27 @@ pub(super) async fn run(name: &str, plan: &Plan) -> Result<Table> {
     for _ in 0..plan.rounds {
         let process = accounts.serve(plan)?;
         let requests = syncs(&process, &accounts).await?;
-        ours.push(hold(plan, &process, &requests).await?);
+        let syncs = (plan.waiting, &requests[..], None);
+        ours.push(hold(plan, &process, syncs).await?);
         drop(process);
-        theirs.push(hold(plan, &server::start_silent(plan)?, &requests).await?);
+        theirs.push(hold(plan, &server::start_silent(plan)?, syncs).await?);
     }
     let what = format!(
         "resident memory with {} waiting syncs of {users} users, and after they have left; \
          reference: a handler that never answers",
         plan.waiting
     );
-    let row = |name, rounds: &[[Option<f64>; COLUMNS.len()]]| {
-        let column = |n: usize| Spread::of_all(rounds.iter().map(|round| round[n]));
-        Row::new(name, (0..COLUMNS.len()).map(column).collect())
-    };
     let rows = vec![row("kitbag", &ours), row("reference", &theirs)];
     Ok(Table::new(name, what, &COLUMNS, rows))
+}
+
+/// The figures of [`COLUMNS`] of one round.
+pub(super) type Round = [Option<f64>; COLUMNS.len()];
+
+/// Returns the row of some rounds.
+pub(super) fn row(name: &str, rounds: &[Round]) -> Row {
+    let column = |n: usize| Spread::of_all(rounds.iter().map(|round| round[n]));
+    Row::new(name, (0..COLUMNS.len()).map(column).collect())
 }
 
 /// For each user the sync that will wait.
@@ -60,17 +66,23 @@ async fn syncs(process: &Process, accounts: &Accounts) -> Result<Vec<Prepared>> 
     Ok(requests)
 }
 
-/// Returns the figures of [`COLUMNS`] of one round.
-async fn hold(
+/// How many syncs wait, which ones by turns, and what their connections ask for before that.
+pub(super) type Syncs<'a> = (usize, &'a [Prepared], Option<&'a Prepared>);
+
+/// Lets syncs wait at a server, and returns its figures.
+pub(super) async fn hold(
     plan: &Plan,
     process: &Process,
-    requests: &[Prepared],
-) -> Result<[Option<f64>; COLUMNS.len()]> {
+    (count, requests, first): Syncs<'_>,
+) -> Result<Round> {
     time::sleep(plan.settle).await;
     let idle = process.resident_mib();
-    let mut connections = Vec::with_capacity(plan.waiting);
-    for request in requests.iter().cycle().take(plan.waiting) {
+    let mut connections = Vec::with_capacity(count);
+    for request in requests.iter().cycle().take(count) {
         let mut connection = Connection::open_with(process.address(), BUFFER_BYTES).await?;
+        if let Some(first) = first {
+            connection.exchange(first).await?;
+        }
         connection.send(request).await?;
         connections.push(connection);
     }
@@ -86,7 +98,7 @@ async fn hold(
     let soon = process.resident_mib();
     time::sleep(plan.settle_long - plan.settle).await;
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-    let count = plan.waiting as f64;
+    let count = count as f64;
     let each = waiting
         .zip(idle)
         .map(|(waiting, idle)| (waiting - idle) * 1_024.0 / count);

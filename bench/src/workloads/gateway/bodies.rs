@@ -1,0 +1,137 @@
+//! Large bodies through the gateway: their price, and that its memory does not grow with them.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use tokio::task::JoinSet;
+use tokio::time;
+
+use super::session;
+use crate::load::{Client, Connection, Prepared, Target, prepare};
+use crate::plan::Plan;
+use crate::process::Process;
+use crate::report::{Row, Table};
+use crate::server;
+use crate::stats::Spread;
+
+const COLUMNS: [&str; 5] = ["MiB/s", CPU_A_MIB, "idle MiB", "growth MiB", BODY_KIB];
+type Figures = [Option<f64>; COLUMNS.len()];
+
+const CPU_A_MIB: &str = "CPU us a MiB";
+/// How much memory each body holds that is under way.
+pub(crate) const BODY_KIB: &str = "KiB a body";
+
+/// Bodies that flow.
+pub(crate) const DOWN: &str = "down";
+pub(crate) const UP: &str = "up";
+/// The same at the homeserver itself.
+const ALONE: [&str; 2] = ["down, alone", "up, alone"];
+/// Bodies that nobody reads on: a proxy that read ahead would have to keep them.
+pub(crate) const DOWN_STALLED: &str = "down, stalled";
+pub(crate) const UP_STALLED: &str = "up, stalled";
+
+const BODY_MIB: u32 = 10;
+const BODY_BYTES: usize = 10 * 1_024 * 1_024;
+/// Bodies under way at once.
+const CONNECTIONS: u32 = 4;
+const CONNECTIONS_STALLED: u32 = 16;
+/// How often memory is looked at: a piece of 64 KiB takes some 30 µs, a body some 5 ms.
+const LOOK: Duration = Duration::from_millis(1);
+/// A client that reads no further needs no more.
+const BUFFER_BYTES: usize = 2_048;
+
+/// Bodies of 10 MiB down and up, flowing and stalled.
+pub(in crate::workloads) async fn bodies(name: &str, plan: &Plan) -> Result<Table> {
+    let body = "x".repeat(BODY_BYTES);
+    let token = session().access_token;
+    let path = "/_matrix/media/v3/download/localhost/a";
+    let down = prepare("GET", path, &token, "");
+    let up = prepare("POST", "/_matrix/media/v3/upload", &token, &body);
+    let mut rounds: [Vec<Figures>; 6] = Default::default();
+    for _ in 0..plan.rounds {
+        for (kind, request) in [&down, &up].into_iter().enumerate() {
+            let upstream = server::start_homeserver(plan, body.as_bytes())?;
+            let gateway = server::start_gateway(plan, &upstream)?;
+            rounds[kind].push(flow(plan, &gateway, request).await?);
+            rounds[2 + kind].push(flow(plan, &upstream, request).await?);
+            drop((gateway, upstream));
+            rounds[4 + kind].push(stall(plan, request, kind == 1).await?);
+        }
+    }
+    let names = [DOWN, UP, ALONE[0], ALONE[1], DOWN_STALLED, UP_STALLED];
+    let rows = names.iter().zip(&rounds).map(|(name, rounds)| {
+        let column = |n: usize| Spread::of_all(rounds.iter().map(|round| round[n]));
+        Row::new(name, (0..COLUMNS.len()).map(column).collect())
+    });
+    let what = format!(
+        "bodies of {BODY_MIB} MiB, {CONNECTIONS} at once, and the most memory of the gateway \
+         (anonymous) beyond that at its start; alone: at the homeserver behind it; stalled: \
+         {CONNECTIONS_STALLED} that nobody reads on"
+    );
+    Ok(Table::new(name, what, &COLUMNS, rows.collect()))
+}
+
+/// Sends a request again and again, and returns the figures of [`COLUMNS`].
+async fn flow(plan: &Plan, process: &Process, request: &Prepared) -> Result<Figures> {
+    time::sleep(plan.settle).await;
+    let idle = process.anonymous_mib();
+    let mut clients = Vec::new();
+    for _ in 0..CONNECTIONS {
+        clients.push(Client::open(process.address(), vec![request.clone()]).await?);
+    }
+    let mut target = Target::new(process, clients);
+    let (mut peak, measuring) = (idle, target.measure(plan.measure));
+    let mut measuring = pin!(measuring);
+    let sample = loop {
+        tokio::select! {
+            sample = &mut measuring => break sample?,
+            () = time::sleep(LOOK) => peak = larger(peak, process.anonymous_mib()),
+        }
+    };
+    let per_mib = sample.cpu_us.map(|cpu_us| cpu_us / f64::from(BODY_MIB));
+    let [idle, growth, each] = growth(idle, peak, CONNECTIONS);
+    let flow = sample.requests_per_second * f64::from(BODY_MIB);
+    Ok([Some(flow), per_mib, idle, growth, each])
+}
+
+/// Lets bodies begin and go no further; only memory is looked at.
+async fn stall(plan: &Plan, request: &Prepared, is_up: bool) -> Result<Figures> {
+    let upstream = match is_up {
+        // Which does not read what it is sent.
+        true => server::start_silent(plan)?,
+        false => server::start_homeserver(plan, &vec![b'x'; BODY_BYTES])?,
+    };
+    let gateway = server::start_gateway(plan, &upstream)?;
+    time::sleep(plan.settle).await;
+    let idle = gateway.anonymous_mib();
+    let mut sending = JoinSet::new();
+    for _ in 0..CONNECTIONS_STALLED {
+        let (address, request, settle) = (gateway.address(), request.clone(), plan.settle);
+        sending.spawn(async move {
+            let mut connection = Connection::open_with(address, BUFFER_BYTES).await?;
+            let sent = time::timeout(settle, connection.send(&request)).await;
+            anyhow::Ok((connection, sent.is_ok()))
+        });
+    }
+    let mut connections = Vec::new();
+    while let Some(stalled) = sending.join_next().await {
+        let (connection, is_sent) = stalled??;
+        ensure!(is_sent != is_up, "a body did not stall");
+        connections.push(connection);
+    }
+    time::sleep(plan.settle).await;
+    let [idle, growth, each] = growth(idle, gateway.anonymous_mib(), CONNECTIONS_STALLED);
+    Ok([None, None, idle, growth, each])
+}
+
+/// Returns memory at first, and how much more there was, in MiB and for each body in KiB.
+fn growth(idle: Option<f64>, peak: Option<f64>, bodies: u32) -> [Option<f64>; 3] {
+    let growth = peak.zip(idle).map(|(peak, idle)| peak - idle);
+    let each = growth.map(|growth| growth * 1_024.0 / f64::from(bodies));
+    [idle, growth, each]
+}
+
+fn larger(one: Option<f64>, other: Option<f64>) -> Option<f64> {
+    one.zip(other).map(|(one, other)| one.max(other))
+}
