@@ -10,6 +10,7 @@ import {
     logIn,
     PASSWORD,
     registerUser,
+    standalone,
     twoDevices,
 } from "./support.mjs";
 
@@ -100,8 +101,19 @@ test("a second login with the same device ID keeps the entries of the device", a
     await before.request("PUT", before.entryPath(type), content());
     const after = new Device(await logIn(user, { device_id: login.device_id }));
     assert.deepEqual(await after.request("GET", after.entryPath(type)), content());
-    await assert.rejects(before.client.whoami(), { errcode: "M_UNKNOWN_TOKEN" });
+    await after.request("PUT", after.entryPath(type), content({ still: "owner" }));
 });
+
+standalone(
+    "a second login with the same device ID ends the first one's token",
+    "Synapse keeps it",
+    async () => {
+        const user = await registerUser();
+        const login = await logIn(user);
+        await logIn(user, { device_id: login.device_id });
+        await assert.rejects(new Device(login).client.whoami(), { errcode: "M_UNKNOWN_TOKEN" });
+    },
+);
 
 test("refreshToken works although its request carries the old access token", async () => {
     const login = await logIn(await registerUser(), { refresh_token: true });

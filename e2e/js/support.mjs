@@ -1,7 +1,7 @@
 // What all flows share: where the server is, fresh names, clients, and waiting for events.
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { after } from "node:test";
+import { after, test } from "node:test";
 import { ClientEvent, createClient } from "matrix-js-sdk";
 import { logger } from "matrix-js-sdk/lib/logger.js";
 
@@ -12,6 +12,11 @@ export const DEADLINE_MS = 20_000;
 export const ROOM_ID = "!e2e:localhost";
 
 export const DEVICE_DATA_SYNC_KEY = "org.matrix.msc4331.device_account_data";
+
+// Whether the server is a gateway before another homeserver, which tells device account data as global
+// account data: the type names the device, and this content stands for none.
+const IS_GATEWAY = "KITBAG_TEST_GATEWAY" in process.env;
+const DELETED = JSON.stringify({ "org.matrix.msc4331.deleted": true });
 
 // In contents and passwords, neither of which may reach the server's log or a body of status 5xx.
 const CANARY = process.env.KITBAG_TEST_CANARY ?? "canary-content-unset";
@@ -44,6 +49,12 @@ globalThis.fetch = async (resource, init) => {
     return response;
 };
 after(() => assert.deepEqual(findings, []));
+
+/** Runs a test of Kitbag as a homeserver; `why` tells what another one has not. */
+export function standalone(name, why, run) {
+    assert.ok(why);
+    if (!IS_GATEWAY) test(name, run);
+}
 
 /** Makes a type that was never stored, with the characters that a client must escape. */
 export function freshType() {
@@ -152,12 +163,23 @@ export class Device {
     brings(type, body) {
         const wanted = JSON.stringify({ type, content: body });
         return (sync) => {
-            const events = sync[DEVICE_DATA_SYNC_KEY]?.[this.client.getDeviceId()]?.events ?? [];
-            return events.some((event) => {
+            return deviceEvents(sync, this.client.getDeviceId()).some((event) => {
                 return JSON.stringify({ type: event.type, content: event.content }) === wanted;
             });
         };
     }
+}
+
+/** Returns the entries of a device in a /sync answer. */
+function deviceEvents(sync, deviceId) {
+    if (!IS_GATEWAY) return sync[DEVICE_DATA_SYNC_KEY]?.[deviceId]?.events ?? [];
+    const prefix = `${DEVICE_DATA_SYNC_KEY}.${deviceId}.`;
+    return (sync.account_data?.events ?? [])
+        .filter(({ type }) => type.startsWith(prefix))
+        .map(({ type, content }) => ({
+            type: type.slice(prefix.length),
+            content: JSON.stringify(content) === DELETED ? {} : content,
+        }));
 }
 
 /** Registers a user and returns the localpart. */

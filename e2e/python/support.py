@@ -20,6 +20,11 @@ ROOM_ID = "!e2e:localhost"
 
 DEVICE_DATA_SYNC_KEY = "org.matrix.msc4331.device_account_data"
 
+# Whether the server is a gateway before another homeserver, which tells device account data as global
+# account data: the type names the device, and this content stands for none.
+BEHIND_GATEWAY = "KITBAG_TEST_GATEWAY" in os.environ
+DELETED = {"org.matrix.msc4331.deleted": True}
+
 
 def base_url() -> str:
     """Returns the address of the server under test."""
@@ -57,7 +62,17 @@ def device_data_path(user_id: str, device_id: str, data_type: str) -> str:
 
 def device_events(sync: dict[str, Any], device_id: str) -> list[dict[str, Any]]:
     """Returns the entries of one device in a /sync answer."""
-    return sync.get(DEVICE_DATA_SYNC_KEY, {}).get(device_id, {}).get("events", [])
+    if not BEHIND_GATEWAY:
+        return sync.get(DEVICE_DATA_SYNC_KEY, {}).get(device_id, {}).get("events", [])
+    prefix = f"{DEVICE_DATA_SYNC_KEY}.{device_id}."
+    return [
+        {
+            "type": event["type"].removeprefix(prefix),
+            "content": {} if event["content"] == DELETED else event["content"],
+        }
+        for event in sync.get("account_data", {}).get("events", [])
+        if event["type"].startswith(prefix)
+    ]
 
 
 class Inbox:
