@@ -15,6 +15,9 @@ use crate::workspace::Workspace;
 
 const URL_VARIABLE: &str = "KITBAG_TEST_URL";
 
+/// Tells the tests that the server is a gateway before another homeserver.
+const GATEWAY_VARIABLE: &str = "KITBAG_TEST_GATEWAY";
+
 const NODE_MISSING: &str = "needs Node 20.14 or newer with npm: https://nodejs.org/en/download";
 
 /// `--test-force-exit` came with it, and matrix-js-sdk leaves timers behind.
@@ -54,7 +57,7 @@ pub(crate) fn task(workspace: &Workspace, arguments: &E2eArguments) -> anyhow::R
     for &sdk in sdks {
         let outcome = match &arguments.base_url {
             Some(base_url) => match Tool::find(sdk) {
-                Ok(tool) => tool.run(workspace, base_url)?,
+                Ok(tool) => tool.run(workspace, base_url, &[])?,
                 Err(why) => Outcome::NotRun(why.to_owned()),
             },
             None => part(workspace, sdk)?,
@@ -74,9 +77,17 @@ pub(crate) fn part(workspace: &Workspace, sdk: Sdk) -> PartResult {
         Err(why) => return Ok(Outcome::NotRun(why.to_owned())),
     };
     let server = Server::start(workspace, tool.log_name(), &[])?;
-    let outcome = tool.run(workspace, server.base_url())?;
+    let outcome = tool.run(workspace, server.base_url(), &[])?;
     server.stop()?;
     Ok(outcome)
+}
+
+/// The flows of one SDK family that another homeserver has too, through the gateway before it.
+pub(crate) fn through_gateway(workspace: &Workspace, sdk: Sdk, base_url: &str) -> PartResult {
+    match Tool::find(sdk) {
+        Ok(tool) => tool.run(workspace, base_url, &[(GATEWAY_VARIABLE, "1")]),
+        Err(why) => Ok(Outcome::NotRun(why.to_owned())),
+    }
 }
 
 /// The interpreter that a part runs on.
@@ -110,14 +121,16 @@ impl Tool {
         }
     }
 
-    fn run(&self, workspace: &Workspace, base_url: &str) -> PartResult {
+    fn run(&self, workspace: &Workspace, base_url: &str, more: &[(&str, &str)]) -> PartResult {
         let mut command = match self {
             Self::Node => node_tests(workspace)?,
             Self::Python(python) => python_tests(workspace, python)?,
         };
         command
             .env(URL_VARIABLE, base_url)
-            .env(CANARY_VARIABLE, CANARY);
+            .env(CANARY_VARIABLE, CANARY)
+            .env_remove(GATEWAY_VARIABLE)
+            .envs(more.iter().copied());
         let output = process::run(command)?;
         let count = summary(&output, "pass", "passed");
         ensure!(count > 0, "no test ran");

@@ -129,6 +129,11 @@ impl Server {
         &self.base_url
     }
 
+    pub(crate) fn address(&self) -> anyhow::Result<SocketAddr> {
+        let address = self.base_url.trim_start_matches("http://").parse();
+        address.with_context(|| format!("{} has no address", self.base_url))
+    }
+
     /// The private address, which the settings must ask for, without a final slash.
     pub(crate) fn private_url(&self) -> anyhow::Result<String> {
         loop {

@@ -91,6 +91,10 @@ impl Synapse {
         format!("http://{}", self.address)
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Stops it, and checks that it ends by itself.
     pub(crate) fn stop(mut self) -> anyhow::Result<()> {
         process::signal("TERM", self.process)?;

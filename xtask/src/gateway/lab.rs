@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use serde_json::json;
 
-use crate::server::{self, Server};
+use crate::http::{self, Connection};
+use crate::server::{self, CANARY, Server};
 use crate::synapse::Synapse;
 use crate::workspace::Workspace;
 
@@ -34,13 +36,36 @@ impl<'a> Lab<'a> {
             removed.with_context(|| format!("cannot remove {}", folder.display()))?;
         }
         let synapse = Synapse::start(python, &folder.join("synapse"))?;
-        let gateway = gateway(workspace, &folder, "gateway", server::ANY, &synapse)?;
+        let gateway = gateway(
+            workspace,
+            &folder,
+            "gateway",
+            server::ANY,
+            &synapse,
+            &SETTINGS,
+        )?;
         Ok(Self {
             workspace,
             synapse,
             gateway,
             folder,
         })
+    }
+
+    /// Starts one more gateway before the same Synapse.
+    pub(crate) fn another_gateway(
+        &self,
+        name: &str,
+        listen: SocketAddr,
+        settings: &[&str],
+    ) -> anyhow::Result<Server> {
+        let Self {
+            workspace,
+            folder,
+            synapse,
+            ..
+        } = self;
+        gateway(workspace, folder, name, listen, synapse, settings)
     }
 
     /// Returns where a file of this name goes.
@@ -61,8 +86,40 @@ fn gateway(
     name: &str,
     listen: SocketAddr,
     synapse: &Synapse,
+    settings: &[&str],
 ) -> anyhow::Result<Server> {
     let program = workspace.program("kitbag");
     let log = folder.join(format!("{name}.log"));
-    Server::launch_gateway(&program, log, listen, &synapse.base_url(), &SETTINGS)
+    Server::launch_gateway(&program, log, listen, &synapse.base_url(), settings)
+}
+
+/// A user of Synapse, with a device.
+pub(crate) struct User {
+    pub(crate) user_id: String,
+    pub(crate) device_id: String,
+    pub(crate) token: String,
+}
+
+impl User {
+    /// Registers one at the homeserver itself, whose password is [`CANARY`].
+    pub(crate) fn register(homeserver: SocketAddr) -> anyhow::Result<Self> {
+        let body = json!({"auth": {"type": "m.login.dummy"}, "password": CANARY}).to_string();
+        let request = http::request("POST", "/_matrix/client/v3/register", &[], body.as_bytes());
+        let answer = Connection::open(homeserver)?.exchange(&request)?;
+        let told = answer.json();
+        let member = |name: &str| {
+            let text = told[name].as_str().map(str::to_owned);
+            text.with_context(|| format!("registered without `{name}`: {told}"))
+        };
+        Ok(Self {
+            user_id: member("user_id")?,
+            device_id: member("device_id")?,
+            token: member("access_token")?,
+        })
+    }
+
+    /// The header that shows who this is.
+    pub(crate) fn authorization(&self) -> String {
+        format!("Authorization: Bearer {}", self.token)
+    }
 }
