@@ -170,7 +170,8 @@ async fn room_for_one(
 ) -> Result<Turn, Failure> {
     let turn = gateway.additions().alone(&who.user).await?;
     let limit = gateway.limits().quota.device_entries_max;
-    let entries = entries::list(gateway.upstream(), credentials, Some(device)).await?;
+    let mark = gateway.request_ids().next();
+    let entries = entries::list(gateway.upstream(), credentials, Some(device), &mark).await?;
     if entries.len() as u64 >= limit {
         let exceeded = QuotaExceeded::DeviceEntries { limit };
         return Err(WriteError::from(exceeded).into());

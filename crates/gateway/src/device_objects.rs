@@ -62,7 +62,8 @@ async fn answer(gateway: &Gateway, call: Call, places: impl Fn(&str) -> Vec<Plac
     let (mut parts, body) = response.into_parts();
     let body = Limited::new(body, DEVICES_BYTES_MAX).collect().await;
     let body = body.map_err(|_| GatewayError::UpstreamBroken)?.to_bytes();
-    let entries = match entries::list(gateway.upstream(), &credentials, None).await {
+    let mark = gateway.request_ids().next();
+    let entries = match entries::list(gateway.upstream(), &credentials, None, &mark).await {
         Ok(entries) => entries,
         Err(failure) => {
             // Who has the devices of an account on the screen wants to see them at least.

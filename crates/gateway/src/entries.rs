@@ -4,6 +4,7 @@ use axum::http::Method;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use kitbag_domain::{DeviceId, EventType, UserId};
+use kitbag_http::shared::RequestId;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::json;
@@ -52,14 +53,18 @@ struct Event {
 
 /// Returns the entries of the caller's devices, or of one of them, without those that are deleted.
 ///
+/// `mark` must be another one each time.
+///
 /// # Errors
 /// What the homeserver says, and an answer that cannot be read.
 pub(crate) async fn list(
     upstream: &Upstream,
     credentials: &Credentials,
     device: Option<&DeviceId>,
+    mark: &RequestId,
 ) -> Result<Vec<Stored>, Failure> {
-    let request = credentials.request(Method::GET, &listing(device), Bytes::new());
+    let target = listing(device, mark.as_str());
+    let request = credentials.request(Method::GET, &target, Bytes::new());
     let told = upstream.ask(request, LISTING_BYTES_MAX).await?.done()?;
     let Synced { account_data } = told.json()?;
     // Not each homeserver looks at filters.
@@ -103,17 +108,33 @@ pub(crate) async fn empty(
 }
 
 /// Returns the sync that tells of nothing else, and of nobody's presence.
-fn listing(device: Option<&DeviceId>) -> String {
+///
+/// Synapse answers a sync from the start out of a cache where the same one was asked for in the last
+/// two minutes, whatever was written meanwhile. So each has a filter of its own, by a type that there
+/// is not.
+fn listing(device: Option<&DeviceId>, mark: &str) -> String {
     let types = match device {
         Some(device) => format!("{}*", mapped::types_of(device)),
         None => format!("{}*", mapped::PREFIX),
     };
     let filter = json!({
-        "account_data": {"types": [types]},
+        "account_data": {"types": [types], "not_types": [format!("{}{mark}", mapped::PREFIX)]},
         "presence": {"not_types": ["*"]},
         "room": {"rooms": []},
     });
     let filter = filter.to_string();
     let filter = utf8_percent_encode(&filter, NON_ALPHANUMERIC);
     format!("/_matrix/client/v3/sync?timeout=0&set_presence=offline&filter={filter}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_listings_are_the_same_request() {
+        let device = DeviceId::parse("PHONE").unwrap();
+        let [one, other] = ["RUN-1", "RUN-2"].map(|mark| listing(Some(&device), mark));
+        assert!(one.contains("PHONE") && one != other, "{one}");
+    }
 }

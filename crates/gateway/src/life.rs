@@ -255,7 +255,8 @@ async fn empty(
         (None, false, 1) => ended.devices.first(),
         _ => None,
     };
-    let mut entries = entries::list(upstream, credentials, only).await?;
+    let mark = gateway.request_ids().next();
+    let mut entries = entries::list(upstream, credentials, only, &mark).await?;
     entries.retain(|entry| {
         let is_alive = |living: &devices::Ids| living.contains(entry.device.as_str());
         ended.has(&entry.device) || living.as_ref().is_some_and(|living| !is_alive(living))
