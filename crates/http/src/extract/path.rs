@@ -68,6 +68,9 @@ impl PathParams {
     }
 
     /// Returns the value of a variable segment; `None` where the path has none of this name.
+    ///
+    /// Where the name is written out, it is compared as the number that its letters are.
+    #[inline]
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         let at = self.names.iter().position(|known| *known == name)?;
@@ -144,18 +147,17 @@ impl FromRequestParts<Call> for Target {
 
     async fn from_request_parts(parts: &mut Parts, call: &Call) -> Result<Self, ApiError> {
         let auth = Authenticated::from_request_parts(parts, call).await?;
-        Self::of(auth, parts, call)
+        let key = own_key(&auth.requester.user, parts, call)?;
+        Ok(Self { auth, key })
     }
 }
 
-impl Target {
-    fn of(auth: Authenticated, parts: &Parts, call: &Call) -> Result<Self, ApiError> {
-        let path = parts.uri.path();
-        let user = &auth.requester.user;
-        let params = PathParams::of_owner(call.named(path), path.len(), user)?;
-        let key = params.key()?;
-        Ok(Self { auth, key })
-    }
+/// Returns the entry that the path names, which must be one of `user`.
+fn own_key(user: &UserId, parts: &Parts, call: &Call) -> Result<Key, Denial> {
+    let path = parts.uri.path();
+    let params = PathParams::of_owner(call.named(path), path.len(), user)?;
+    let key = params.key()?;
+    Ok(key)
 }
 
 /// What a `GET` of an entry asks for.
@@ -169,7 +171,7 @@ impl FromRequestParts<Call> for Stored {
         let content = match token.known(&call.app) {
             Some(known) => {
                 let auth = token.admit(known, parts, call).await?;
-                let Target { auth, key } = Target::of(auth, parts, call)?;
+                let key = own_key(&auth.requester.user, parts, call)?;
                 call.app.data.get(&auth.requester, &key).await
             }
             None => Self::read_with_session(token, parts, call).await?,
@@ -187,9 +189,7 @@ impl Stored {
     ) -> Result<Result<Content, GetError>, ApiError> {
         let app = &call.app;
         // What is wrong with the path is told behind what is wrong with the session.
-        let path = parts.uri.path();
-        let params = PathParams::of_owner(call.named(path), path.len(), &token.user);
-        let key = params.and_then(|params| params.key());
+        let key = own_key(&token.user, parts, call);
         let Presented { user, hash, .. } = &token;
         let (session, content) = match &key {
             Ok(key) => match app.data.get_in_session(user, *hash, key).await? {
