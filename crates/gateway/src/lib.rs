@@ -21,6 +21,7 @@ mod entries;
 mod gateway;
 mod guard;
 mod headers;
+mod homeserver;
 mod identity;
 mod life;
 mod mapped;
@@ -39,6 +40,7 @@ mod versions;
 mod write_rates;
 
 pub use gateway::{Connected, Gateway, Parts};
+pub use homeserver::{Homeserver, HomeserverAnswer, HomeserverError};
 pub use metrics::{GatewayStats, LookupStats, ProtectedStats};
 pub use private::{Private, Probe, RenderGatewayMetrics};
 pub use settings::{

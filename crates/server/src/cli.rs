@@ -45,6 +45,21 @@ pub(crate) enum Command {
     /// Beside a running server or without one.
     #[command(after_long_help = DEVICES_EXAMPLES)]
     Devices(DevicesArguments),
+    /// Tells what a homeserver lacks, and what the gateway before it would add.
+    ///
+    /// Without an account it looks at what anybody can see. With --user it logs in as that user, a
+    /// new device that it logs out again, and tries account data: best a user made for it.
+    ///
+    /// It writes entries of types that begin with org.kitbag.doctor, and empties them. One thing it
+    /// writes is not its own: it puts the push rules that it has just read back as they are, to see
+    /// whether the homeserver lets clients write them so. A client that changes them in between loses
+    /// that change.
+    #[command(
+        after_long_help = DOCTOR_EXAMPLES,
+        mut_arg("data", |arg| arg.hide(true)),
+        mut_arg("server_name", |arg| arg.hide(true))
+    )]
+    Doctor(DoctorArguments),
     /// Adds device account data and protected account data to a homeserver that runs already.
     ///
     /// Stands before it as a proxy: Synapse, Dendrite, the Conduit family. What it does not handle goes
@@ -104,6 +119,21 @@ Examples:
   kitbag data put alice org.example.theme '{\"dark\": true}'
   kitbag data delete alice org.example.theme";
 
+const DOCTOR_EXAMPLES: &str = "\
+Exit codes:
+  0  the gateway can stand before it
+  1  it lacks something that the gateway needs; the table says what
+  2  nothing could be looked at: it does not answer, or the login failed
+
+Examples:
+  kitbag doctor --upstream http://127.0.0.1:8008
+  kitbag doctor --upstream https://matrix.example.org --user doctor
+      Asks for the password, or reads it from standard input where that is no terminal.
+  printf %s \"$PASSWORD\" | kitbag doctor --upstream unix:/run/main.sock --user doctor --json
+      One line of JSON, for scripts.
+  kitbag doctor --upstream http://127.0.0.1:8009 --user doctor
+      The gateway itself, to see what clients get through it.";
+
 const GATEWAY_EXAMPLES: &str = "\
 Examples:
   kitbag gateway --upstream http://127.0.0.1:8008
@@ -113,9 +143,12 @@ Examples:
       With /health and /metrics on a second address.
   kitbag gateway --upstream http://127.0.0.1:8008 --set protect.push_rules=observe
       Count who writes push rules through account data (/metrics) before refusing it.
+  kitbag doctor --upstream http://127.0.0.1:8008
+      What the homeserver lacks, and what the gateway would add.
 
 Every setting can be given in a TOML file (--config), as an environment variable
-(KITBAG_UPSTREAM__URL) or with --set; later ones win. See docs/gateway.md and docs/configuration.md.";
+(KITBAG_UPSTREAM__URL) or with --set; later ones win. See docs/gateway.md, which has snippets for
+nginx, Caddy and HAProxy, and docs/configuration.md.";
 
 const DATA_DELETE_EXAMPLES: &str = "\
 Examples:
@@ -441,6 +474,24 @@ pub(crate) struct ServeArguments {
     /// Serve /health and /metrics on a second, private address.
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) private: Option<SocketAddr>,
+}
+
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct DoctorArguments {
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    /// Where the homeserver is: http://HOST:PORT, https://HOST or unix:/PATH.
+    #[arg(long, value_name = "URL")]
+    pub(crate) upstream: Option<String>,
+    /// Log in as this user, by the name such as `doctor` or the whole ID.
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// Read the password from standard input instead of asking for it.
+    #[arg(long, requires = "user")]
+    pub(crate) password_stdin: bool,
+    /// Print the result as one line of JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args, Clone, Debug, Default)]

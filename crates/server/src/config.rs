@@ -26,7 +26,7 @@ use kitbag_http::{
 use kitbag_store_sqlite::limit::CACHE_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{ConfigArguments, GatewayArguments, ServeArguments};
+use crate::cli::{ConfigArguments, DoctorArguments, GatewayArguments, ServeArguments};
 use crate::logging;
 use text::Text;
 
@@ -240,6 +240,15 @@ impl Config {
             figment = figment.merge(("upstream.url", upstream));
         }
         extract(set(figment, &arguments.config)?)
+    }
+
+    /// Reads the settings of `kitbag doctor`, which asks as the gateway does.
+    pub(crate) fn load_for_doctor(arguments: &DoctorArguments) -> Result<Self> {
+        Self::load_for_gateway(&GatewayArguments {
+            config: arguments.config.clone(),
+            upstream: arguments.upstream.clone(),
+            ..GatewayArguments::default()
+        })
     }
 
     /// Reads the settings of the other commands.

@@ -21,6 +21,12 @@ pub(crate) fn run(arguments: &GatewayArguments) -> Result<()> {
     let config = Config::load_for_gateway(arguments)?;
     logging::start(&config.log)?;
     let upstream = upstream(&config)?;
+    if is_itself(config.listen, &upstream) {
+        bail!(
+            "`--upstream` is {upstream}, where the gateway itself is to listen: choose another \
+             address by `--listen`"
+        );
+    }
     // Each connection of a client can need one to the homeserver.
     descriptors::provide_for(config.listener.connections_max.get().saturating_mul(2));
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -31,20 +37,14 @@ pub(crate) fn run(arguments: &GatewayArguments) -> Result<()> {
     Ok(())
 }
 
-/// Returns where the homeserver is, unless it cannot be there.
-fn upstream(config: &Config) -> Result<UpstreamAddress> {
+/// Returns where the homeserver is.
+pub(crate) fn upstream(config: &Config) -> Result<UpstreamAddress> {
     let Some(upstream) = config.upstream.url.clone() else {
         bail!(
             "which homeserver? Name it by `--upstream http://HOST:PORT`, or by `upstream.url` in the \
              configuration"
         );
     };
-    if is_itself(config.listen, &upstream) {
-        bail!(
-            "`--upstream` is {upstream}, where the gateway itself is to listen: choose another \
-             address by `--listen`"
-        );
-    }
     Ok(upstream)
 }
 
@@ -155,7 +155,7 @@ impl Greeting<'_> {
         writeln!(out, "  data:         nothing is kept here")?;
         writeln!(
             out,
-            "  try:          curl http://{address}/_matrix/client/versions"
+            "  try:          kitbag doctor --upstream http://{address}"
         )
     }
 }

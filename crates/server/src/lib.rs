@@ -14,6 +14,7 @@ mod data;
 mod data_command;
 mod descriptors;
 mod devices;
+mod doctor;
 mod gateway;
 mod logging;
 mod metrics;
@@ -41,6 +42,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => return check::run(&arguments),
         Command::Data(arguments) => data_command::run(arguments),
         Command::Devices(arguments) => devices::run(arguments),
+        Command::Doctor(arguments) => return doctor::run(&arguments),
         Command::Gateway(arguments) => gateway::run(&arguments),
         Command::Push(arguments) => push_command::run(&arguments),
         Command::Restore(arguments) => restore::run(&arguments),

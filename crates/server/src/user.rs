@@ -113,8 +113,28 @@ fn write_row(out: &mut String, user: &UserRow, json: bool) -> Result<()> {
 }
 
 fn read_password(arguments: PasswordArguments) -> Result<String> {
+    if let Some(password) = password_of_stdin(arguments.password_stdin)? {
+        return Ok(password);
+    }
+    let password = rpassword::prompt_password("Password: ")?;
+    if rpassword::prompt_password("Again: ")? != password {
+        bail!("the two passwords differ");
+    }
+    Ok(password)
+}
+
+/// Returns the password of an account that there is, asked for once.
+pub(crate) fn known_password(is_on_stdin: bool) -> Result<String> {
+    match password_of_stdin(is_on_stdin)? {
+        Some(password) => Ok(password),
+        None => Ok(rpassword::prompt_password("Password: ")?),
+    }
+}
+
+/// Reads a password from standard input; `None` where somebody sits there who can be asked.
+fn password_of_stdin(is_on_stdin: bool) -> Result<Option<String>> {
     let stdin = io::stdin();
-    if arguments.password_stdin || !stdin.is_terminal() {
+    if is_on_stdin || !stdin.is_terminal() {
         let mut line = String::new();
         let mut reader = io::BufReader::new(stdin.lock().take(PASSWORD_BYTES_MAX));
         reader
@@ -124,11 +144,7 @@ fn read_password(arguments: PasswordArguments) -> Result<String> {
         if password.is_empty() {
             bail!("there is no password on standard input");
         }
-        return Ok(password);
+        return Ok(Some(password));
     }
-    let password = rpassword::prompt_password("Password: ")?;
-    if rpassword::prompt_password("Again: ")? != password {
-        bail!("the two passwords differ");
-    }
-    Ok(password)
+    Ok(None)
 }

@@ -54,10 +54,7 @@ fn it_says_where_it_is_what_is_behind_it_and_what_it_does() {
     assert_eq!(lab.gateway.line("adds:"), "device account data (MSC4331)");
     assert_eq!(lab.gateway.line("protects:"), "m.fully_read, m.push_rules");
     assert_eq!(lab.gateway.line("data:"), "nothing is kept here");
-    let expected = format!(
-        "curl http://{}/_matrix/client/versions",
-        lab.gateway.address
-    );
+    let expected = format!("kitbag doctor --upstream http://{}", lab.gateway.address);
     assert_eq!(lab.gateway.line("try:"), expected);
     let alice = lab.register("alice");
     assert_eq!(alice.whoami().json()["user_id"], "@alice:localhost");

@@ -53,6 +53,11 @@ fn of_devices() {
 }
 
 #[test]
+fn of_doctor() {
+    assert_help(&["doctor", "--help"], include_str!("help/doctor.txt"));
+}
+
+#[test]
 fn of_gateway() {
     assert_help(&["gateway", "--help"], include_str!("help/gateway.txt"));
 }

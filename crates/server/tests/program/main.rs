@@ -12,6 +12,7 @@ mod configuration;
 mod damage;
 mod data;
 mod devices;
+mod doctor;
 mod gateway;
 mod help;
 mod kills;
