@@ -4,6 +4,7 @@
 //! closure the bare connection, for what no HTTP library would send.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -13,7 +14,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::task::{JoinHandle, JoinSet};
 
 /// A body whose pieces come as the script makes them.
@@ -26,6 +28,8 @@ pub struct Asked {
     pub method: Method,
     /// Path and query, byte for byte.
     pub target: String,
+    /// The version of the protocol, such as `HTTP/1.1`.
+    pub version: String,
     /// The headers.
     pub headers: HeaderMap,
     /// The whole body.
@@ -60,6 +64,23 @@ impl Scripted {
         A: Future<Output = ()> + Send + 'static,
     {
         Self::serve(Arc::default(), script).await
+    }
+
+    /// Starts what [`Scripted::start`] does on a socket of this machine, whose file it makes.
+    pub async fn start_unix<F, A>(path: &Path, script: F) -> UnixScripted
+    where
+        F: Fn(Asked) -> A + Send + Sync + 'static,
+        A: Future<Output = Response<ScriptedBody>> + Send + 'static,
+    {
+        let script = Arc::new(script);
+        let listener = UnixListener::bind(path).unwrap();
+        let task = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _peer)) = listener.accept().await {
+                connections.spawn(follow(stream, Arc::clone(&script), Arc::default()));
+            }
+        });
+        UnixScripted(task)
     }
 
     async fn serve<F, A>(asked: Arc<Mutex<Vec<Asked>>>, connection: F) -> Self
@@ -103,6 +124,15 @@ impl Scripted {
     }
 }
 
+/// A scripted server on a socket of this machine, until it is dropped.
+pub struct UnixScripted(JoinHandle<()>);
+
+impl Drop for UnixScripted {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 impl Drop for Scripted {
     fn drop(&mut self) {
         self.task.abort();
@@ -129,8 +159,9 @@ pub fn whole(status: u16, body: impl Into<Bytes>) -> Response<ScriptedBody> {
 }
 
 /// Answers the requests of one connection.
-async fn follow<F, A>(stream: TcpStream, script: Arc<F>, seen: Arc<Mutex<Vec<Asked>>>)
+async fn follow<S, F, A>(stream: S, script: Arc<F>, seen: Arc<Mutex<Vec<Asked>>>)
 where
+    S: AsyncRead + AsyncWrite + Unpin,
     F: Fn(Asked) -> A + Send + Sync + 'static,
     A: Future<Output = Response<ScriptedBody>> + Send + 'static,
 {
@@ -157,6 +188,7 @@ async fn read(request: Request<Incoming>) -> Result<Asked, hyper::Error> {
     Ok(Asked {
         method: parts.method,
         target: target.map_or_else(|| parts.uri.to_string(), ToString::to_string),
+        version: format!("{:?}", parts.version),
         headers: parts.headers,
         body: body.collect().await?.to_bytes(),
     })
