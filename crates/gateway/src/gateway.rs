@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, HttpBody as _};
 use axum::http::header::ACCESS_CONTROL_ALLOW_ORIGIN;
-use axum::http::{Method, Request, StatusCode};
+use axum::http::{Method, Request, StatusCode, Uri};
 use axum::response::Response;
 use futures_util::FutureExt as _;
 use kitbag_domain::{Clock, Limits, UserId};
@@ -230,6 +230,9 @@ impl Gateway {
         let counting = counted_at.begin(method);
         let started = Instant::now();
         let way = match found {
+            _ if method == Method::CONNECT => Way::OwnPath,
+            // A host alone is a target for tunnels only.
+            _ if is_host_alone(request.uri()) => Way::Nowhere,
             _ if guard::is_ambiguous(method, path, found.is_some()) => Way::Nowhere,
             Some((route, variables)) => match route.methods.handler(method) {
                 Some(handler) => Way::Endpoint(handler, route, variables),
@@ -330,6 +333,10 @@ impl Gateway {
         finish(&mut response, request_id.clone(), true);
         response
     }
+}
+
+fn is_host_alone(target: &Uri) -> bool {
+    target.scheme().is_none() && target.authority().is_some()
 }
 
 impl Service for Gateway {

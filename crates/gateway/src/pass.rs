@@ -19,5 +19,5 @@ pub(crate) async fn pass(gateway: &Gateway, request: Request<Body>) -> Answer {
         // Whose these credentials were is not remembered any longer.
         gateway.identities().forget(shown.fingerprint());
     }
-    Ok(response.map(Body::new))
+    Ok(response)
 }

@@ -1,5 +1,7 @@
 //! What an operator can set about the gateway; the defaults are what `Default` says.
 
+use std::path::PathBuf;
+
 use ipnet::IpNet;
 use kitbag_http::ListenerSettings;
 use serde::{Deserialize, Serialize};
@@ -33,6 +35,8 @@ pub struct Settings {
 pub struct UpstreamSettings {
     /// Where the homeserver is; there is no gateway without.
     pub url: Option<UpstreamAddress>,
+    /// Certificates in PEM that are believed beside those of the system, for `https` alone.
+    pub ca_file: Option<PathBuf>,
     /// How long it may take to connect.
     pub connect_timeout_ms: u64,
     /// How long the head of an answer may take, and each further part of it: beyond the longest
@@ -53,6 +57,7 @@ impl Default for UpstreamSettings {
     fn default() -> Self {
         Self {
             url: None,
+            ca_file: None,
             connect_timeout_ms: 5_000,
             response_timeout_ms: 10 * 60 * 1_000,
             ask_timeout_ms: 30_000,

@@ -1,28 +1,34 @@
-//! The homeserver behind the gateway: its address, the pool of connections, what goes wrong.
+//! The homeserver behind the gateway: its address, the connections, what goes wrong.
 
 mod address;
-mod connector;
+mod breaker;
+mod link;
+mod pool;
+mod target;
+mod tls;
 
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::http::uri::{Authority, PathAndQuery, Scheme};
-use axum::http::{Request, StatusCode, Uri, response};
+use axum::body::{Body, HttpBody as _};
+use axum::http::header::{EXPECT, HOST, HeaderValue, TRANSFER_ENCODING};
+use axum::http::uri::PathAndQuery;
+use axum::http::{Method, Request, StatusCode, Uri, Version, response};
 use axum::response::Response;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::body::Incoming;
-use hyper_util::client::legacy::{Client, Error};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kitbag_http::shared::GatewayError;
 use serde::de::DeserializeOwned;
 use thiserror::Error as ThisError;
 use tokio::time;
-use tracing::debug;
+use tracing::{debug, info, warn};
 
 pub use self::address::{UpstreamAddress, UpstreamAddressError};
-use self::connector::Connector;
+use self::breaker::Breaker;
+use self::link::{ExchangeError, Keep, Link, Received};
+use self::pool::Pool;
+use self::target::Target;
 use crate::answer::{Failure, broken};
 use crate::headers;
 use crate::metrics::{Asked, GatewayMetrics};
@@ -30,6 +36,12 @@ use crate::settings::UpstreamSettings;
 
 /// What a client is told to wait where the homeserver cannot be reached.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// How often it is tried whether the homeserver is back.
+const PROBE_PAUSE: Duration = Duration::from_millis(200);
+
+/// How long such a try may take: packets that are lost must not delay the next one for long.
+const PROBE_TIMEOUT_MAX: Duration = Duration::from_secs(1);
 
 /// Why the way to the homeserver could not be made ready.
 #[derive(Debug, ThisError)]
@@ -43,10 +55,14 @@ pub enum UpstreamSetupError {
 }
 
 /// The way to the homeserver.
-pub(crate) struct Upstream {
-    client: Client<Connector, Body>,
-    scheme: Scheme,
-    authority: Authority,
+pub(crate) struct Upstream(Arc<Shared>);
+
+struct Shared {
+    target: Target,
+    /// What stands in `Host` where a request has none.
+    host: HeaderValue,
+    pool: Pool,
+    breaker: Breaker,
     settings: UpstreamSettings,
     metrics: Arc<GatewayMetrics>,
 }
@@ -57,42 +73,43 @@ impl Upstream {
         metrics: Arc<GatewayMetrics>,
     ) -> Result<Self, UpstreamSetupError> {
         let address = settings.url.as_ref().ok_or(UpstreamSetupError::NoAddress)?;
-        let connect_timeout = Duration::from_millis(settings.connect_timeout_ms);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_millis(settings.idle_timeout_ms))
-            .pool_max_idle_per_host(settings.idle_connections_max)
-            .build(Connector::new(address, connect_timeout)?);
-        Ok(Self {
-            client,
-            scheme: address.scheme(),
-            authority: address.authority(),
+        let host = HeaderValue::from_str(address.authority().as_str());
+        let idle_timeout = Duration::from_millis(settings.idle_timeout_ms);
+        Ok(Self(Arc::new(Shared {
+            target: Target::new(address, &settings)?,
+            host: host.expect("an authority is visible ASCII"),
+            pool: Pool::new(settings.idle_connections_max, idle_timeout),
+            breaker: Breaker::default(),
             settings,
             metrics,
-        })
+        })))
     }
 
     /// Sends a request and returns the answer as it comes: its head is there, its body not yet.
     ///
     /// The target goes byte for byte; hop-by-hop headers are for the caller to have taken off.
-    pub(crate) async fn send(
-        &self,
-        mut request: Request<Body>,
-    ) -> Result<Response<Incoming>, GatewayError> {
-        let target = request.uri().path_and_query().cloned();
-        let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(self.scheme.clone());
-        parts.authority = Some(self.authority.clone());
-        parts.path_and_query = Some(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
-        *request.uri_mut() = Uri::from_parts(parts).expect("all three parts are there");
-        let allowed = Duration::from_millis(self.settings.response_timeout_ms);
-        match time::timeout(allowed, self.client.request(request)).await {
-            Ok(Ok(mut response)) => {
-                headers::take_hop_by_hop_off(response.headers_mut());
-                Ok(response)
+    pub(crate) async fn send(&self, mut request: Request<Body>) -> Result<Response, GatewayError> {
+        self.make_ready(&mut request);
+        while let Some(mut link) = self.0.pool.take() {
+            let again = repeatable(&request);
+            match link.exchange(request).await {
+                Ok(response) => return self.receive(response, link),
+                Err(ExchangeError::Unsent(unsent)) => request = *unsent,
+                Err(ExchangeError::Ended(error)) => {
+                    // The homeserver ends idle connections, and may have done so just now.
+                    let Some(again) = again else {
+                        return Err(failure(ExchangeError::Ended(error)));
+                    };
+                    request = again;
+                    break;
+                }
+                Err(error) => return Err(failure(error)),
             }
-            Ok(Err(error)) => Err(failure(&error)),
-            Err(_elapsed) => Err(GatewayError::UpstreamTimeout),
+        }
+        let mut link = self.connect().await?;
+        match link.exchange(request).await {
+            Ok(response) => self.receive(response, link),
+            Err(error) => Err(failure(error)),
         }
     }
 
@@ -113,13 +130,148 @@ impl Upstream {
                 Err(_) => Err(GatewayError::UpstreamBroken),
             }
         };
-        let allowed = Duration::from_millis(self.settings.ask_timeout_ms);
-        let read = self
-            .metrics
-            .upstream(Asked::ByGateway, time::timeout(allowed, read));
-        let read = read.await;
+        let Shared {
+            settings, metrics, ..
+        } = &*self.0;
+        let allowed = Duration::from_millis(settings.ask_timeout_ms);
+        let read = time::timeout(allowed, read);
+        let read = metrics.upstream(Asked::ByGateway, read).await;
         read.unwrap_or(Err(GatewayError::UpstreamTimeout))
     }
+
+    /// Gives a request the form that goes to the homeserver itself.
+    fn make_ready(&self, request: &mut Request<Body>) {
+        *request.version_mut() = Version::HTTP_11;
+        if let Some(authority) = request.uri().authority() {
+            // What a request to a proxy names counts, whatever its `Host` says [RFC 9112, 3.2.2].
+            let host = HeaderValue::from_str(authority.as_str());
+            let target = request.uri().path_and_query().cloned();
+            let target = target.unwrap_or_else(|| PathAndQuery::from_static("/"));
+            *request.uri_mut() = Uri::from(target);
+            let host = host.expect("an authority is visible ASCII");
+            request.headers_mut().insert(HOST, host);
+        }
+        let has_unknown_length =
+            !request.body().is_end_stream() && request.body().size_hint().exact().is_none();
+        let headers = request.headers_mut();
+        if !headers.contains_key(HOST) {
+            headers.insert(HOST, self.0.host.clone());
+        }
+        // It was answered where the body is read.
+        headers.remove(EXPECT);
+        if has_unknown_length {
+            // Else hyper takes it that a GET has no body.
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+    }
+
+    async fn connect(&self) -> Result<Box<Link>, GatewayError> {
+        let down = GatewayError::UpstreamDown {
+            retry_after: RETRY_AFTER,
+        };
+        if self.0.breaker.is_open() {
+            return Err(down);
+        }
+        let allowed = Duration::from_millis(self.0.settings.connect_timeout_ms);
+        match self.0.connect(allowed).await {
+            Ok(link) => {
+                self.0.reached();
+                Ok(link)
+            }
+            Err(error) => {
+                debug!(%error, "could not connect to the homeserver");
+                if self.0.breaker.failed() {
+                    self.0.metrics.breaker_opened();
+                    warn!(%error, "the homeserver cannot be reached");
+                    tokio::spawn(probe(Arc::downgrade(&self.0)));
+                }
+                Err(down)
+            }
+        }
+    }
+
+    fn receive(
+        &self,
+        response: Response<hyper::body::Incoming>,
+        link: Box<Link>,
+    ) -> Result<Response, GatewayError> {
+        let (mut parts, incoming) = response.into_parts();
+        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+            debug!("the homeserver switched to another protocol, which nobody asked for");
+            return Err(GatewayError::UpstreamBroken);
+        }
+        headers::take_hop_by_hop_off(&mut parts.headers);
+        parts.version = Version::HTTP_11;
+        let received = Received::new(incoming, link, Keeper(Arc::clone(&self.0)));
+        Ok(Response::from_parts(parts, Body::new(received)))
+    }
+}
+
+impl Shared {
+    async fn connect(&self, allowed: Duration) -> io::Result<Box<Link>> {
+        let stream = time::timeout(allowed, self.target.connect()).await??;
+        let timeout = Duration::from_millis(self.settings.response_timeout_ms);
+        Link::new(stream, timeout).await.map_err(io::Error::other)
+    }
+
+    fn reached(&self) {
+        if self.breaker.succeeded() {
+            self.metrics.breaker_closed();
+            info!("the homeserver can be reached again");
+        }
+    }
+}
+
+/// Keeps connections for the next request.
+struct Keeper(Arc<Shared>);
+
+impl Keep for Keeper {
+    fn keep(&self, link: Box<Link>) {
+        keep(&self.0, link);
+    }
+}
+
+fn keep(shared: &Arc<Shared>, link: Box<Link>) {
+    if shared.pool.put(link) {
+        tokio::spawn(sweep(Arc::downgrade(shared)));
+    }
+}
+
+/// Looks after idle connections for as long as there are any.
+async fn sweep(shared: Weak<Shared>) {
+    while let Some(pause) = shared.upgrade().and_then(|shared| shared.pool.sweep()) {
+        time::sleep(pause).await;
+    }
+}
+
+/// Tries to connect until it is done, so that clients do not have to find out.
+async fn probe(shared: Weak<Shared>) {
+    loop {
+        time::sleep(PROBE_PAUSE).await;
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        let allowed = Duration::from_millis(shared.settings.connect_timeout_ms);
+        if let Ok(link) = shared.connect(allowed.min(PROBE_TIMEOUT_MAX)).await {
+            shared.reached();
+            keep(&shared, link);
+            return;
+        }
+    }
+}
+
+/// Returns a request that may be sent a second time where nobody knows what became of the first
+/// [RFC 9110, 9.2.2]: it changes nothing, and has no body that would be gone.
+fn repeatable(request: &Request<Body>) -> Option<Request<Body>> {
+    let is_safe = matches!(*request.method(), Method::GET | Method::HEAD);
+    if !is_safe || !request.body().is_end_stream() {
+        return None;
+    }
+    let mut again = Request::new(Body::empty());
+    *again.method_mut() = request.method().clone();
+    *again.uri_mut() = request.uri().clone();
+    *again.headers_mut() = request.headers().clone();
+    Some(again)
 }
 
 /// What the homeserver answered to the gateway itself.
@@ -157,13 +309,14 @@ impl Told {
     }
 }
 
-fn failure(error: &Error) -> GatewayError {
-    // Without the target, which can hold a token.
-    debug!(cause = ?error, "the homeserver did not answer");
-    if error.is_connect() {
-        return GatewayError::UpstreamDown {
-            retry_after: RETRY_AFTER,
-        };
+fn failure(error: ExchangeError) -> GatewayError {
+    // hyper's errors do not show the target, which can hold a token.
+    match error {
+        ExchangeError::Ended(error) | ExchangeError::Broken(error) => {
+            debug!(cause = ?error, "the homeserver gave no usable answer");
+            GatewayError::UpstreamBroken
+        }
+        ExchangeError::Unsent(_) => GatewayError::UpstreamBroken,
+        ExchangeError::Timeout => GatewayError::UpstreamTimeout,
     }
-    GatewayError::UpstreamBroken
 }

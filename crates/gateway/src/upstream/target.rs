@@ -3,98 +3,70 @@
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use axum::http::Uri;
 use axum::http::uri::Authority;
-use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time;
-use tower_service::Service;
+use tokio_rustls::client::TlsStream;
 
+use super::tls::Tls;
 use super::{UpstreamAddress, UpstreamSetupError};
+use crate::settings::UpstreamSettings;
 
 const HTTP_PORT: u16 = 80;
+const HTTPS_PORT: u16 = 443;
 
 /// Where connections lead, whatever a request names.
-#[derive(Clone)]
-pub(super) struct Connector {
-    target: Arc<Target>,
-    timeout: Duration,
-}
-
-enum Target {
+pub(super) enum Target {
     Tcp(Authority),
+    Tls(Authority, Tls),
     Unix(PathBuf),
 }
 
 /// A connection to the homeserver.
 pub(super) enum Stream {
-    Tcp(TokioIo<TcpStream>),
-    Unix(TokioIo<UnixStream>),
+    Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+    Unix(UnixStream),
 }
 
-impl Connector {
+impl Target {
     pub(super) fn new(
         address: &UpstreamAddress,
-        timeout: Duration,
+        settings: &UpstreamSettings,
     ) -> Result<Self, UpstreamSetupError> {
-        let target = match address {
-            UpstreamAddress::Tcp { is_tls: true, .. } => {
-                let missing = "https upstreams are not there yet".to_owned();
-                return Err(UpstreamSetupError::Certificates(missing));
+        Ok(match address {
+            UpstreamAddress::Tcp { is_tls, authority } => match is_tls {
+                true => Self::Tls(authority.clone(), Tls::new(authority, settings)?),
+                false => Self::Tcp(authority.clone()),
+            },
+            UpstreamAddress::Unix(path) => Self::Unix(path.clone()),
+        })
+    }
+
+    pub(super) async fn connect(&self) -> io::Result<Stream> {
+        Ok(match self {
+            Self::Tcp(authority) => Stream::Tcp(connect(authority, HTTP_PORT).await?),
+            Self::Tls(authority, tls) => {
+                let stream = connect(authority, HTTPS_PORT).await?;
+                Stream::Tls(Box::new(tls.greet(stream).await?))
             }
-            UpstreamAddress::Tcp { authority, .. } => Target::Tcp(authority.clone()),
-            UpstreamAddress::Unix(path) => Target::Unix(path.clone()),
-        };
-        Ok(Self {
-            target: Arc::new(target),
-            timeout,
+            Self::Unix(path) => Stream::Unix(UnixStream::connect(path).await?),
         })
     }
 }
 
-impl Target {
-    async fn connect(&self) -> io::Result<Stream> {
-        match self {
-            Self::Tcp(authority) => {
-                let port = authority.port_u16().unwrap_or(HTTP_PORT);
-                let host = authority.host().trim_matches(['[', ']']);
-                let stream = TcpStream::connect((host, port)).await?;
-                stream.set_nodelay(true)?;
-                Ok(Stream::Tcp(TokioIo::new(stream)))
-            }
-            Self::Unix(path) => {
-                let stream = UnixStream::connect(path).await?;
-                Ok(Stream::Unix(TokioIo::new(stream)))
-            }
-        }
-    }
+/// Returns the host of an authority without the brackets of an IPv6 address.
+pub(super) fn host(authority: &Authority) -> &str {
+    authority.host().trim_matches(['[', ']'])
 }
 
-impl Service<Uri> for Connector {
-    type Response = Stream;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Stream>> + Send>>;
-
-    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _uri: Uri) -> Self::Future {
-        let Self { target, timeout } = self.clone();
-        Box::pin(async move { time::timeout(timeout, target.connect()).await? })
-    }
-}
-
-impl Connection for Stream {
-    fn connected(&self) -> Connected {
-        Connected::new()
-    }
+async fn connect(authority: &Authority, usual_port: u16) -> io::Result<TcpStream> {
+    let port = authority.port_u16().unwrap_or(usual_port);
+    let stream = TcpStream::connect((host(authority), port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// Hands a poll on to whichever stream it is.
@@ -102,22 +74,23 @@ macro_rules! of_stream {
     ($stream:expr, $poll:ident $(, $argument:expr)*) => {
         match &mut *$stream {
             Stream::Tcp(stream) => Pin::new(stream).$poll($($argument),*),
+            Stream::Tls(stream) => Pin::new(stream).$poll($($argument),*),
             Stream::Unix(stream) => Pin::new(stream).$poll($($argument),*),
         }
     };
 }
 
-impl Read for Stream {
+impl AsyncRead for Stream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
+        buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         of_stream!(self, poll_read, context, buffer)
     }
 }
 
-impl Write for Stream {
+impl AsyncWrite for Stream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -137,6 +110,7 @@ impl Write for Stream {
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Tcp(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
             Self::Unix(stream) => stream.is_write_vectored(),
         }
     }

@@ -7,7 +7,9 @@
 mod authorization;
 mod compare;
 mod device_data;
+mod faults;
 mod guard;
+mod headers;
 mod identity;
 mod interleavings;
 mod life_cycle;
@@ -16,5 +18,7 @@ mod pass;
 mod protect;
 mod support;
 mod sweep;
+mod tls;
 mod toy;
 mod versions;
+mod wire;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use kitbag_client::{Account, Client, Register};
 use kitbag_domain::{Limits, MemoryStore, ServerName};
-use kitbag_gateway::{Gateway, Settings};
+use kitbag_gateway::{Gateway, Settings, UpstreamSetupError};
 use kitbag_http::{Edge, Passwords, Random, RegistrationMode, Service};
 use kitbag_testkit::clock::TestClock;
 use tokio::net::TcpListener;
@@ -89,16 +89,33 @@ pub(crate) async fn gateway_at(
     change: impl FnOnce(&mut Settings),
 ) -> Running {
     let (stop, stopping) = watch::channel(false);
+    let gateway = set_up_at(upstream, clock, limits, change);
+    serve(gateway.unwrap(), stop, stopping).await
+}
+
+/// Puts a gateway together that does not run yet.
+pub(crate) fn set_up(
+    upstream: &str,
+    change: impl FnOnce(&mut Settings),
+) -> Result<Gateway, UpstreamSetupError> {
+    set_up_at(upstream, Arc::default(), Limits::default(), change)
+}
+
+fn set_up_at(
+    upstream: &str,
+    clock: Arc<TestClock>,
+    limits: Limits,
+    change: impl FnOnce(&mut Settings),
+) -> Result<Gateway, UpstreamSetupError> {
     let mut settings = Settings::default();
     settings.upstream.url = Some(upstream.parse().unwrap());
     change(&mut settings);
-    let gateway = Gateway::new(kitbag_gateway::Parts {
+    Gateway::new(kitbag_gateway::Parts {
         settings,
         limits,
         clock,
         random: Arc::new(Counting(AtomicU64::new(1))),
-    });
-    serve(gateway.unwrap(), stop, stopping).await
+    })
 }
 
 /// A homeserver with a gateway before it.

@@ -1,0 +1,288 @@
+//! One connection to the homeserver, and the exchange of one request for one answer on it.
+//!
+//! No task of its own runs a connection: whoever waits for the answer does, in the task of the
+//! client's connection. So an exchange needs no switch between tasks, and a client that leaves takes
+//! its exchange along.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Request, Response};
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::client::conn::http1::{self, Connection, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::target::Stream;
+
+/// Bytes that the head of an answer may have, and at most that many of a body are read at once.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// An open connection.
+pub(super) struct Link {
+    sender: SendRequest<Body>,
+    /// `None` once it ended.
+    connection: Option<Connection<TokioIo<Stream>, Body>>,
+    /// Runs from the last piece that came. Kept from request to request, since a timer that is only
+    /// moved later is cheap, and one that is made and dropped is not.
+    patience: Pin<Box<Sleep>>,
+    timeout: Duration,
+    /// Since when nobody needs it.
+    pub(super) idle_since: Instant,
+}
+
+/// Why there is no answer.
+pub(super) enum ExchangeError {
+    /// The connection had ended: nothing of the request was sent.
+    Unsent(Box<Request<Body>>),
+    /// The connection ended.
+    Ended(hyper::Error),
+    /// What came is no answer.
+    Broken(hyper::Error),
+    /// Nothing came for too long.
+    Timeout,
+}
+
+impl Link {
+    /// Makes a connection of a stream. For longer than `timeout` it waits for nothing.
+    pub(super) async fn new(stream: Stream, timeout: Duration) -> hyper::Result<Box<Self>> {
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(HEAD_BYTES_MAX)
+            .handshake(TokioIo::new(stream))
+            .await?;
+        Ok(Box::new(Self {
+            sender,
+            connection: Some(connection),
+            patience: Box::pin(sleep(timeout)),
+            timeout,
+            idle_since: Instant::now(),
+        }))
+    }
+
+    /// Tells whether it can take a request, as far as can be seen from here.
+    pub(super) fn is_ready(&mut self) -> bool {
+        // Nobody waits: this sees what has happened, and forgets the task that was here before.
+        self.poll_connection(&mut Context::from_waker(Waker::noop()));
+        self.connection.is_some() && self.sender.is_ready()
+    }
+
+    /// Sends a request and waits for the head of the answer.
+    pub(super) async fn exchange(
+        &mut self,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, ExchangeError> {
+        let (request, sent) = Sent::watch(request);
+        let mut seen = 0;
+        let mut answering = pin!(self.sender.try_send_request(request));
+        self.wait_anew();
+        poll_fn(|context| {
+            self.poll_connection(context);
+            if let Poll::Ready(answer) = answering.as_mut().poll(context) {
+                return Poll::Ready(answer.map_err(|mut error| match error.take_message() {
+                    Some(request) => ExchangeError::Unsent(Box::new(request)),
+                    None => ExchangeError::of(error.into_error()),
+                }));
+            }
+            ready!(self.patience.as_mut().poll(context));
+            let frames = sent.as_ref().map_or(0, |sent| sent.load(Ordering::Relaxed));
+            if frames == seen {
+                return Poll::Ready(Err(ExchangeError::Timeout));
+            }
+            // A long body is on its way.
+            seen = frames;
+            self.wait_anew();
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn poll_connection(&mut self, context: &mut Context<'_>) {
+        let Some(connection) = &mut self.connection else {
+            return;
+        };
+        // How it ended is told to whoever waits for an answer or a body of it.
+        if Pin::new(connection).poll(context).is_ready() {
+            self.connection = None;
+        }
+    }
+
+    fn wait_anew(&mut self) {
+        let until = Instant::now() + self.timeout;
+        self.patience.as_mut().reset(until);
+    }
+}
+
+impl ExchangeError {
+    fn of(error: hyper::Error) -> Self {
+        let is_of_stream =
+            std::error::Error::source(&error).is_some_and(<dyn std::error::Error>::is::<io::Error>);
+        match is_of_stream || error.is_incomplete_message() || error.is_closed() {
+            true => Self::Ended(error),
+            false => Self::Broken(error),
+        }
+    }
+}
+
+/// The body of a request, whose pieces are counted.
+struct Sent {
+    body: Body,
+    frames: Arc<AtomicU64>,
+}
+
+impl Sent {
+    /// Counts the pieces of a request's body, if it has one.
+    fn watch(request: Request<Body>) -> (Request<Body>, Option<Arc<AtomicU64>>) {
+        if request.body().is_end_stream() {
+            return (request, None);
+        }
+        let frames = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&frames);
+        let request = request.map(|body| Body::new(Self { body, frames }));
+        (request, Some(count))
+    }
+}
+
+impl HttpBody for Sent {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        self.frames.fetch_add(1, Ordering::Relaxed);
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// What becomes of a connection whose answer was read to its end.
+pub(super) trait Keep: Send + Unpin + 'static {
+    fn keep(&self, link: Box<Link>);
+}
+
+/// The body of an answer, which runs the connection that it comes on.
+pub(super) struct Received<K: Keep> {
+    incoming: Incoming,
+    /// `None` once the end was seen.
+    link: Option<Box<Link>>,
+    keeper: K,
+    /// What is told next.
+    failure: Option<axum::Error>,
+}
+
+impl<K: Keep> Received<K> {
+    pub(super) fn new(incoming: Incoming, link: Box<Link>, keeper: K) -> Self {
+        let mut received = Self {
+            incoming,
+            link: Some(link),
+            keeper,
+            failure: None,
+        };
+        received.give_back_at_end();
+        received
+    }
+
+    fn poll_incoming(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        match ready!(Pin::new(&mut self.incoming).poll_frame(context)) {
+            Some(Ok(frame)) => {
+                if let Some(link) = &mut self.link {
+                    link.wait_anew();
+                }
+                self.give_back_at_end();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => self.fail(axum::Error::new(error), context),
+            None => {
+                self.give_back();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn give_back_at_end(&mut self) {
+        if self.incoming.is_end_stream() {
+            self.give_back();
+        }
+    }
+
+    /// Keeps the connection, unless it still sends or ended.
+    fn give_back(&mut self) {
+        if let Some(mut link) = self.link.take()
+            && link.is_ready()
+        {
+            self.keeper.keep(link);
+        }
+    }
+
+    /// Ends the client's connection in the midst of the body, so that it is not taken for whole;
+    /// not before what came is sent: a connection that ends without a byte looks as if nothing had
+    /// been done, and some clients would ask again.
+    fn fail(
+        &mut self,
+        error: axum::Error,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.link = None;
+        self.failure = Some(error);
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl<K: Keep> HttpBody for Received<K> {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if let Some(failure) = self.failure.take() {
+            return Poll::Ready(Some(Err(failure)));
+        }
+        if let Poll::Ready(frame) = self.poll_incoming(context) {
+            return Poll::Ready(frame);
+        }
+        let Some(link) = &mut self.link else {
+            return Poll::Pending;
+        };
+        link.poll_connection(context);
+        if let Poll::Ready(frame) = self.poll_incoming(context) {
+            return Poll::Ready(frame);
+        }
+        let Some(link) = &mut self.link else {
+            return Poll::Pending;
+        };
+        ready!(link.patience.as_mut().poll(context));
+        let elapsed = io::Error::from(io::ErrorKind::TimedOut);
+        self.fail(axum::Error::new(elapsed), context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}

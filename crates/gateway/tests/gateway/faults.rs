@@ -1,0 +1,535 @@
+//! A homeserver that fails in every way, and clients that do.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use kitbag_client::{Client, Method, Request, Response};
+use kitbag_testkit::scripted::{Scripted, whole};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::{Barrier, mpsc, watch};
+use tokio::time::{self, Instant};
+
+use crate::support::{Running, gateway, serve, set_up};
+use crate::wire::{DEADLINE, Wire, has_line};
+
+/// Starts a homeserver whose script has each connection, and a gateway before it.
+async fn raw<F, A>(script: F) -> (Scripted, Running)
+where
+    F: Fn(Wire) -> A + Send + Sync + 'static,
+    A: Future<Output = ()> + Send + 'static,
+{
+    let upstream = Scripted::raw(move |stream| script(Wire(stream))).await;
+    let gateway = gateway(&upstream.url(), |_| {}).await;
+    (upstream, gateway)
+}
+
+async fn ask(gateway: &Running, method: Method) -> Response {
+    let client = Client::new(&gateway.url).unwrap();
+    client.send(Request::new(method, "/a")).await.unwrap()
+}
+
+/// Checks that an answer is the gateway's own.
+fn assert_failed(response: &Response, status: u16) {
+    assert_eq!(response.status, status, "{:?}", response.body);
+    let body: Value = response.json().unwrap();
+    assert_eq!(body["errcode"], "M_UNKNOWN");
+    assert_eq!(response.headers["access-control-allow-origin"], "*");
+}
+
+#[tokio::test]
+async fn a_homeserver_that_is_not_there_is_a_502_that_says_when_to_come_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("unix:{}/nobody.sock", directory.path().display());
+    let gateway = gateway(&url, |_| {}).await;
+    let response = ask(&gateway, Method::GET).await;
+    assert_failed(&response, 502);
+    assert_eq!(response.headers["retry-after"], "2");
+}
+
+#[tokio::test]
+async fn after_failures_in_a_row_nobody_waits_for_a_connect_and_few_are_tried() {
+    let connects = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&connects);
+    // Whoever greets it by TLS waits for ever.
+    let upstream = Scripted::raw(move |stream| {
+        count.fetch_add(1, Ordering::Relaxed);
+        async move {
+            let mut wire = Wire(stream);
+            wire.rest().await.unwrap_or_default();
+        }
+    })
+    .await;
+    let url = format!("https://{}", upstream.address());
+    let gateway = gateway(&url, |settings| {
+        settings.upstream.connect_timeout_ms = 100;
+        let ca = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/certificates/ca.pem");
+        settings.upstream.ca_file = Some(ca.into());
+    })
+    .await;
+    for _ in 0..5 {
+        assert_failed(&ask(&gateway, Method::GET).await, 502);
+    }
+    let before = connects.load(Ordering::Relaxed);
+    assert_eq!(before, 5);
+    let started = Instant::now();
+    for _ in 0..100 {
+        assert_failed(&ask(&gateway, Method::GET).await, 502);
+    }
+    // What connects now is the probe: each time after a pause.
+    let probes = connects.load(Ordering::Relaxed) - before;
+    let pauses = started.elapsed().as_millis() / 200;
+    assert!(u128::from(probes) <= pauses + 1, "{probes} in {pauses}");
+}
+
+#[tokio::test]
+async fn a_homeserver_that_comes_back_is_noticed_without_a_request() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("homeserver.sock");
+    let gateway = set_up(&format!("unix:{}", path.display()), |_| {}).unwrap();
+    let (stop, stopping) = watch::channel(false);
+    let running = serve(gateway.clone(), stop, stopping).await;
+    for round in 1..=2 {
+        for _ in 0..5 {
+            assert_failed(&ask(&running, Method::POST).await, 502);
+        }
+        assert!(gateway.stats().breaker_is_open);
+        let upstream = Scripted::start_unix(&path, |_| async { whole(200, "here") }).await;
+        let closed = async {
+            while gateway.stats().breaker_is_open {
+                time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        time::timeout(DEADLINE, closed).await.unwrap();
+        assert_eq!(ask(&running, Method::POST).await.body, "here");
+        assert_eq!(gateway.stats().breaker_openings, round);
+        drop(upstream);
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_answer_is_a_502() {
+    for answer in [
+        "",
+        "nonsense\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5",
+        "HTTP/1.1 200 OK\r\nContent-Length: a\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
+    ] {
+        let (_upstream, gateway) = raw(move |mut wire| async move {
+            wire.head().await;
+            wire.send(answer).await;
+        })
+        .await;
+        let response = ask(&gateway, Method::POST).await;
+        assert_failed(&response, 502);
+        assert!(!response.headers.contains_key("retry-after"), "{answer}");
+    }
+}
+
+/// Ends a connection in a way that drops what was not taken yet.
+fn reset(wire: Wire) {
+    wire.0.set_zero_linger().unwrap();
+    drop(wire);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_cut_is_not_taken_for_whole() {
+    for answer in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+    ] {
+        for is_reset in [false, true] {
+            let cut = if is_reset { reset } else { drop };
+            let (_upstream, gateway) = raw(move |mut wire| async move {
+                wire.head().await;
+                wire.send(answer).await;
+                cut(wire);
+            })
+            .await;
+            let mut client = Wire::to(&gateway.url).await;
+            client.send("GET /a HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            // Of what was reset nothing may have come.
+            let told = client.rest().await.unwrap_or_default();
+            assert!(
+                is_reset || told.starts_with("HTTP/1.1 200 OK\r\n"),
+                "{told}"
+            );
+            let (head, body) = told.split_once("\r\n\r\n").unwrap_or_default();
+            let is_chunked = has_line(head, "transfer-encoding: chunked");
+            assert!(is_chunked || body.len() < 10, "{told}");
+            assert!(!body.ends_with("0\r\n\r\n"), "{told}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_slowly_is_waited_for_piece_by_piece() {
+    let upstream = Scripted::raw(|stream| async move {
+        let mut wire = Wire(stream);
+        wire.head().await;
+        let pieces = [
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n",
+            "a",
+            "b",
+            "c",
+        ];
+        for piece in pieces {
+            time::sleep(Duration::from_millis(600)).await;
+            wire.send(piece).await;
+        }
+    })
+    .await;
+    let gateway = gateway(&upstream.url(), |settings| {
+        settings.upstream.response_timeout_ms = 1_500;
+    })
+    .await;
+    assert_eq!(ask(&gateway, Method::GET).await.body, "abc");
+}
+
+#[tokio::test]
+async fn an_upload_may_take_longer_than_an_answer_as_long_as_it_goes_on() {
+    let upstream = Scripted::start(|asked| async move { whole(200, asked.body) }).await;
+    let gateway = gateway(&upstream.url(), |settings| {
+        settings.upstream.response_timeout_ms = 1_500;
+    })
+    .await;
+    let mut client = Wire::to(&gateway.url).await;
+    client
+        .send("PUT /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 4\r\n\r\n")
+        .await;
+    for piece in ["a", "b", "c", "d"] {
+        time::sleep(Duration::from_millis(600)).await;
+        client.send(piece).await;
+    }
+    let answer = client.rest().await.unwrap();
+    assert!(answer.ends_with("\r\n\r\nabcd"), "{answer}");
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_come_is_a_504_and_one_that_stops_is_cut() {
+    let upstream = Scripted::raw(|stream| async move {
+        let mut wire = Wire(stream);
+        if wire.head().await.starts_with("GET /stops ") {
+            wire.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
+                .await;
+        }
+        wire.rest().await.unwrap_or_default();
+    })
+    .await;
+    let gateway = gateway(&upstream.url(), |settings| {
+        settings.upstream.response_timeout_ms = 100;
+    })
+    .await;
+    assert_failed(&ask(&gateway, Method::GET).await, 504);
+    let mut client = Wire::to(&gateway.url).await;
+    client.send("GET /stops HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    client.head().await;
+    let rest = client.rest().await.unwrap_or_default();
+    assert!(rest.len() < 10, "{rest}");
+}
+
+/// Starts a homeserver that answers the first request of each connection, and ends the connection
+/// when a second one comes. Returns the lines of all requests too.
+async fn forgetful() -> (Scripted, Running, mpsc::UnboundedReceiver<String>) {
+    let (tell, told) = mpsc::unbounded_channel();
+    let (upstream, gateway) = raw(move |mut wire| {
+        let tell = tell.clone();
+        async move {
+            for _ in 0..2 {
+                let head = wire.head().await;
+                tell.send(head.lines().next().unwrap_or_default().to_owned())
+                    .unwrap();
+                let is_first = head.contains("/first");
+                if !is_first {
+                    break;
+                }
+                wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                    .await;
+            }
+        }
+    })
+    .await;
+    (upstream, gateway, told)
+}
+
+#[tokio::test]
+async fn a_get_on_a_connection_that_just_ended_is_sent_once_more_and_a_post_is_not() {
+    for (method, times) in [("GET", 2), ("HEAD", 2), ("POST", 1), ("DELETE", 1)] {
+        let (_upstream, gateway, mut told) = forgetful().await;
+        let mut client = Wire::to(&gateway.url).await;
+        client.send("GET /first HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        client.head().await;
+        assert_eq!(client.exactly(2).await, "ok");
+        client
+            .send(format!("{method} /second HTTP/1.1\r\nHost: a\r\n\r\n"))
+            .await;
+        let head = client.head().await;
+        assert!(head.starts_with("HTTP/1.1 502 "), "{head}");
+        assert_eq!(told.recv().await.unwrap(), "GET /first HTTP/1.1");
+        for _ in 0..times {
+            assert_eq!(
+                told.recv().await.unwrap(),
+                format!("{method} /second HTTP/1.1")
+            );
+        }
+        assert!(told.try_recv().is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_ended_while_nobody_used_it_is_not_used() {
+    let (ended, mut has_ended) = mpsc::unbounded_channel();
+    let (_upstream, gateway) = raw(move |mut wire| {
+        let ended = ended.clone();
+        async move {
+            wire.head().await;
+            wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                .await;
+            drop(wire);
+            ended.send(()).unwrap();
+        }
+    })
+    .await;
+    for _ in 0..20 {
+        assert_eq!(ask(&gateway, Method::POST).await.body, "ok");
+        has_ended.recv().await.unwrap();
+        // The end has to come to the gateway too, which shares this thread.
+        time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn connections_are_used_again_and_ended_when_nobody_needs_them() {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let upstream = Scripted::raw(move |stream| {
+        let tell = tell.clone();
+        async move {
+            tell.send("begun").unwrap();
+            let mut wire = Wire(stream);
+            while wire.head().await.ends_with("\r\n\r\n") {
+                wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                    .await;
+            }
+            tell.send("ended").unwrap();
+        }
+    })
+    .await;
+    let gateway = gateway(&upstream.url(), |settings| {
+        settings.upstream.idle_timeout_ms = 1_000;
+    })
+    .await;
+    for _ in 0..20 {
+        assert_eq!(ask(&gateway, Method::PUT).await.body, "ok");
+    }
+    assert_eq!(told.recv().await, Some("begun"));
+    let next = time::timeout(DEADLINE, told.recv()).await.unwrap();
+    assert_eq!(next, Some("ended"), "nobody asked for another");
+}
+
+#[tokio::test]
+async fn no_more_connections_are_kept_than_may_be() {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let all_asked = Arc::new(Barrier::new(8));
+    let upstream = Scripted::raw(move |stream| {
+        let (tell, all_asked) = (tell.clone(), Arc::clone(&all_asked));
+        async move {
+            let mut wire = Wire(stream);
+            wire.head().await;
+            all_asked.wait().await;
+            wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                .await;
+            wire.rest().await.unwrap();
+            tell.send(Instant::now()).unwrap();
+        }
+    })
+    .await;
+    let gateway = gateway(&upstream.url(), |settings| {
+        settings.upstream.idle_connections_max = 2;
+        settings.upstream.idle_timeout_ms = 2_000;
+    })
+    .await;
+    let asking = (0..8).map(|_| ask(&gateway, Method::GET));
+    futures_util::future::join_all(asking).await;
+    let answered = Instant::now();
+    let mut ended = Vec::new();
+    for _ in 0..8 {
+        let next = time::timeout(DEADLINE, told.recv()).await.unwrap();
+        ended.push(next.unwrap().duration_since(answered) > Duration::from_secs(1));
+    }
+    assert_eq!(ended.iter().filter(|was_kept| **was_kept).count(), 2);
+}
+
+#[tokio::test]
+async fn when_the_client_leaves_the_homeserver_sees_it_at_once() {
+    for answer in ["", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"] {
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let (_upstream, gateway) = raw(move |mut wire| {
+            let tell = tell.clone();
+            async move {
+                wire.head().await;
+                wire.send(answer).await;
+                tell.send("asked").unwrap();
+                wire.rest().await.unwrap_or_default();
+                tell.send("left").unwrap();
+            }
+        })
+        .await;
+        let mut client = Wire::to(&gateway.url).await;
+        client.send("GET /a HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert_eq!(told.recv().await, Some("asked"));
+        if !answer.is_empty() {
+            client.head().await;
+            client.exactly(3).await;
+        }
+        drop(client);
+        let next = time::timeout(Duration::from_secs(5), told.recv())
+            .await
+            .unwrap();
+        assert_eq!(next, Some("left"));
+    }
+}
+
+#[tokio::test]
+async fn when_the_client_leaves_in_the_midst_of_a_body_the_homeserver_gets_no_end_of_it() {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let (_upstream, gateway) = raw(move |mut wire| {
+        let tell = tell.clone();
+        async move {
+            wire.head().await;
+            tell.send(wire.exactly("3\r\nabc\r\n".len()).await).unwrap();
+            tell.send(wire.rest().await.unwrap_or_default()).unwrap();
+        }
+    })
+    .await;
+    let mut client = Wire::to(&gateway.url).await;
+    client
+        .send("PUT /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        .await;
+    assert_eq!(told.recv().await.unwrap(), "3\r\nabc\r\n");
+    drop(client);
+    let next = time::timeout(Duration::from_secs(5), told.recv())
+        .await
+        .unwrap();
+    assert_eq!(next.unwrap(), "");
+}
+
+#[tokio::test]
+async fn an_answer_before_the_end_of_the_body_reaches_the_client() {
+    let (_upstream, gateway) = raw(|mut wire| async move {
+        wire.head().await;
+        wire.send("HTTP/1.1 413 Payload Too Large\r\nContent-Length: 2\r\n\r\nno")
+            .await;
+        wire.rest().await.unwrap_or_default();
+    })
+    .await;
+    let mut client = Wire::to(&gateway.url).await;
+    client
+        .send("PUT /a HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nabc")
+        .await;
+    let head = client.head().await;
+    assert!(head.starts_with("HTTP/1.1 413 "), "{head}");
+    assert_eq!(client.exactly(2).await, "no");
+}
+
+/// Bytes that are far more than the system keeps of a connection.
+const MANY_BYTES: usize = 200 * 1024 * 1024;
+/// Bytes that may be under way: what the system keeps of both connections, and a few of the gateway's.
+const UNDER_WAY_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// When nothing was taken for so long, nothing more is.
+const STALL: Duration = Duration::from_millis(700);
+
+/// Writes many bytes, waits for `go` where nobody takes them, and returns how many had been taken by
+/// then.
+async fn pour(stream: &mut TcpStream, go: &mut watch::Receiver<bool>) -> usize {
+    let piece = vec![b'x'; 64 * 1024];
+    let (mut written, mut at_stall) = (0, None);
+    while written < MANY_BYTES {
+        let piece = &piece[..piece.len().min(MANY_BYTES - written)];
+        match time::timeout(STALL, stream.write(piece)).await {
+            Ok(bytes) => written += bytes.unwrap(),
+            Err(_) if at_stall.is_none() => {
+                at_stall = Some(written);
+                go.wait_for(|go| *go).await.unwrap();
+            }
+            Err(_) => {}
+        }
+    }
+    at_stall.unwrap_or(written)
+}
+
+/// Reads so many bytes as there are many.
+async fn drain(stream: &mut TcpStream) -> usize {
+    let mut piece = vec![0; 64 * 1024];
+    let mut read = 0;
+    while read < MANY_BYTES {
+        let bytes = stream.read(&mut piece).await.unwrap();
+        assert!(bytes > 0, "it ended after {read}");
+        read += bytes;
+    }
+    read
+}
+
+#[tokio::test]
+async fn of_a_long_answer_no_more_is_taken_than_the_client_takes() {
+    let (go, gone) = watch::channel(false);
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let (_upstream, gateway) = raw(move |mut wire| {
+        let (mut gone, tell) = (gone.clone(), tell.clone());
+        async move {
+            wire.head().await;
+            wire.send(format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {MANY_BYTES}\r\n\r\n"
+            ))
+            .await;
+            tell.send(pour(&mut wire.0, &mut gone).await).unwrap();
+        }
+    })
+    .await;
+    let mut client = Wire::to(&gateway.url).await;
+    client.send("GET /a HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    client.head().await;
+    time::sleep(2 * STALL).await;
+    go.send(true).unwrap();
+    assert_eq!(drain(&mut client.0).await, MANY_BYTES);
+    let under_way = told.recv().await.unwrap();
+    assert!(under_way < UNDER_WAY_BYTES_MAX, "{under_way}");
+}
+
+#[tokio::test]
+async fn of_a_long_body_no_more_is_taken_than_the_homeserver_takes() {
+    let (go, gone) = watch::channel(false);
+    let reading = gone.clone();
+    let (_upstream, gateway) = raw(move |mut wire| {
+        let mut reading = reading.clone();
+        async move {
+            wire.head().await;
+            reading.wait_for(|go| *go).await.unwrap();
+            let read = drain(&mut wire.0).await.to_string();
+            let length = read.len();
+            wire.send(format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{read}"
+            ))
+            .await;
+        }
+    })
+    .await;
+    let mut client = Wire::to(&gateway.url).await;
+    client
+        .send(format!(
+            "PUT /a HTTP/1.1\r\nHost: a\r\nContent-Length: {MANY_BYTES}\r\n\r\n"
+        ))
+        .await;
+    tokio::spawn(async move {
+        time::sleep(2 * STALL).await;
+        go.send(true).unwrap();
+    });
+    let under_way = pour(&mut client.0, &mut gone.clone()).await;
+    client.head().await;
+    let read = MANY_BYTES.to_string();
+    assert_eq!(client.exactly(read.len()).await, read);
+    assert!(under_way < UNDER_WAY_BYTES_MAX, "{under_way}");
+}
