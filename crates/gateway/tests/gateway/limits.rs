@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::log::LogCapture;
 use crate::support::{Lab, gateway, gateway_at};
 
 const PATH: &str = "/_matrix/client/v3/user/@a:x/account_data/org.example.a";
@@ -139,6 +140,49 @@ async fn a_session_that_writes_too_often_is_told_when_to_go_on() {
     for _ in 0..4 {
         assert_eq!(write(Method::PUT, "none", PATH).await.status, 401);
     }
+}
+
+#[tokio::test]
+async fn the_log_names_a_session_that_writes_too_often_once_a_minute() {
+    let log = LogCapture::start();
+    let upstream = Scripted::start(homeserver).await;
+    let (clock, limits) = (Arc::<TestClock>::default(), Limits::default());
+    let change = |settings: &mut kitbag_gateway::Settings| {
+        settings.writes.burst = 1;
+        settings.writes.per_minute = 1;
+    };
+    let gateway = gateway_at(&upstream.url(), Arc::clone(&clock), limits, change).await;
+    let client = Client::new(&gateway.url).unwrap();
+    // The log is watched for these.
+    let write = async || {
+        let request = Request::new(Method::PUT, PATH).token("kt_token");
+        let request = request.header("user-agent", "Looping/1.0 (test)");
+        client
+            .send(request.body(r#"{"a": "kt_content"}"#))
+            .await
+            .unwrap()
+            .status
+    };
+    let told = || log.lines("writes account data too often");
+    assert_eq!((write().await, told().len()), (200, 0));
+    for _ in 0..3 {
+        assert_eq!((write().await, told().len()), (429, 1));
+    }
+    let line = told().remove(0);
+    for named in [
+        "WARN",
+        "user=@a:x",
+        "device=\"D\"",
+        "event_type=\"org.example.a\"",
+        "user_agent=\"Looping/1.0 (test)\"",
+    ] {
+        assert!(line.contains(named), "{line}");
+    }
+    clock.advance(59_999);
+    assert_eq!((write().await, told().len()), (429, 1));
+    clock.advance(1);
+    assert_eq!((write().await, told().len()), (200, 1));
+    assert_eq!((write().await, told().len()), (429, 2));
 }
 
 #[tokio::test]

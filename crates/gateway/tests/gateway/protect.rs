@@ -6,6 +6,7 @@ use kitbag_gateway::Protection;
 use kitbag_testkit::scripted::{Asked, Scripted, ScriptedBody, json as answer};
 use serde_json::{Value, json};
 
+use crate::log::LogCapture;
 use crate::support::{Lab, gateway};
 
 /// A type that holds an entry of a device.
@@ -181,6 +182,34 @@ async fn observed_push_rules_go_to_the_homeserver_and_read_markers_never_do() {
             .all(|asked| asked.target.ends_with("/m.push_rules"))
     );
     assert_eq!(written.count(), 4);
+}
+
+#[tokio::test]
+async fn what_is_observed_is_told_once_a_minute_and_what_is_refused_is_not() {
+    let log = LogCapture::start();
+    let upstream = Scripted::start(homeserver).await;
+    let observe = |settings: &mut kitbag_gateway::Settings| {
+        settings.protect.push_rules = Protection::Observe;
+    };
+    let gateway = gateway(&upstream.url(), observe).await;
+    let client = Client::new(&gateway.url).unwrap();
+    for event_type in ["m.push_rules", "m.fully_read", "m.push_rules"] {
+        let target = account_data("@a:x", Scope::Global, Naming::Stable, event_type);
+        let request = Request::new(Method::PUT, target)
+            .token("kt_token")
+            .body("{}");
+        client
+            .send(request.header("user-agent", "Cinny/4.0"))
+            .await
+            .unwrap();
+    }
+    let lines = log.lines("push rules were written");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("INFO"), "{lines:?}");
+    assert!(
+        lines[0].contains("user_agent=\"Cinny/4.0\" count=1"),
+        "{lines:?}"
+    );
 }
 
 const PUSH_RULES: &str = "/_matrix/client/v3/user/@a:x/account_data/m.push_rules";

@@ -14,6 +14,8 @@ use kitbag_testkit::clock::TestClock;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::log;
+
 /// The password of every account.
 pub(crate) const PASSWORD: &str = "wordpass";
 
@@ -49,6 +51,7 @@ pub(crate) async fn serve(
     stop: watch::Sender<bool>,
     stopping: watch::Receiver<bool>,
 ) -> Running {
+    log::watch();
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(kitbag_http::serve(listener, service, stopping));
