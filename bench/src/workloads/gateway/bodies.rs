@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail};
 use tokio::task::JoinSet;
 use tokio::time;
 
@@ -31,11 +31,16 @@ const ALONE: [&str; 2] = ["down, alone", "up, alone"];
 pub(crate) const DOWN_STALLED: &str = "down, stalled";
 pub(crate) const UP_STALLED: &str = "up, stalled";
 
+const UPLOAD: &str = "/_matrix/media/v3/upload";
 const BODY_MIB: u32 = 10;
 const BODY_BYTES: usize = 10 * 1_024 * 1_024;
 /// Bodies under way at once.
 const CONNECTIONS: u32 = 4;
 const CONNECTIONS_STALLED: u32 = 16;
+/// More than the sockets between client and homeserver can hold: some 20 MiB.
+const ENDLESS_BYTES: usize = PIECE_BYTES * PIECES_MAX * 2;
+const PIECE_BYTES: usize = 64 * 1_024;
+const PIECES_MAX: usize = 1_024;
 /// How often memory is looked at: a piece of 64 KiB takes some 30 µs, a body some 5 ms.
 const LOOK: Duration = Duration::from_millis(1);
 /// A client that reads no further needs no more.
@@ -47,7 +52,8 @@ pub(in crate::workloads) async fn bodies(name: &str, plan: &Plan) -> Result<Tabl
     let token = session().access_token;
     let path = "/_matrix/media/v3/download/localhost/a";
     let down = prepare("GET", path, &token, "");
-    let up = prepare("POST", "/_matrix/media/v3/upload", &token, &body);
+    let up = prepare("POST", UPLOAD, &token, &body);
+    let endless = endless(&token);
     let mut rounds: [Vec<Figures>; 6] = Default::default();
     for _ in 0..plan.rounds {
         for (kind, request) in [&down, &up].into_iter().enumerate() {
@@ -56,8 +62,9 @@ pub(in crate::workloads) async fn bodies(name: &str, plan: &Plan) -> Result<Tabl
             rounds[kind].push(flow(plan, &gateway, request).await?);
             rounds[2 + kind].push(flow(plan, &upstream, request).await?);
             drop((gateway, upstream));
-            rounds[4 + kind].push(stall(plan, request, kind == 1).await?);
         }
+        rounds[4].push(stall(plan, &down, false).await?);
+        rounds[5].push(stall(plan, &endless, true).await?);
     }
     let names = [DOWN, UP, ALONE[0], ALONE[1], DOWN_STALLED, UP_STALLED];
     let rows = names.iter().zip(&rounds).map(|(name, rounds)| {
@@ -110,19 +117,41 @@ async fn stall(plan: &Plan, request: &Prepared, is_up: bool) -> Result<Figures> 
         let (address, request, settle) = (gateway.address(), request.clone(), plan.settle);
         sending.spawn(async move {
             let mut connection = Connection::open_with(address, BUFFER_BYTES).await?;
-            let sent = time::timeout(settle, connection.send(&request)).await;
-            anyhow::Ok((connection, sent.is_ok()))
+            connection.send(&request).await?;
+            if is_up {
+                send_until_stalled(&mut connection, settle).await?;
+            }
+            anyhow::Ok(connection)
         });
     }
     let mut connections = Vec::new();
     while let Some(stalled) = sending.join_next().await {
-        let (connection, is_sent) = stalled??;
-        ensure!(is_sent != is_up, "a body did not stall");
-        connections.push(connection);
+        connections.push(stalled??);
     }
     time::sleep(plan.settle).await;
     let [idle, growth, each] = growth(idle, gateway.anonymous_mib(), CONNECTIONS_STALLED);
     Ok([None, None, idle, growth, each])
+}
+
+/// The head of an upload whose body never ends.
+fn endless(token: &str) -> Prepared {
+    let head = prepare("POST", UPLOAD, token, "");
+    let head = String::from_utf8_lossy(&head);
+    let length = format!("Content-Length: {ENDLESS_BYTES}");
+    let head = head.replace("Content-Length: 0", &length);
+    head.into_bytes().into()
+}
+
+/// Sends of a body that has no end as much as is taken.
+async fn send_until_stalled(connection: &mut Connection, patience: Duration) -> Result<()> {
+    let piece = vec![b'x'; PIECE_BYTES];
+    for _ in 0..PIECES_MAX {
+        match time::timeout(patience, connection.send(&piece)).await {
+            Ok(sent) => sent?,
+            Err(_elapsed) => return Ok(()),
+        }
+    }
+    bail!("a body that nobody reads was taken whole")
 }
 
 /// Returns memory at first, and how much more there was, in MiB and for each body in KiB.
