@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -241,8 +242,9 @@ impl Gateway {
             },
             None => Way::Through,
         };
-        let response = self.go(way, request, &request_id).instrument(span);
-        let response = inner.own_metrics.request(response).await;
+        // By reference from here on: each future around it would hold it anew, and move it.
+        let response = pin!(self.go(way, request, &request_id));
+        let response = inner.own_metrics.request(response.instrument(span)).await;
         counting.answered(response.status());
         counting.took(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
         response
