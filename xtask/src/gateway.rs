@@ -4,6 +4,7 @@ mod conformance;
 mod lab;
 mod removal;
 mod requests;
+mod tools;
 
 use std::time::Instant;
 
@@ -31,15 +32,18 @@ pub(crate) enum Piece {
     Python,
     /// matrix-js-sdk.
     Js,
+    /// What operators run: `kitbag doctor`.
+    Tools,
 }
 
 impl Piece {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Requests,
         Self::Conformance,
         Self::Removal,
         Self::Python,
         Self::Js,
+        Self::Tools,
     ];
 
     fn run(self, lab: &Lab<'_>) -> PartResult {
@@ -51,6 +55,7 @@ impl Piece {
             Self::Python => flows(Sdk::Python),
             Self::Removal => removal::run(lab).and_then(counted),
             Self::Requests => requests::run(lab).and_then(counted),
+            Self::Tools => tools::run(lab).and_then(counted),
         }
     }
 }

@@ -147,3 +147,56 @@ pub(crate) fn request(method: &str, target: &str, headers: &[&str], body: &[u8])
 pub(crate) fn get(address: SocketAddr, target: &str) -> anyhow::Result<Answer> {
     Connection::open(address)?.exchange(&request("GET", target, &[], b""))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    /// What is read of this, which is sent and followed by the end of the connection.
+    fn read(method: &str, sent: &'static str) -> anyhow::Result<Answer> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            let mut head = [0; 64];
+            assert!(stream.read(&mut head).unwrap() > 0);
+            stream.write_all(sent.as_bytes()).unwrap();
+        });
+        let answer = Connection::open(address)?.exchange(&request(method, "/", &[], b""));
+        server.join().unwrap();
+        answer
+    }
+
+    #[test]
+    fn body_is_read_as_it_is_framed() {
+        for sent in [
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc and more",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n",
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\nabc",
+        ] {
+            let answer = read("GET", sent).unwrap();
+            assert_eq!(
+                (answer.status, &answer.body[..]),
+                (200, &b"abc"[..]),
+                "{sent}"
+            );
+        }
+        let head = read("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n").unwrap();
+        assert_eq!(head.header("content-length"), Some("3"));
+    }
+
+    #[test]
+    fn answer_that_ends_early_is_an_error() {
+        for sent in [
+            "",
+            "HTTP/1.1 200",
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n",
+        ] {
+            assert!(read("GET", sent).is_err(), "{sent}");
+        }
+    }
+}

@@ -26,7 +26,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(30);
 /// How often it is asked while it starts.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Whoever knows it may register administrators.
+/// Whoever knows it may register administrators; the password of the one there is, too.
 const SHARED_SECRET: &str = "the secret of whoever registers administrators";
 
 /// Installs Synapse unless it is there, and returns the Python that has it.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::http::{self, Connection};
 use crate::server::{self, CANARY, Server};
@@ -103,13 +103,16 @@ pub(crate) struct User {
 impl User {
     /// Registers one at the homeserver itself, whose password is [`CANARY`].
     pub(crate) fn register(homeserver: SocketAddr) -> anyhow::Result<Self> {
-        let body = json!({"auth": {"type": "m.login.dummy"}, "password": CANARY}).to_string();
-        let request = http::request("POST", "/_matrix/client/v3/register", &[], body.as_bytes());
-        let answer = Connection::open(homeserver)?.exchange(&request)?;
-        let told = answer.json();
+        let body = json!({"auth": {"type": "m.login.dummy"}, "password": CANARY});
+        Self::begin(homeserver, "/_matrix/client/v3/register", &body)
+    }
+
+    fn begin(homeserver: SocketAddr, target: &str, body: &Value) -> anyhow::Result<Self> {
+        let request = http::request("POST", target, &[], body.to_string().as_bytes());
+        let told = Connection::open(homeserver)?.exchange(&request)?.json();
         let member = |name: &str| {
             let text = told[name].as_str().map(str::to_owned);
-            text.with_context(|| format!("registered without `{name}`: {told}"))
+            text.with_context(|| format!("no `{name}` in {told}"))
         };
         Ok(Self {
             user_id: member("user_id")?,

@@ -206,3 +206,89 @@ impl Request {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(more: &str) -> Request {
+        let text = format!("[[request]]\nmethod = \"GET\"\ntarget = \"/\"\nstatus = 200\n{more}");
+        let table: Table = toml::from_str(&text).unwrap();
+        table.request.into_iter().next().unwrap()
+    }
+
+    fn answer(headers: &[(&str, &str)], body: &str) -> Answer {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Answer {
+            status: 200,
+            headers: headers.iter().map(owned).collect(),
+            body: body.into(),
+        }
+    }
+
+    fn is_alike(more: &str, directly: &Answer, through: &Answer) -> bool {
+        request(more).compare(directly, through).is_ok()
+    }
+
+    #[test]
+    fn answers_are_alike_but_for_the_date_and_the_order_of_headers() {
+        let headers = [("content-length", "2"), ("date", "now"), ("server", "a")];
+        let others = [("server", "a"), ("content-length", "2"), ("date", "then")];
+        let directly = answer(&headers, "{}");
+        assert!(is_alike("", &directly, &answer(&others, "{}")));
+        assert!(!is_alike("", &directly, &answer(&others, "[]")));
+        assert!(!is_alike("", &directly, &answer(&others[1..], "{}")));
+        let more = [&headers[..], &[("x", "y")]].concat();
+        assert!(!is_alike("", &directly, &answer(&more, "{}")));
+        let through = Answer {
+            status: 404,
+            ..directly.clone()
+        };
+        assert!(!is_alike("", &directly, &through));
+    }
+
+    #[test]
+    fn only_named_members_may_be_others_each_time() {
+        let told = |age, text| answer(&[], &json!({"a": [{"age": age, "t": text}]}).to_string());
+        let volatile = "volatile = [\"age\"]";
+        assert!(is_alike(volatile, &told(1, "x"), &told(2, "x")));
+        assert!(!is_alike(volatile, &told(1, "x"), &told(1, "y")));
+        assert!(!is_alike("", &told(1, "x"), &told(2, "x")));
+    }
+
+    #[test]
+    fn only_the_named_object_may_have_more_members() {
+        let adds = "adds_to = \"/flags\"";
+        let directly = answer(&[], "{\"flags\":{\"a\":true}}");
+        let told = |text: &str| answer(&[], text);
+        let more = told("{\"flags\":{\"a\":true,\"b\":true}}");
+        assert!(is_alike(adds, &directly, &more));
+        assert!(!is_alike("", &directly, &more));
+        assert!(!is_alike(
+            adds,
+            &directly,
+            &told("{\"flags\":{\"a\":false}}")
+        ));
+        assert!(!is_alike(
+            adds,
+            &directly,
+            &told("{\"flags\":{\"a\":true},\"b\":1}")
+        ));
+    }
+
+    #[test]
+    fn each_request_of_the_table_can_be_written() {
+        let table: Table = toml::from_str(TABLE).unwrap();
+        let known = BTreeMap::from([("user".to_owned(), "@a:b".to_owned())]);
+        for request in &table.request {
+            let bytes = request.bytes(&known);
+            assert!(bytes.starts_with(request.method.as_bytes()));
+            assert!(!String::from_utf8_lossy(&bytes).contains("{user}"));
+        }
+        let chunked = Request {
+            chunked: true,
+            ..request("body = \"abc\"")
+        };
+        assert!(chunked.bytes(&known).ends_with(b"3\r\nabc\r\n0\r\n\r\n"));
+    }
+}
