@@ -150,6 +150,18 @@ Every setting can be given in a TOML file (--config), as an environment variable
 (KITBAG_UPSTREAM__URL) or with --set; later ones win. See docs/gateway.md, which has snippets for
 nginx, Caddy and HAProxy, and docs/configuration.md.";
 
+const GATEWAY_SWEEP_EXAMPLES: &str = "\
+Exit codes:
+  0  all users were looked at
+  1  something failed, which standard error tells of; all that could be was done
+
+Examples:
+  kitbag gateway sweep --upstream http://127.0.0.1:8008 --token-file admin-token --dry-run
+  SYNAPSE_ADMIN_TOKEN=… kitbag gateway sweep --upstream http://127.0.0.1:8008 --json
+
+Entries of a device that is gone read as none with or without it. It matters where a device is made
+anew with the ID of one that was removed past the gateway, and nobody read its entries in between.";
+
 const DATA_DELETE_EXAMPLES: &str = "\
 Examples:
   kitbag data delete alice org.example.theme
@@ -506,8 +518,35 @@ pub(crate) struct GatewayArguments {
     pub(crate) private: Option<SocketAddr>,
     /// Where the homeserver is: http://HOST:PORT, https://HOST or unix:/PATH; must be given, here or as
     /// `upstream.url`.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, global = true, value_name = "URL")]
     pub(crate) upstream: Option<String>,
+    #[command(subcommand)]
+    pub(crate) command: Option<GatewayCommand>,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum GatewayCommand {
+    /// Empties account data of devices that were removed past the gateway.
+    ///
+    /// It is for Synapse, whose admin API it asks for all users, their devices and account data. Who
+    /// has such data is logged in by the administrator for a moment, without a device. A gateway may
+    /// run beside it.
+    #[command(after_long_help = GATEWAY_SWEEP_EXAMPLES)]
+    Sweep(SweepArguments),
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SweepArguments {
+    /// Read an administrator's access token from a file, `-` for standard input; else it is taken from
+    /// the environment, SYNAPSE_ADMIN_TOKEN.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Only tell what would be emptied.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Print one line of JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args, Clone, Debug)]

@@ -16,6 +16,7 @@ mod descriptors;
 mod devices;
 mod doctor;
 mod gateway;
+mod gateway_sweep;
 mod logging;
 mod metrics;
 mod operator;
@@ -31,7 +32,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use cli::{Cli, Command};
+use cli::{Cli, Command, GatewayCommand};
 pub use config::{Reading, read};
 
 /// Runs the program with the arguments of the process.
@@ -43,7 +44,10 @@ pub fn main() -> ExitCode {
         Command::Data(arguments) => data_command::run(arguments),
         Command::Devices(arguments) => devices::run(arguments),
         Command::Doctor(arguments) => return doctor::run(&arguments),
-        Command::Gateway(arguments) => gateway::run(&arguments),
+        Command::Gateway(arguments) => match &arguments.command {
+            None => gateway::run(&arguments),
+            Some(GatewayCommand::Sweep(sweep)) => gateway_sweep::run(&arguments, sweep),
+        },
         Command::Push(arguments) => push_command::run(&arguments),
         Command::Restore(arguments) => restore::run(&arguments),
         Command::Serve(arguments) => serve::run(&arguments),

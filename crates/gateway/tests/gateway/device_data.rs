@@ -1,10 +1,12 @@
 //! Device account data, kept in the homeserver.
 
+use std::sync::Arc;
+
 use kitbag_client::{Account, Login, Method, Request, Response, Scope};
 use kitbag_domain::Limits;
 use serde_json::{Value, json};
 
-use crate::support::{Lab, PASSWORD, gateway};
+use crate::support::{Lab, PASSWORD, gateway, gateway_at};
 use crate::toy::{count, entry, toy};
 
 /// Path of an entry of the account's own device.
@@ -146,6 +148,20 @@ async fn entries_that_are_added_at_once_are_counted_one_by_one() {
         }
     }
     assert_eq!(done, 3);
+}
+
+#[tokio::test]
+async fn entries_of_other_devices_do_not_count_where_a_homeserver_ignores_filters() {
+    let upstream = toy().await;
+    let mut limits = Limits::default();
+    limits.quota.device_entries_max = 1;
+    let url = upstream.url();
+    let gateway = gateway_at(&url, Arc::default(), limits, |_| {}).await;
+    let client = kitbag_client::Client::new(&gateway.url).unwrap();
+    for device in ["PHONE", "LAPTOP"] {
+        let write = entry(Method::PUT, device, "", &format!("alice.{device}")).body("{}");
+        assert_eq!(client.send(write).await.unwrap().status, 200, "{device}");
+    }
 }
 
 #[tokio::test]

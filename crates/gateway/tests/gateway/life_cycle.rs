@@ -1,5 +1,6 @@
 //! The lives of devices: their account data end with them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -35,6 +36,16 @@ async fn put(account: &Account) {
 async fn has(account: &Account, device: &str) -> bool {
     let stored = account.get(Scope::Device(device), KIND).await.unwrap();
     stored.is_some()
+}
+
+/// Returns what is said of an entry that cannot be read.
+async fn why_not(account: &Account, device: &str) -> String {
+    let user = account.session().user_id.replace('@', "%40");
+    let user = user.replace(':', "%3A");
+    let path = format!("/_matrix/client/v3/user/{user}/devices/{device}/account_data/{KIND}");
+    let read = account.send(Request::new(Method::GET, path)).await.unwrap();
+    let told: Value = read.json().unwrap();
+    told["error"].as_str().unwrap().to_owned()
 }
 
 /// Tells what the homeserver has under the type of an entry.
@@ -228,16 +239,27 @@ async fn what_is_removed_past_the_gateway_can_be_read_for_five_seconds() {
 
 #[tokio::test]
 async fn what_ends_through_the_gateway_ends_at_once_for_those_who_read_it_a_moment_ago() {
-    let (_lab, [phone, laptop, tablet], _) = three().await;
+    let (lab, [phone, laptop, tablet], user) = three().await;
     for reader in [&laptop, &tablet] {
         assert!(has(reader, "PHONE").await);
     }
+    phone.logout().await.unwrap();
+    assert_eq!(
+        why_not(&laptop, "PHONE").await,
+        "the user has no such device"
+    );
     tablet.logout().await.unwrap();
     let refused = tablet.get(Scope::Device("PHONE"), KIND).await;
     assert_eq!(refused.unwrap_err().errcode(), Some("M_UNKNOWN_TOKEN"));
-    laptop.delete_device("PHONE", PASSWORD).await.unwrap();
-    assert!(!has(&laptop, "PHONE").await);
-    let refused = phone.get(Scope::Device("LAPTOP"), KIND).await;
+    let desktop = login(&lab.client(), &user, "DESKTOP").await;
+    put(&desktop).await;
+    assert!(has(&laptop, "DESKTOP").await && has(&desktop, "LAPTOP").await);
+    laptop.delete_device("DESKTOP", PASSWORD).await.unwrap();
+    assert_eq!(
+        why_not(&laptop, "DESKTOP").await,
+        "the user has no such device"
+    );
+    let refused = desktop.get(Scope::Device("LAPTOP"), KIND).await;
     assert_eq!(refused.unwrap_err().errcode(), Some("M_UNKNOWN_TOKEN"));
 }
 
@@ -369,6 +391,56 @@ async fn a_deletion_is_done_to_its_end_where_the_client_goes_away() {
             .unwrap()
             .status,
         404
+    );
+}
+
+/// Synapse answers the same initial sync of a device out of memory for two minutes.
+#[tokio::test]
+async fn no_two_listings_ask_the_same() {
+    let upstream = homeserver(&Arc::default(), None).await;
+    let gateway = gateway(&upstream.url(), |_| {}).await;
+    let client = Client::new(&gateway.url).unwrap();
+    for _ in 0..3 {
+        let write = entry(Method::PUT, "PHONE", "", "alice.PHONE").body("{}");
+        assert_eq!(client.send(write).await.unwrap().status, 200);
+        let logout = post("logout").token("alice.PHONE");
+        assert_eq!(client.send(logout).await.unwrap().status, 200);
+    }
+    let asked = upstream.asked();
+    let listings = asked.iter().map(|asked| asked.target.as_str());
+    let listings: Vec<&str> = listings.filter(|path| path.contains("/sync")).collect();
+    let different: HashSet<&str> = listings.iter().copied().collect();
+    assert_eq!((listings.len(), different.len()), (6, 6));
+}
+
+#[tokio::test]
+async fn a_login_waits_for_the_end_of_a_device_that_is_under_way() {
+    let permits = Arc::new(Semaphore::new(1));
+    let upstream = homeserver(&Arc::default(), Some(&permits)).await;
+    let gateway = gateway(&upstream.url(), |_| {}).await;
+    let client = Client::new(&gateway.url).unwrap();
+    let write = entry(Method::PUT, "PHONE", "", "alice.PHONE").body("{\"a\":1}");
+    assert_eq!(client.send(write).await.unwrap().status, 200);
+    let delete = Request::new(Method::DELETE, "/_matrix/client/v3/devices/PHONE");
+    let delete = delete.token("alice.LAPTOP");
+    let url = gateway.url.clone();
+    let delete = tokio::spawn(async move { Client::new(&url).unwrap().send(delete).await });
+    // The homeserver has deleted it, and its entry is being emptied.
+    got(&upstream, &Method::PUT, 2).await;
+    let mut login = Box::pin(client.send(post("login")));
+    // Long enough for what must not happen, were it not for the turn.
+    let early = timeout(Duration::from_millis(300), &mut login).await;
+    assert!(early.is_err());
+    permits.add_permits(1);
+    assert_eq!(timeout(SOON, login).await.unwrap().unwrap().status, 200);
+    assert_eq!(
+        timeout(SOON, delete)
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap()
+            .status,
+        200
     );
 }
 

@@ -1,9 +1,10 @@
 //! `kitbag gateway`: what it says, what it refuses to start with, and how it stops.
 
+use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 
-use crate::support::{Client, Server, directory, entry, kitbag, run};
+use crate::support::{Client, Server, directory, entry, kitbag, run, run_with_input};
 
 /// A homeserver and a gateway before it, each a program of its own.
 pub(crate) struct Lab {
@@ -73,7 +74,7 @@ fn it_says_where_it_is_what_is_behind_it_and_what_it_does() {
     assert_eq!(ended.stdout, "", "nothing more on standard output");
     assert!(ended.stderr.contains("the homeserver answers"), "{ended:?}");
     lab.homeserver.stop();
-    let left = std::fs::read_dir(dir.path()).unwrap().count();
+    let left = fs::read_dir(dir.path()).unwrap().count();
     assert_eq!(left, 0, "the directory of the data is not made");
 }
 
@@ -156,4 +157,44 @@ fn a_taken_address_of_the_gateway_is_told() {
         assert!(ended.stderr.contains(&address), "{}", ended.stderr);
         assert_eq!(ended.stdout, "", "it does not say that it listens");
     }
+}
+
+#[test]
+fn a_sweep_needs_a_token_and_an_admin_api_and_shows_no_token() {
+    let dir = directory();
+    let homeserver = Server::ephemeral(dir.path(), &[]);
+    let client = homeserver.client().register("alice", "wordpass");
+    let token = client.token.clone().unwrap();
+    fs::write(dir.path().join("token"), &token).unwrap();
+    fs::write(dir.path().join("empty"), "\n").unwrap();
+    fs::write(dir.path().join("unknown"), "kt_unknown").unwrap();
+    let upstream = format!("http://{}", homeserver.address);
+    for (arguments, because) in [
+        (&[][..], "in the environment as SYNAPSE_ADMIN_TOKEN"),
+        (&["--token-file", "empty"], "there is no token"),
+        (&["--token-file", "none"], "cannot read the token"),
+        (&["--token-file", "unknown"], "does not take the token"),
+        (&["--token-file", "token"], "no admin API of Synapse"),
+    ] {
+        let command = ["gateway", "sweep", "--upstream", &upstream];
+        let ended = run(dir.path(), &[&command, arguments].concat());
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(
+            ended.stderr.contains(because),
+            "{because}: {}",
+            ended.stderr
+        );
+        assert!(!ended.stderr.contains(&token));
+        assert_eq!(ended.stdout, "");
+    }
+    let mut command = kitbag(dir.path());
+    command.args(["gateway", "sweep", "--upstream", &upstream]);
+    command.env("SYNAPSE_ADMIN_TOKEN", &token);
+    let ended = run_with_input(&mut command, "");
+    assert!(ended.stderr.contains("no admin API of Synapse"));
+    let mut command = kitbag(dir.path());
+    command.args(["gateway", "sweep", "--upstream", &upstream]);
+    let ended = run_with_input(command.args(["--token-file", "-"]), &token);
+    assert!(ended.stderr.contains("no admin API of Synapse"));
+    homeserver.stop();
 }

@@ -60,6 +60,8 @@ fn of_doctor() {
 #[test]
 fn of_gateway() {
     assert_help(&["gateway", "--help"], include_str!("help/gateway.txt"));
+    let expected = include_str!("help/gateway_sweep.txt");
+    assert_help(&["gateway", "sweep", "--help"], expected);
 }
 
 #[test]
