@@ -23,6 +23,8 @@ const USERS_MAX: usize = 64;
 const SYNC_TIMEOUT_MS: u64 = 300_000;
 /// A client that only waits needs no more.
 const BUFFER_BYTES: usize = 256;
+/// One that is answered before has to read an entry too.
+const BUFFER_ANSWERED_BYTES: usize = 2_048;
 
 /// Syncs that wait, beside connections on which the reference never answers.
 pub(super) async fn run(name: &str, plan: &Plan) -> Result<Table> {
@@ -78,8 +80,12 @@ pub(super) async fn hold(
     time::sleep(plan.settle).await;
     let idle = process.resident_mib();
     let mut connections = Vec::with_capacity(count);
+    let buffer_bytes = match first {
+        Some(_) => BUFFER_ANSWERED_BYTES,
+        None => BUFFER_BYTES,
+    };
     for request in requests.iter().cycle().take(count) {
-        let mut connection = Connection::open_with(process.address(), BUFFER_BYTES).await?;
+        let mut connection = Connection::open_with(process.address(), buffer_bytes).await?;
         if let Some(first) = first {
             connection.exchange(first).await?;
         }
