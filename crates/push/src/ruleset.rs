@@ -25,9 +25,14 @@ pub struct Ruleset {
     /// all answers come from here.
     needed: Box<[Fact]>,
     /// The rules that can match, in the order of evaluation.
-    rules: Box<[Arc<Rule>]>,
-    /// Where each of them stands among all rules of the text: there are those that cannot match too.
-    places: Box<[u32]>,
+    rules: Box<[Placed]>,
+}
+
+/// A rule that can match, and where it stands among all rules of the text: others cannot.
+#[derive(Clone)]
+struct Placed {
+    rule: Arc<Rule>,
+    place: u32,
 }
 
 /// A rule that is enabled and can match.
@@ -85,14 +90,16 @@ impl Ruleset {
     pub fn compile(served: &str, user_id: &str) -> Self {
         let rules = read::rules(served);
         let rules = rules.iter().zip(0..);
-        let compiled = |(rule, place)| Some((compile(rule, user_id)?, place));
-        let (rules, places): (Vec<_>, Vec<_>) = rules.filter_map(compiled).unzip();
+        let compiled = |(rule, place)| {
+            let rule = compile(rule, user_id)?;
+            Some(Placed { rule, place })
+        };
+        let rules: Vec<_> = rules.filter_map(compiled).collect();
         Self {
             user_id: user_id.into(),
             own: Fact::is(Path::sender().hash(), &Scalar::Text(user_id.into())),
-            needed: rules.iter().map(|rule| rule.needed).collect(),
+            needed: rules.iter().map(|placed| placed.rule.needed).collect(),
             rules: rules.into(),
-            places: places.into(),
         }
     }
 
@@ -117,7 +124,7 @@ impl Ruleset {
         self.decide(event, member).map(|(_, rule)| rule)
     }
 
-    /// Returns the same rule and where it stands among all rules of the text.
+    /// Returns the same rule, with where it stands among all rules of the text.
     pub(crate) fn decide(
         &self,
         event: &FlatEvent,
@@ -127,16 +134,16 @@ impl Ruleset {
         if facts.may_hold(self.own) && event.sender() == Some(&*self.user_id) {
             return None;
         }
-        let rules = self.needed.iter().zip(&self.rules).enumerate();
-        let mut likely = rules.filter(|(_, (needed, _))| facts.may_hold(**needed));
-        let found = likely.find(|(_, (_, rule))| rule.matches(event, member));
-        found.map(|(index, (_, rule))| (self.places[index], &**rule))
+        let rules = self.needed.iter().zip(&self.rules);
+        let mut likely = rules.filter(|(needed, _)| facts.may_hold(**needed));
+        let found = likely.find(|(_, placed)| placed.rule.matches(event, member));
+        found.map(|(_, placed)| (placed.place, &*placed.rule))
     }
 
     /// Returns the rules that can match, each with where it stands among all rules of the text.
     pub(crate) fn placed(&self) -> impl Iterator<Item = (u32, &Rule)> {
-        let rules = self.rules.iter().map(|rule| &**rule);
-        self.places.iter().copied().zip(rules)
+        let rules = self.rules.iter();
+        rules.map(|placed| (placed.place, &*placed.rule))
     }
 }
 
@@ -251,8 +258,8 @@ mod tests {
             };
             let (one, two) = (of("@one:example.org"), of("@two:example.org"));
             let rules = one.rules.iter().zip(&two.rules);
-            let same = rules.filter(|(one, two)| Arc::ptr_eq(one, two)).count();
-            assert_eq!(same, shared);
+            let same = rules.filter(|(one, two)| Arc::ptr_eq(&one.rule, &two.rule));
+            assert_eq!(same.count(), shared);
         }
     }
 
@@ -263,6 +270,6 @@ mod tests {
         let text = message.unwrap().text;
         let moved = format!(r#"{{"global":{{"override":[{text}]}}}}"#);
         let rules = Ruleset::compile(&moved, "@user:server");
-        assert_eq!(rules.rules[0].kind(), Kind::Override);
+        assert_eq!(rules.rules[0].rule.kind(), Kind::Override);
     }
 }
