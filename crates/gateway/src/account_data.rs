@@ -19,7 +19,7 @@ use tracing::Instrument as _;
 
 use crate::answer::{Answer, Failure};
 use crate::call::{Call, Head};
-use crate::compare::{self, EntryId, STORED_BYTES_MAX};
+use crate::compare::{self, EntryId};
 use crate::credentials::Credentials;
 use crate::gateway::Gateway;
 use crate::guard::{self, Guarded};
@@ -97,7 +97,8 @@ async fn stored(
     target: &str,
 ) -> Result<Option<Bytes>, Failure> {
     let request = credentials.request(Method::GET, target, Bytes::new());
-    let told = gateway.upstream().ask(request, STORED_BYTES_MAX).await?;
+    let bytes_max = compare::stored_bytes_max(gateway.limits());
+    let told = gateway.upstream().ask(request, bytes_max).await?;
     match told.status() {
         StatusCode::NOT_FOUND => Ok(None),
         _ => Ok(Some(told.done()?.body().clone())),

@@ -33,7 +33,7 @@ use crate::turns::Waiting;
 use crate::upstream::{Told, Upstream};
 
 /// Bytes of a stored content that is read for its revision: what Synapse takes, and some more.
-pub(crate) const STORED_BYTES_MAX: usize = 16 * 1024 * 1024;
+const STORED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Who writes one entry at a time, or waits to: a few devices, each with some tries.
 const WRITERS_MAX: usize = 64;
@@ -194,6 +194,15 @@ impl Turn {
             }
         }
     }
+}
+
+/// Returns how many bytes of a stored content are read: no fewer than could be written here.
+pub(crate) fn stored_bytes_max(limits: &Limits) -> usize {
+    let written = limits
+        .content_bytes_max
+        .max(limits.device_content_bytes_max);
+    let written = usize::try_from(written).unwrap_or(usize::MAX);
+    STORED_BYTES_MAX.max(written)
 }
 
 /// Refuses a write that expects another revision than that of what the homeserver told.
@@ -460,6 +469,20 @@ mod tests {
         drop(turn(&compare, "1").await);
         assert_eq!(shared.metrics.fences.read(), 0);
         assert!(shared.lock().fences_in_order.is_empty());
+    }
+
+    #[test]
+    fn what_can_be_written_can_be_read() {
+        let with = |content_bytes_max, device_content_bytes_max| {
+            stored_bytes_max(&Limits {
+                content_bytes_max,
+                device_content_bytes_max,
+                ..Limits::default()
+            })
+        };
+        assert_eq!(with(1, 1), 16 * 1024 * 1024);
+        assert_eq!(with(64 * 1024 * 1024, 1), 64 * 1024 * 1024);
+        assert_eq!(with(1, 64 * 1024 * 1024), 64 * 1024 * 1024);
     }
 
     #[test]

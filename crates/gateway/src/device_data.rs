@@ -211,8 +211,7 @@ impl<'a> Place<'a> {
         credentials: &Credentials,
     ) -> Result<Option<Bytes>, Failure> {
         let request = credentials.request(Method::GET, &self.target, Bytes::new());
-        let bytes_max = gateway.limits().content_bytes_max;
-        let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+        let bytes_max = compare::stored_bytes_max(gateway.limits());
         let told = gateway.upstream().ask(request, bytes_max).await?;
         if told.status() == StatusCode::NOT_FOUND {
             return Ok(None);

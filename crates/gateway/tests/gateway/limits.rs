@@ -205,6 +205,25 @@ async fn writes_of_a_device_count_as_those_of_its_session() {
 }
 
 #[tokio::test]
+async fn a_small_limit_of_other_contents_is_none_of_those_of_devices() {
+    let limits = Limits {
+        content_bytes_max: 100,
+        ..Limits::default()
+    };
+    let lab = Lab::limited(limits, |_| {}).await;
+    let phone = lab.user("PHONE").await;
+    let content = json!({"a": "x".repeat(1_000)});
+    let scope = Scope::Device("PHONE");
+    phone.put(scope, "org.example.a", &content).await.unwrap();
+    assert_eq!(
+        phone.get(scope, "org.example.a").await.unwrap(),
+        Some(content.clone())
+    );
+    let refused = phone.put(Scope::Global, "org.example.a", &content).await;
+    assert_eq!(refused.unwrap_err().errcode(), Some("M_TOO_LARGE"));
+}
+
+#[tokio::test]
 async fn writes_can_be_unlimited() {
     let upstream = Scripted::start(homeserver).await;
     let unlimited = |settings: &mut kitbag_gateway::Settings| {
