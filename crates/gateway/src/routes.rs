@@ -1,5 +1,8 @@
 //! What the gateway handles, one line an endpoint; everything else goes through.
 
+#[cfg(test)]
+mod snippets;
+
 use std::pin::Pin;
 use std::sync::Arc;
 
