@@ -2,7 +2,6 @@
 //!
 //! Each has a closed set of labels: what a client wrote, as its user agent, is told as one of a few
 //! names.
-#![allow(dead_code, reason = "those who count come next")]
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

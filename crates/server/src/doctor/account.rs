@@ -259,3 +259,150 @@ fn segment(text: &str) -> String {
 fn text(body: &[u8]) -> String {
     String::from_utf8_lossy(body).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::{Arc, Mutex};
+
+    use bytes::Bytes;
+    use kitbag_gateway::UpstreamSettings;
+    use kitbag_testkit::scripted::{Asked, Scripted, whole};
+
+    use super::*;
+
+    const RULES: &str = r#"{ "global": {"override": []} }"#;
+
+    /// What the script does otherwise than a homeserver that takes every write.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Fault {
+        None,
+        /// Its syncs are larger than what is read.
+        EndlessSync,
+        /// It says of every device that it is there.
+        EveryDevice,
+    }
+
+    type Stored = Arc<Mutex<BTreeMap<String, Bytes>>>;
+
+    fn answer(asked: &Asked, stored: &Stored, fault: Fault) -> (u16, Bytes) {
+        let mut stored = stored.lock().unwrap();
+        let path = asked.target.split('?').next().unwrap().to_owned();
+        let json = |status, value: Value| (status, Bytes::from(value.to_string()));
+        let none = || json(404, json!({"errcode": "M_NOT_FOUND"}));
+        match (asked.method.as_str(), &*path) {
+            ("POST", "/_matrix/client/v3/login") | ("GET", "/_matrix/client/v3/account/whoami") => {
+                json(
+                    200,
+                    json!({"user_id": "@a:b", "device_id": "D", "access_token": "t"}),
+                )
+            }
+            ("GET", path) if path.starts_with("/_matrix/client/v3/devices/") => {
+                match path.ends_with("/D") || fault == Fault::EveryDevice {
+                    true => json(200, json!({})),
+                    false => none(),
+                }
+            }
+            ("GET", "/_matrix/client/v3/sync") if fault == Fault::EndlessSync => {
+                (200, vec![b' '; 17 * 1024 * 1024].into())
+            }
+            ("GET", "/_matrix/client/v3/sync") => {
+                let events = json!([{"type": MAPPED, "content": {}}]);
+                json(200, json!({"account_data": {"events": events}}))
+            }
+            ("PUT", _) => {
+                stored.insert(path, asked.body.clone());
+                json(200, json!({}))
+            }
+            ("POST", _) => json(200, json!({})),
+            ("GET", _) if path.ends_with("m%2Epush%5Frules") => (200, RULES.into()),
+            ("GET", _) => stored
+                .get(&path)
+                .map_or_else(none, |body| (200, body.clone())),
+            _ => none(),
+        }
+    }
+
+    /// Has a homeserver looked at, and returns what was asked of it and what it has at the end.
+    async fn examined(fault: Fault) -> (Result<Report>, Vec<Asked>, Vec<Bytes>) {
+        let stored = Stored::default();
+        let kept = Arc::clone(&stored);
+        let scripted = Scripted::start(move |asked| {
+            let (status, body) = answer(&asked, &stored, fault);
+            async move { whole(status, body) }
+        });
+        let scripted = scripted.await;
+        let homeserver = Homeserver::new(UpstreamSettings {
+            url: Some(scripted.url().parse().unwrap()),
+            ..UpstreamSettings::default()
+        });
+        let mut report = Report::new(scripted.url());
+        let looked = look(&homeserver.unwrap(), &mut report, "a", "secret").await;
+        let kept = kept.lock().unwrap();
+        let left = kept
+            .iter()
+            .filter(|(path, _)| path.contains("org%2Ekitbag%2Edoctor"));
+        let left = left.map(|(_, body)| body.clone()).collect();
+        (looked.map(|()| report), scripted.asked(), left)
+    }
+
+    fn said<'a>(report: &'a Report, what: &str) -> &'a str {
+        let check = report.checks.iter().find(|check| check.what == what);
+        &check.unwrap().homeserver
+    }
+
+    #[tokio::test]
+    async fn nothing_is_written_but_types_of_its_own_and_push_rules_as_they_were_read() {
+        let (report, asked, left) = examined(Fault::None).await;
+        let report = report.unwrap();
+        assert_eq!(said(&report, "PUT of m.push_rules"), "overwritten");
+        assert_eq!(
+            said(&report, "an entry under a long type"),
+            "kept byte for byte"
+        );
+        assert!(report.is_fit, "{report:?}");
+        let mut rules = 0;
+        for asked in &asked {
+            let is_write = ["PUT", "DELETE"].contains(&asked.method.as_str());
+            if asked.target.ends_with("m%2Epush%5Frules") && is_write {
+                assert_eq!(
+                    (asked.method.as_str(), &*asked.body),
+                    ("PUT", RULES.as_bytes())
+                );
+                rules += 1;
+            } else if is_write {
+                let is_own = asked.target.contains("/account_data/org%2Ekitbag%2Edoctor");
+                assert!(is_own, "{asked:?}");
+            }
+        }
+        assert_eq!(rules, 1);
+        // It cannot delete, so that is what is left, and it is told.
+        assert_eq!(left, ["{}", "{}"]);
+        assert_eq!(report.left, [MAPPED, USUAL]);
+        assert!(asked.last().unwrap().target.ends_with("/logout"));
+    }
+
+    #[tokio::test]
+    async fn where_something_fails_it_empties_and_logs_out_all_the_same() {
+        let (report, asked, left) = examined(Fault::EndlessSync).await;
+        let error = report.unwrap_err().to_string();
+        assert!(error.contains("larger than"), "{error}");
+        assert_eq!(left, ["{}"], "the second was not written yet");
+        assert!(asked.last().unwrap().target.ends_with("/logout"));
+    }
+
+    #[tokio::test]
+    async fn what_the_gateway_needs_and_is_not_there_makes_it_unfit() {
+        let (report, ..) = examined(Fault::EveryDevice).await;
+        let report = report.unwrap();
+        assert!(!report.is_fit);
+        let missing = report.checks.iter().filter(|check| check.is_missing);
+        let missing: Vec<_> = missing.map(|check| check.what).collect();
+        assert_eq!(missing, ["GET of a device"]);
+        assert!(
+            report
+                .text()
+                .contains("does not work: the gateway needs this")
+        );
+    }
+}

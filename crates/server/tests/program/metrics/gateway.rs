@@ -20,6 +20,7 @@ fn page(dir: &Path) -> (Lab, Client, Page) {
     let private = lab.gateway.private();
     let alice = lab.register("alice");
     alice.put("alice", "app.test", "{}");
+    alice.send("GET", "/_matrix/client/v3/sync?timeout=0", "");
     alice.send("PUT", &entry("alice", "m.push_rules"), "{}");
     let scraped = private.send("GET", "/metrics", "");
     assert_eq!(scraped.status, 200, "{scraped:?}");
@@ -58,9 +59,12 @@ fn what_goes_through_and_what_is_refused_is_counted() {
         ))
     };
     assert_eq!(asked("pass"), Some(1.0), "what was put");
+    assert_eq!(asked("sync"), Some(1.0));
+    let synced = r#"kitbag_http_requests_total{route="sync",method="GET",status="200"}"#;
+    assert_eq!(page.value(synced), Some(1.0));
     // Whose the refused write is, and perhaps the look for the homeserver at the start.
     assert!(asked("ask") >= Some(1.0), "{page:#?}");
-    assert_eq!(page.value("kitbag_gateway_added_seconds_count"), Some(2.0));
+    assert_eq!(page.value("kitbag_gateway_added_seconds_count"), Some(3.0));
     assert_eq!(page.value("kitbag_gateway_breaker_open"), Some(0.0));
     let connections = r#"kitbag_http_connections{listener="private"}"#;
     assert_eq!(page.value(connections), Some(1.0), "that of the scrape");
