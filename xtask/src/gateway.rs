@@ -32,7 +32,7 @@ pub(crate) enum Piece {
     Python,
     /// matrix-js-sdk.
     Js,
-    /// What operators run: `kitbag doctor`.
+    /// The operator's commands: sweep and doctor.
     Tools,
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::http;
+use crate::http::{self, Connection};
 use crate::process;
 use crate::python::{self, Python};
 use crate::workspace::Workspace;
@@ -42,6 +42,7 @@ pub(crate) fn install(workspace: &Workspace) -> anyhow::Result<PathBuf> {
 /// A running Synapse with nobody in it. Killed when dropped; [`Synapse::stop`] is the checked end.
 #[derive(Debug)]
 pub(crate) struct Synapse {
+    python: PathBuf,
     address: SocketAddr,
     log: PathBuf,
     process: u32,
@@ -76,6 +77,7 @@ impl Synapse {
         let (sender, ended) = mpsc::channel();
         thread::spawn(move || sender.send(child.wait()));
         let synapse = Self {
+            python: python.to_owned(),
             address,
             log,
             process,
@@ -93,6 +95,28 @@ impl Synapse {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Registers an administrator, and returns a token of theirs.
+    ///
+    /// # Errors
+    /// Where there is one already.
+    pub(crate) fn register_admin(&self) -> anyhow::Result<String> {
+        let mut register = Command::new(&self.python);
+        register.args(["-m", "synapse._scripts.register_new_matrix_user"]);
+        register.args(["--user", "admin", "--password", SHARED_SECRET, "--admin"]);
+        register.args(["--shared-secret", SHARED_SECRET, &self.base_url()]);
+        process::run(register)?;
+        let login = json!({
+            "type": "m.login.password",
+            "identifier": {"type": "m.id.user", "user": "admin"},
+            "password": SHARED_SECRET,
+        });
+        let login = login.to_string();
+        let request = http::request("POST", "/_matrix/client/v3/login", &[], login.as_bytes());
+        let told = Connection::open(self.address)?.exchange(&request)?.json();
+        let token = told["access_token"].as_str().map(str::to_owned);
+        token.with_context(|| format!("no login: {told}"))
     }
 
     /// Stops it, and checks that it ends by itself.

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
 use crate::http::{self, Connection};
@@ -105,6 +105,36 @@ impl User {
     pub(crate) fn register(homeserver: SocketAddr) -> anyhow::Result<Self> {
         let body = json!({"auth": {"type": "m.login.dummy"}, "password": CANARY});
         Self::begin(homeserver, "/_matrix/client/v3/register", &body)
+    }
+
+    /// Logs the same user in, as another device.
+    pub(crate) fn another_device(&self, homeserver: SocketAddr) -> anyhow::Result<Self> {
+        let identifier = json!({"type": "m.id.user", "user": self.user_id});
+        let body =
+            json!({"type": "m.login.password", "identifier": identifier, "password": CANARY});
+        Self::begin(homeserver, "/_matrix/client/v3/login", &body)
+    }
+
+    /// Sends a request, which must be answered with 200, on a connection of its own.
+    pub(crate) fn ask(
+        &self,
+        address: SocketAddr,
+        method: &str,
+        target: &str,
+        body: &Value,
+    ) -> anyhow::Result<Value> {
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
+        let authorization = self.authorization();
+        let request = http::request(method, target, &[&authorization], body.as_bytes());
+        let answer = Connection::open(address)?.exchange(&request)?;
+        let status = answer.status;
+        let told = answer.json();
+        ensure!(status == 200, "{status} for {method} {target}: {told}");
+        Ok(told)
     }
 
     fn begin(homeserver: SocketAddr, target: &str, body: &Value) -> anyhow::Result<Self> {

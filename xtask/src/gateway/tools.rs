@@ -1,18 +1,81 @@
-//! What operators run against a real Synapse: `kitbag doctor`.
+//! The operator's commands against a real Synapse: `kitbag gateway sweep` and `kitbag doctor`.
 
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::lab::{Lab, User};
 use crate::process;
 use crate::server::CANARY;
 
+const TYPE: &str = "org.example.device";
+
 /// Runs them; returns how many there are.
 pub(super) fn run(lab: &Lab<'_>) -> anyhow::Result<u64> {
+    sweep(lab).context("sweep")?;
     doctor(lab).context("doctor")?;
-    Ok(1)
+    Ok(2)
+}
+
+/// An entry of a device that was logged out past the gateway is emptied, one of a device that is
+/// there stays, and nothing is left to do for the next one.
+fn sweep(lab: &Lab<'_>) -> anyhow::Result<()> {
+    let [directly, through] = [lab.synapse.address(), lab.gateway.address()?];
+    let gone = User::register(directly)?;
+    let there = gone.another_device(directly)?;
+    let entry = json!({"canary": CANARY});
+    for device in [&gone, &there] {
+        let path = format!(
+            "/_matrix/client/v3/user/{}/devices/{}/account_data/{TYPE}",
+            device.user_id, device.device_id
+        );
+        device.ask(through, "PUT", &path, &entry)?;
+    }
+    gone.ask(directly, "POST", "/_matrix/client/v3/logout", &json!({}))?;
+    let stored = |device: &User| {
+        let path = format!(
+            "/_matrix/client/v3/user/{}/account_data/org.matrix.msc4331.device_account_data.{}.{TYPE}",
+            device.user_id, device.device_id
+        );
+        there.ask(directly, "GET", &path, &Value::Null)
+    };
+    let token = lab.synapse.register_admin()?;
+    let mut sweep = command(lab, &["gateway", "sweep", "--json", "--upstream"]);
+    sweep
+        .arg(lab.synapse.base_url())
+        .env("SYNAPSE_ADMIN_TOKEN", token);
+
+    let mut dry_run = Command::new(sweep.get_program());
+    let envs = sweep
+        .get_envs()
+        .filter_map(|(name, value)| Some((name, value?)));
+    dry_run.args(sweep.get_args()).envs(envs).arg("--dry-run");
+    let found = told(&mut dry_run, "")?;
+    ensure!(found["emptied_entries"].as_u64() > Some(0), "found {found}");
+    ensure!(stored(&gone)? == entry, "a dry run changed something");
+
+    let done = told(&mut sweep, "")?;
+    ensure!(
+        done["emptied_entries"] == found["emptied_entries"],
+        "{done}, not {found}"
+    );
+    ensure!(done["failed_users"] == 0, "{done}");
+    ensure!(
+        stored(&gone)? == json!({"org.matrix.msc4331.deleted": true}),
+        "not emptied"
+    );
+    ensure!(
+        stored(&there)? == entry,
+        "the entry of a device that is there went"
+    );
+    let again = told(&mut sweep, "")?;
+    ensure!(again["emptied_entries"] == 0, "{again}");
+    ensure!(
+        again["living_entries"] == done["living_entries"],
+        "{again}, not {done}"
+    );
+    Ok(())
 }
 
 /// The gateway can stand before Synapse, which lacks device account data, and a gateway does not.
