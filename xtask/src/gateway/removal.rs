@@ -26,8 +26,11 @@ const ROUNDS: usize = 3;
 /// Writes of each busy user before the next change.
 const WRITES_OF_A_PHASE: u64 = 8;
 
+/// Writes of each busy user that show that it has gone the other way.
+const WRITES_OF_A_CHANGE: u64 = 2;
+
 /// How long a sync waits: through the gateway some wait while it stops, which lets them.
-const WAIT_MS: u64 = 1_500;
+const WAIT_MS: u64 = 4_000;
 
 /// More than any machine needs for one phase.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -45,6 +48,8 @@ struct Traffic {
     way: AtomicU64,
     ending: AtomicBool,
     requests: AtomicU64,
+    /// Requests that were sent through the gateway and are not answered.
+    at_gateway: AtomicU64,
     /// Writes of each busy user, all of which were answered.
     written: Mutex<[u64; BUSY_USERS]>,
     progress: Condvar,
@@ -61,6 +66,7 @@ pub(super) fn run(lab: &Lab<'_>) -> anyhow::Result<u64> {
         way: AtomicU64::new(0),
         ending: AtomicBool::new(false),
         requests: AtomicU64::new(0),
+        at_gateway: AtomicU64::new(0),
         written: Mutex::default(),
         progress: Condvar::new(),
     };
@@ -103,24 +109,26 @@ impl Traffic {
     /// Takes the gateway away and brings it back, again and again.
     fn change(&self, lab: &Lab<'_>, gateway: &mut Option<Server>) -> anyhow::Result<()> {
         for round in 1..=ROUNDS {
-            self.wait_for_writes()?;
+            self.wait_for_writes(WRITES_OF_A_PHASE)?;
             self.way.fetch_add(1, Ordering::SeqCst);
             // So that who writes is answered by the homeserver; who waits may wait at the gateway.
-            self.wait_for_writes()?;
+            self.wait_for_writes(WRITES_OF_A_CHANGE)?;
+            let waiting = self.at_gateway.load(Ordering::SeqCst);
+            println!("gateway: {waiting} requests wait at it as it is stopped");
             gateway.take().context("it runs")?.stop()?;
-            self.wait_for_writes()?;
+            self.wait_for_writes(WRITES_OF_A_PHASE)?;
             let name = format!("removal-{round}");
             *gateway = Some(lab.another_gateway(&name, self.gateway, &[WRITES_UNBOUNDED])?);
             self.way.fetch_add(1, Ordering::SeqCst);
         }
-        self.wait_for_writes()
+        self.wait_for_writes(WRITES_OF_A_PHASE)
     }
 
-    /// Waits until each busy user has written some times more.
-    fn wait_for_writes(&self) -> anyhow::Result<()> {
+    /// Waits until each busy user has written so many times more.
+    fn wait_for_writes(&self, more: u64) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         let mut written = self.written();
-        let wanted = written.map(|written| written + WRITES_OF_A_PHASE);
+        let wanted = written.map(|written| written + more);
         while written
             .iter()
             .zip(wanted)
@@ -285,7 +293,14 @@ impl<'a> Client<'a> {
             &[&self.user.authorization()],
             body.as_bytes(),
         );
+        let of_gateway = u64::from(is_through(way));
+        self.traffic
+            .at_gateway
+            .fetch_add(of_gateway, Ordering::SeqCst);
         let answer = connection.exchange(&bytes);
+        self.traffic
+            .at_gateway
+            .fetch_sub(of_gateway, Ordering::SeqCst);
         let way = if is_through(way) {
             "gateway"
         } else {
