@@ -19,7 +19,7 @@ use crate::plan::Plan;
 use crate::report::Table;
 
 /// In the order in which they run: what leaves the machine quiet comes first.
-const NAMES: [&str; 32] = [
+const NAMES: [&str; 33] = [
     "push/evaluate",
     "push/compile",
     "edge",
@@ -42,6 +42,7 @@ const NAMES: [&str; 32] = [
     "put/128/many_users",
     "gateway/get/1",
     "gateway/get/16",
+    "gateway/entry",
     "gateway/put",
     "gateway/device/get",
     "gateway/device/put",
@@ -102,6 +103,7 @@ pub(crate) async fn run(name: &str, plan: &Plan) -> Result<Table> {
         "put/128/many_users" => put::entries(name, plan, 128, 128, Owner::Account).await,
         "gateway/get/1" => gateway::pass(name, plan, 1).await,
         "gateway/get/16" => gateway::pass(name, plan, 16).await,
+        "gateway/entry" => gateway::get_account(name, plan).await,
         "gateway/put" => gateway::put(name, plan).await,
         "gateway/device/get" => gateway::device_get(name, plan).await,
         "gateway/device/put" => gateway::device_put(name, plan).await,

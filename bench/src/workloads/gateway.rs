@@ -18,18 +18,39 @@ use crate::plan::Plan;
 use crate::process::Process;
 use crate::reference::homeserver::{DEVICE_ID, USER_ID};
 use crate::report::Table;
-use crate::server::{self, CONTENT_BYTES, content, get_entry, kind, put_entry};
+use crate::server::{self, CONTENT_BYTES, content, get, get_entry, kind, put_entry};
 
 /// Enough to keep the gateway busy between two looks at its sockets.
 const CONNECTIONS: usize = 16;
 
-/// `GET` of an entry of the account, of which the gateway does nothing but hand it on.
+/// A path that is the homeserver's alone.
+const PASSED: &str = "/_matrix/client/v3/rooms/!room:localhost/state";
+
+/// `GET` of something that the gateway does nothing with but hand it on.
 pub(super) async fn pass(name: &str, plan: &Plan, connections: usize) -> Result<Table> {
+    let what = format!("GET of {CONTENT_BYTES} B, handed on");
+    let request = get(&session(), PASSED);
+    fixed(name, plan, &what, request, connections).await
+}
+
+/// `GET` of an entry of the account, which is looked for among the gateway's own paths.
+pub(super) async fn get_account(name: &str, plan: &Plan) -> Result<Table> {
+    let what = format!("GET of an entry of {CONTENT_BYTES} B");
     let request = get_entry(&session(), Scope::Global, &kind(0));
-    let what = format!("GET of an entry of {CONTENT_BYTES} B, handed on");
+    fixed(name, plan, &what, request, CONNECTIONS).await
+}
+
+/// The same request through the gateway and at the reference of reading.
+async fn fixed(
+    name: &str,
+    plan: &Plan,
+    what: &str,
+    request: Prepared,
+    connections: usize,
+) -> Result<Table> {
     let upstream = server::start_fixed(plan, content('x').as_bytes())?;
     let asked = [request.clone(), request];
-    beside_alone(name, plan, &what, &upstream, asked, connections).await
+    beside_alone(name, plan, what, &upstream, asked, connections).await
 }
 
 /// `GET` of an entry of the own device, beside that of an entry of the account.
