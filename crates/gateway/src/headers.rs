@@ -54,12 +54,12 @@ pub(crate) fn tell_where_from(headers: &mut HeaderMap, peer: IpAddr, trusted: &[
 }
 
 /// Tells whether a header is of one hop, beside those that `Connection` names (RFC 9110, 7.6.1). What
-/// `Transfer-Encoding` said is said anew for each hop, and `Expect` is answered here.
+/// `Transfer-Encoding` said is said anew for each hop. `Expect` stays until the request is sent on: it
+/// says what the client waits for.
 fn is_of_one_hop(name: &str) -> bool {
     matches!(
         name,
         "connection"
-            | "expect"
             | "keep-alive"
             | "proxy-authenticate"
             | "proxy-authorization"

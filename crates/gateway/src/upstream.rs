@@ -91,7 +91,7 @@ impl Upstream {
     pub(crate) async fn send(&self, mut request: Request<Body>) -> Result<Response, GatewayError> {
         self.make_ready(&mut request);
         while let Some(mut link) = self.0.pool.take() {
-            let again = repeatable(&request);
+            let again = link.may_be_stale().then(|| repeatable(&request)).flatten();
             match link.exchange(request).await {
                 Ok(response) => return self.receive(response, link),
                 Err(ExchangeError::Unsent(unsent)) => request = *unsent,

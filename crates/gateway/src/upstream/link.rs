@@ -18,12 +18,17 @@ use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
+use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::target::Stream;
 
 /// Bytes that the head of an answer may have, and at most that many of a body are read at once.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// After what time without a request a homeserver may end a connection: those that do, do so after
+/// seconds. What is sent within it need not be kept to be sent again, which costs 0.5 µs.
+const STALE_AFTER: Duration = Duration::from_millis(200);
 
 /// An open connection.
 pub(super) struct Link {
@@ -66,11 +71,21 @@ impl Link {
         }))
     }
 
-    /// Tells whether it can take a request, as far as can be seen from here.
+    /// Looks whether it can take a request, as far as can be seen from here.
     pub(super) fn is_ready(&mut self) -> bool {
         // Nobody waits: this sees what has happened, and forgets the task that was here before.
         self.poll_connection(&mut Context::from_waker(Waker::noop()));
+        self.was_ready()
+    }
+
+    /// Tells whether it could take a request when it was last looked at.
+    fn was_ready(&self) -> bool {
         self.connection.is_some() && self.sender.is_ready()
+    }
+
+    /// Tells whether nobody used it for so long that the homeserver may have ended it just now.
+    pub(super) fn may_be_stale(&self) -> bool {
+        self.idle_since.elapsed() >= STALE_AFTER
     }
 
     /// Sends a request and waits for the head of the answer.
@@ -84,7 +99,13 @@ impl Link {
         self.wait_anew();
         poll_fn(|context| {
             self.poll_connection(context);
-            if let Poll::Ready(answer) = answering.as_mut().poll(context) {
+            // The answer comes out of the connection, just now or in a later turn: nobody else has to
+            // wake this task for it. tokio's own reason to wait, that the turn was long, has.
+            let mut quiet = match coop::has_budget_remaining() {
+                true => Context::from_waker(Waker::noop()),
+                false => Context::from_waker(context.waker()),
+            };
+            if let Poll::Ready(answer) = answering.as_mut().poll(&mut quiet) {
                 return Poll::Ready(answer.map_err(|mut error| match error.take_message() {
                     Some(request) => ExchangeError::Unsent(Box::new(request)),
                     None => ExchangeError::of(error.into_error()),
@@ -205,10 +226,10 @@ impl<K: Keep> Received<K> {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         match ready!(Pin::new(&mut self.incoming).poll_frame(context)) {
             Some(Ok(frame)) => {
+                self.give_back_at_end();
                 if let Some(link) = &mut self.link {
                     link.wait_anew();
                 }
-                self.give_back_at_end();
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => self.fail(axum::Error::new(error), context),
@@ -228,7 +249,7 @@ impl<K: Keep> Received<K> {
     /// Keeps the connection, unless it still sends or ended.
     fn give_back(&mut self) {
         if let Some(mut link) = self.link.take()
-            && link.is_ready()
+            && (link.was_ready() || link.is_ready())
         {
             self.keeper.keep(link);
         }

@@ -17,6 +17,7 @@ mod limits;
 mod log;
 mod pass;
 mod protect;
+mod stop;
 mod support;
 mod sweep;
 mod tls;

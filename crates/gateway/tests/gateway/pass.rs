@@ -283,6 +283,18 @@ async fn who_asks_before_sending_is_told_to_go_on_and_the_homeserver_is_not_aske
 }
 
 #[tokio::test]
+async fn who_asks_before_sending_is_not_told_to_go_on_where_it_is_refused() {
+    let (upstream, gateway) = echo().await;
+    let mut client = Wire::to(&gateway.url).await;
+    let head = "POST /_matrix/client/v3/user/@a:b/devices/D/account_data/t HTTP/1.1\r\nHost: a\r\n\
+                Connection: close\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+    client.send(head).await;
+    let head = client.head().await;
+    assert!(head.starts_with("HTTP/1.1 405 "), "{head}");
+    assert!(upstream.asked().is_empty());
+}
+
+#[tokio::test]
 async fn a_socket_of_this_machine_is_a_way_to_the_homeserver() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("homeserver.sock");
