@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kitbag_client::{Account, Client, Login, Method, Request, Scope};
-use kitbag_testkit::scripted::{Scripted, json};
+use kitbag_testkit::scripted::{Asked, Scripted, json};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -97,9 +97,9 @@ fn post(path: &str) -> Request {
 async fn a_logout_empties_the_entries_of_its_device_alone() {
     let (lab, [phone, laptop, _], user) = three().await;
     phone.logout().await.unwrap();
+    assert_eq!(kept(&lab, &laptop, "PHONE").await, tombstone());
     assert!(!has(&laptop, "PHONE").await);
     assert!(has(&laptop, "LAPTOP").await);
-    assert_eq!(kept(&lab, &laptop, "PHONE").await, tombstone());
     let again = login(&lab.beside(), &user, "PHONE").await;
     assert!(!has(&lab.client().with_session(again.session().clone()), "PHONE").await);
 }
@@ -268,10 +268,9 @@ async fn what_ends_through_the_gateway_ends_at_once_for_those_who_read_it_a_mome
 async fn homeserver(is_broken: &Arc<AtomicBool>, permits: Option<&Arc<Semaphore>>) -> Scripted {
     let (stored, is_broken) = (Stored::default(), Arc::clone(is_broken));
     let permits = permits.cloned();
-    Scripted::start(move |asked| {
-        let is_write = asked.method == Method::PUT;
+    let answer = move |asked: &Asked| {
         let path = asked.target.as_str();
-        let answer = if is_broken.load(Ordering::SeqCst) && path.contains("/sync") {
+        if is_broken.load(Ordering::SeqCst) && path.contains("/sync") {
             toy::error(500, "M_UNKNOWN")
         } else if path.ends_with("/login") {
             let session = json!({"user_id": "@alice:x", "access_token": "alice.PHONE"});
@@ -279,14 +278,20 @@ async fn homeserver(is_broken: &Arc<AtomicBool>, permits: Option<&Arc<Semaphore>
         } else if path.contains("/logout") || asked.method == Method::DELETE {
             json(200, &json!({}))
         } else {
-            toy::answer(&asked, &stored)
-        };
+            toy::answer(asked, &stored)
+        }
+    };
+    let answer = Arc::new(answer);
+    Scripted::start(move |asked| {
+        let is_write = asked.method == Method::PUT;
         let permits = permits.clone().filter(|_| is_write);
+        let answer = Arc::clone(&answer);
         async move {
             if let Some(permits) = permits {
                 permits.acquire().await.unwrap().forget();
             }
-            answer
+            // Not before: what nobody waits for any more is not done.
+            answer(&asked)
         }
     })
     .await
@@ -368,30 +373,31 @@ async fn a_logout_waits_for_a_write_under_way_also_where_its_client_went_away() 
 
 #[tokio::test]
 async fn a_deletion_is_done_to_its_end_where_the_client_goes_away() {
-    let permits = Arc::new(Semaphore::new(1));
+    // More than are emptied at once.
+    const ENTRIES: usize = 9;
+    let permits = Arc::new(Semaphore::new(ENTRIES));
     let upstream = homeserver(&Arc::default(), Some(&permits)).await;
     let gateway = gateway(&upstream.url(), |_| {}).await;
     let client = Client::new(&gateway.url).unwrap();
-    let write = entry(Method::PUT, "PHONE", "", "alice.PHONE").body("{\"a\":1}");
-    assert_eq!(client.send(write).await.unwrap().status, 200);
+    for number in 0..ENTRIES {
+        let path = "/_matrix/client/v3/user/%40alice%3Ax/devices/PHONE/account_data";
+        let write = Request::new(Method::PUT, format!("{path}/t{number}")).body("{}");
+        let write = client.send(write.token("alice.PHONE")).await;
+        assert_eq!(write.unwrap().status, 200);
+    }
     let delete = Request::new(Method::DELETE, "/_matrix/client/v3/devices/PHONE");
     let delete = delete.token("alice.LAPTOP");
     let url = gateway.url.clone();
     let delete = tokio::spawn(async move { Client::new(&url).unwrap().send(delete).await });
-    // The homeserver has deleted it, and the first entry is being emptied.
-    got(&upstream, &Method::PUT, 2).await;
+    // The homeserver has deleted it, and the first entries are being emptied.
+    got(&upstream, &Method::PUT, 2 * ENTRIES - 1).await;
     delete.abort();
     assert!(delete.await.is_err());
-    permits.add_permits(1);
-    let read = entry(Method::GET, "PHONE", "", "alice.LAPTOP");
-    assert_eq!(
-        timeout(SOON, client.send(read))
-            .await
-            .unwrap()
-            .unwrap()
-            .status,
-        404
-    );
+    // Long enough for the gateway to notice who went away.
+    let early = got(&upstream, &Method::PUT, 2 * ENTRIES);
+    assert!(timeout(Duration::from_millis(300), early).await.is_err());
+    permits.add_permits(ENTRIES);
+    got(&upstream, &Method::PUT, 2 * ENTRIES).await;
 }
 
 /// Synapse answers the same initial sync of a device out of memory for two minutes.
