@@ -329,6 +329,7 @@ async fn connections_are_used_again_and_ended_when_nobody_needs_them() {
         assert_eq!(ask(&gateway, Method::PUT).await.body, "ok");
     }
     assert_eq!(told.recv().await, Some("begun"));
+    assert!(told.try_recv().is_err(), "one was enough");
     let next = time::timeout(DEADLINE, told.recv()).await.unwrap();
     assert_eq!(next, Some("ended"), "nobody asked for another");
 }
