@@ -80,7 +80,7 @@ fn is_odd(segment: &str) -> bool {
         // Few begin so: no other one has to be decoded.
         || segment.starts_with(['.', '%'])
             && segment.bytes().all(of_dots)
-            && readings(segment).any(|read| matches!(&*read, b"." | b".."))
+            && readings(segment.as_bytes()).any(|read| matches!(&*read, b"." | b".."))
 }
 
 /// Tells at a glance that no reading of a path names a guarded type: its words are not there, and
@@ -123,16 +123,23 @@ pub(crate) fn read_strictly(path: &str) -> Option<Guarded> {
 
 /// Tells whether any reading of a path names a guarded type that is not the one that is `known`.
 fn may_read_another(path: &str, known: Option<Guarded>) -> bool {
-    readings(path).any(|reading| {
-        let segments: Vec<&[u8]> = reading.split(|byte| *byte == b'/').skip(1).collect();
-        let is_odd = |segment: &&[u8]| matches!(*segment, b"" | b"." | b"..");
-        let is_another = |read: Guarded| Some(read) != known;
-        match segments.iter().any(is_odd) {
-            // Whatever is merged or resolved, and when, what is left stands in this order.
-            true => named_in_order(&segments).any(is_another),
-            false => named_in_place(&segments).is_some_and(is_another),
-        }
-    })
+    readings(path.as_bytes())
+        .enumerate()
+        .any(|(done, reading)| {
+            let segments: Vec<&[u8]> = reading.split(|byte| *byte == b'/').skip(1).collect();
+            let is_odd = |segment: &&[u8]| matches!(*segment, b"" | b"." | b"..");
+            let is_another = |read: Guarded| Some(read) != known;
+            if segments.iter().any(is_odd) {
+                // Whatever is merged or resolved, and when, what is left stands in this order.
+                return named_in_order(&segments).any(is_another);
+            }
+            // Whoever splits now decodes each segment for itself: a slash in one moves no other.
+            (0..=DECODINGS_MAX - done).any(|times| {
+                let decoded: Vec<_> = segments.iter().map(|own| decoded(own, times)).collect();
+                let segments: Vec<&[u8]> = decoded.iter().map(|own| &**own).collect();
+                named_in_place(&segments).is_some_and(is_another)
+            })
+        })
 }
 
 /// Returns the guarded types behind the words of an account-data path, whatever stands between.
@@ -173,13 +180,19 @@ fn until_query(segment: &[u8]) -> &[u8] {
 }
 
 /// Returns a text as it is, and decoded once, twice and so on.
-fn readings(text: &str) -> impl Iterator<Item = Cow<'_, [u8]>> {
-    let first = Some(Cow::Borrowed(text.as_bytes()));
+fn readings(text: &[u8]) -> impl Iterator<Item = Cow<'_, [u8]>> {
+    let first = Some(Cow::Borrowed(text));
     let decoded = std::iter::successors(first, |before| {
         let next: Vec<u8> = percent_decode(before).collect();
         (next.len() < before.len()).then_some(Cow::Owned(next))
     });
     decoded.take(1 + DECODINGS_MAX)
+}
+
+/// Returns a text decoded so many times.
+fn decoded(text: &[u8], times: usize) -> Cow<'_, [u8]> {
+    let last = readings(text).take(1 + times).last();
+    last.unwrap_or(Cow::Borrowed(text))
 }
 
 /// Tells whether a method is one that writes, in other letters.
@@ -272,6 +285,11 @@ mod tests {
             // Synapse does not look at what stands behind.
             (own("account_data/m.push_rules/x"), Way::Nowhere),
             (own("rooms/!r/account_data/m.push_rules/x"), Way::Nowhere),
+            // What is encoded in one segment moves none of those behind it.
+            (own("account_data/m%2Epush_rules/x").replace("@a", "@a%2Fb"), Way::Nowhere),
+            (own("account_data/m%252Epush_rules/x").replace("@a", "@a%2Fb"), Way::Nowhere),
+            (own(&mapped.replace("org.", "org%2E")).replace("@a", "@a%2Fb") + "/x", Way::Nowhere),
+            (own("rooms/!a%2Fb/account_data/m%2Efully_read/x"), Way::Nowhere),
             (own("account_data/m.push_rules%2Fx"), Way::Nowhere),
             (own("account_data/m.push_rules%3Fx"), Way::Nowhere),
             (own("account_data/m.push_rules%23x"), Way::Nowhere),
@@ -335,9 +353,10 @@ mod tests {
         }
     }
 
-    /// All that a path can be read as by somebody who decodes it up to three times, merges slashes and
-    /// resolves dot segments, or not, between any two of these steps.
-    fn kind_readings(path: &str) -> BTreeSet<Vec<u8>> {
+    /// All segments that a path can be read as by somebody who decodes it up to three times, merges
+    /// slashes and resolves dot segments, or not, between any two of these steps. What is left of the
+    /// three is done to each segment for itself, or is not.
+    fn kind_readings(path: &str) -> BTreeSet<Vec<Vec<u8>>> {
         let mut read = BTreeSet::new();
         let mut todo = vec![(path.as_bytes().to_vec(), 0)];
         let mut seen = BTreeSet::new();
@@ -350,9 +369,17 @@ mod tests {
             }
             todo.push((merged(&path), decodings));
             todo.push((resolved(&path), decodings));
-            read.insert(path);
+            for more in 0..=DECODINGS_MAX - decodings {
+                let segments = path.split(|byte| *byte == b'/');
+                read.insert(segments.map(|own| decoded_by_itself(own, more)).collect());
+            }
         }
         read
+    }
+
+    fn decoded_by_itself(segment: &[u8], times: usize) -> Vec<u8> {
+        let segment = segment.to_vec();
+        (0..times).fold(segment, |segment, _| percent_decode(&segment).collect())
     }
 
     fn merged(path: &[u8]) -> Vec<u8> {
@@ -375,14 +402,16 @@ mod tests {
     }
 
     /// Tells whether a server that looks at no more than it must would write a guarded entry.
-    fn would_write(path: &[u8]) -> bool {
-        let Some(rest) = path.strip_prefix(b"/_matrix/client/") else {
+    fn would_write(segments: &[Vec<u8>]) -> bool {
+        let [root, matrix, client, segments @ ..] = segments else {
             return false;
         };
-        let segments: Vec<_> = rest.split(|byte| *byte == b'/').collect();
-        let protected = |segment: &&[u8]| matches!(*segment, b"m.push_rules" | b"m.fully_read");
+        if !(root.is_empty() && matrix == b"_matrix" && client == b"client") {
+            return false;
+        }
+        let protected = |segment: &Vec<u8>| matches!(&**segment, b"m.push_rules" | b"m.fully_read");
         let mapped =
-            |segment: &&[u8]| segment.starts_with(b"org.matrix.msc4331.device_account_data.");
+            |segment: &Vec<u8>| segment.starts_with(b"org.matrix.msc4331.device_account_data.");
         let is = |place: usize, word: &[u8]| segments.get(place).is_some_and(|own| *own == word);
         [1, 2].into_iter().any(|user| {
             let global = is(user, b"user") && is(user + 2, b"account_data");
@@ -438,8 +467,9 @@ mod tests {
             let prefix = ["v3", "r0", "unstable", "api/v1", "v2"][dice.below(5)];
             let scope = ["", "rooms/!r/"][dice.below(2)];
             let event_type = types[dice.below(types.len())];
+            let user = ["@a:x", "@a%2Fb:x"][dice.below(2)];
             let path =
-                format!("/_matrix/client/{prefix}/user/@a:x/{scope}account_data/{event_type}");
+                format!("/_matrix/client/{prefix}/user/{user}/{scope}account_data/{event_type}");
             let path = misspell(&mut dice, &path);
             let is_routed = router.find(&path).is_some();
             let is_nowhere = is_ambiguous(&Method::PUT, &path, is_routed);
