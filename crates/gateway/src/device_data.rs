@@ -99,6 +99,19 @@ pub(crate) async fn delete(gateway: &Gateway, call: Call) -> Answer {
     Ok(EmptyObject.into_response())
 }
 
+/// `DELETE` on the paths of `GET` and `PUT`, which no specification has: what the server manages is
+/// refused as such.
+pub(crate) async fn delete_where_there_is_none(gateway: &Gateway, call: Call) -> Answer {
+    let credentials = call.head.credentials();
+    let identities = gateway.identities();
+    let who = identities.recent(gateway.upstream(), &credentials).await?;
+    let (key, _) = target(&call.head, &who)?;
+    Err(match WritePolicy::of(&key) {
+        WritePolicy::ServerManaged => PermitError::ServerManaged(key.event_type).into(),
+        WritePolicy::AnyDevice | WritePolicy::OwnDevice => Denial::method_not_allowed().into(),
+    })
+}
+
 /// Returns the entry that the path names, in the account of whoever asks.
 fn target(head: &Head, who: &Identity) -> Result<(Key, DeviceId), Failure> {
     let path = head.own_path(&who.user)?;

@@ -163,7 +163,8 @@ const DELETION: &[Row] = &[
 
 fn device_entry(methods: Methods) -> Methods {
     let methods = methods.own().get(handler!(device_data::get));
-    methods.put(handler!(device_data::put))
+    let methods = methods.put(handler!(device_data::put));
+    methods.delete(handler!(device_data::delete_where_there_is_none))
 }
 
 /// Returns the router of what the settings switch on.

@@ -114,10 +114,6 @@ const EXCEPTIONS: Exceptions = &[
         "global account data cannot be deleted",
         &["compare_and_swap/deleted_entry_has_no_revision"],
     ),
-    (
-        "the device paths have no DELETE: it is 405 too, with the errcode of any other method",
-        &["protected/delete_on_device_paths_is_405_bad_json"],
-    ),
 ];
 
 /// Runs them, and returns how many held.

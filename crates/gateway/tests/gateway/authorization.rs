@@ -230,6 +230,39 @@ async fn checks_come_in_the_order_of_the_api() {
 }
 
 #[tokio::test]
+async fn a_delete_on_the_paths_of_devices_is_405_and_says_so_of_protected_types() {
+    let lab = Lab::start().await;
+    let phone = lab.user("PHONE").await;
+    let user = phone.session().user_id.clone();
+    let client = lab.client();
+    let token = phone.session().access_token.clone();
+    let long = "a".repeat(256);
+    let rows: [(&str, &str, &str, u16, &str); 6] = [
+        ("nonsense", "@bob:x", &long, 401, "M_UNKNOWN_TOKEN"),
+        (&token, "@bob:x", &long, 403, "M_FORBIDDEN"),
+        (&token, &user, &long, 400, "M_INVALID_PARAM"),
+        (&token, &user, "m.push_rules", 405, "M_BAD_JSON"),
+        (&token, &user, "m%2Efully_read", 405, "M_BAD_JSON"),
+        (&token, &user, "org.example.a", 405, "M_UNRECOGNIZED"),
+    ];
+    for (token, user, kind, status, errcode) in rows {
+        for (prefix, name) in [
+            ("v3", "account_data"),
+            ("v3", "net.zemos.account_data"),
+            ("r0", "account_data"),
+        ] {
+            let path = path(prefix, user, "PHONE", name, kind);
+            let expected = (status, errcode.to_owned());
+            let told = send(&client, Method::DELETE, &path, Some(token)).await;
+            assert_eq!(told, expected, "{path}");
+            // No server differs in it from Kitbag's own.
+            let beside = send(&lab.beside(), Method::DELETE, &path, Some(token)).await;
+            assert_eq!(beside, expected, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn another_user_is_refused_before_any_device_is_asked_about() {
     let upstream = toy().await;
     let gateway = gateway(&upstream.url(), |_| {}).await;
