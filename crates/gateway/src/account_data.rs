@@ -42,7 +42,7 @@ pub(crate) async fn write(gateway: &Gateway, mut call: Call) -> Answer {
         permit(gateway, &call.head, guarded).await?;
     }
     let credentials = call.head.credentials();
-    if let Err(too_many) = gateway.write_rates().count(&credentials.fingerprint()) {
+    if let Err(too_many) = gateway.write_rates().count(&credentials.session()) {
         let (who, key) = judge(gateway, &call.head, &credentials).await?;
         let headers = &call.head.parts.headers;
         return Err(too_many.tell(&who, key.event_type.as_str(), headers).into());
@@ -96,7 +96,7 @@ async fn stored(
     credentials: &Credentials,
     target: &str,
 ) -> Result<Option<Bytes>, Failure> {
-    let request = credentials.request(Method::GET, target, Bytes::new());
+    let request = credentials.request(Method::GET, target, Bytes::new())?;
     let bytes_max = compare::stored_bytes_max(gateway.limits());
     let told = gateway.upstream().ask(request, bytes_max).await?;
     match told.status() {
@@ -174,7 +174,7 @@ async fn push_rules(gateway: &Gateway, head: &Head) -> Result<Option<Response>, 
     let credentials = head.credentials();
     // Not each homeserver looks at the user of the path before it says that nothing is there.
     judge(gateway, head, &credentials).await?;
-    let request = credentials.request(Method::GET, PUSH_RULES_PATH, Bytes::new());
+    let request = credentials.request(Method::GET, PUSH_RULES_PATH, Bytes::new())?;
     let told = gateway
         .upstream()
         .ask(request, PUSH_RULES_BYTES_MAX)

@@ -1,5 +1,6 @@
 //! What a request shows of who sent it: handed on to the homeserver, never kept.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use axum::body::Body;
@@ -7,6 +8,8 @@ use axum::http::header::{AUTHORIZATION, USER_AGENT};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use bytes::Bytes;
+use kitbag_http::shared::GatewayError;
+use percent_encoding::percent_decode_str;
 use sha2::{Digest as _, Sha256};
 
 /// Parameters of a query that say who asks: the token, and whom an application service acts as
@@ -67,10 +70,40 @@ impl Credentials {
         Fingerprint::of(values, &self.query)
     }
 
+    /// Returns what tells the token from others, however it is written and whomever it acts as.
+    /// Requests with none, or with several, are all alike: homeservers refuse them, or should.
+    pub(crate) fn session(&self) -> Fingerprint {
+        let headers = self.headers.get_all(AUTHORIZATION).iter();
+        let in_headers = headers.map(|value| {
+            let value = value.as_bytes();
+            let scheme = value.iter().position(u8::is_ascii_whitespace);
+            Cow::from(value[scheme.unwrap_or_default()..].trim_ascii())
+        });
+        let in_query = self.query.split('&').filter_map(|pair| {
+            let (name, token) = pair.split_once('=')?;
+            let is_token = percent_decode_str(name).eq("access_token".bytes());
+            is_token.then(|| percent_decode_str(token).into())
+        });
+        let mut tokens = in_headers.chain(in_query);
+        let mut hash = Sha256::new();
+        if let (Some(token), None) = (tokens.next(), tokens.next()) {
+            hash.update(token);
+        }
+        Fingerprint(hash.finalize().into())
+    }
+
     /// Returns a request to the homeserver on behalf of whoever they are of.
     ///
     /// `target` is a path, encoded, and may have a query.
-    pub(crate) fn request(&self, method: Method, target: &str, body: Bytes) -> Request<Body> {
+    ///
+    /// # Errors
+    /// [`GatewayError::QueryTooLong`]: with the target, the query is longer than a request can have.
+    pub(crate) fn request(
+        &self,
+        method: Method,
+        target: &str,
+        body: Bytes,
+    ) -> Result<Request<Body>, GatewayError> {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let pairs = [query, self.query.as_str()];
         let pairs: Vec<&str> = pairs.into_iter().filter(|pair| !pair.is_empty()).collect();
@@ -80,9 +113,9 @@ impl Credentials {
         };
         let mut request = Request::new(Body::from(body));
         *request.method_mut() = method;
-        *request.uri_mut() = target.parse().expect("an encoded path is a valid target");
+        *request.uri_mut() = target.parse().map_err(|_| GatewayError::QueryTooLong)?;
         *request.headers_mut() = self.headers.clone();
-        request
+        Ok(request)
     }
 }
 
@@ -125,7 +158,7 @@ impl Fingerprint {
 fn asking_query(uri: &Uri) -> String {
     let is_of_them = |pair: &&str| {
         let name = pair.split('=').next().unwrap_or_default();
-        let name = percent_encoding::percent_decode_str(name);
+        let name = percent_decode_str(name);
         QUERY_NAMES
             .iter()
             .any(|known| name.clone().eq(known.bytes()))
@@ -138,5 +171,50 @@ fn asking_query(uri: &Uri) -> String {
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Credentials")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(headers: &[&str], query: &str) -> Credentials {
+        let mut request = Request::builder().uri(format!("/path?{query}"));
+        for value in headers {
+            request = request.header(AUTHORIZATION, *value);
+        }
+        Credentials::of(&request.body(()).unwrap().into_parts().0)
+    }
+
+    #[test]
+    fn a_session_is_a_token_however_it_is_written_and_whomever_it_acts_as() {
+        let session = |headers: &[&str], query: &str| of(headers, query).session();
+        let own = session(&["Bearer ab"], "");
+        for (header, query) in [
+            (Some("bearer  ab"), ""),
+            (Some("Bearer ab"), "user_id=@a:x&device_id=A"),
+            (None, "access_token=ab"),
+            (None, "access%5ftoken=%61b&org.matrix.msc3202.device_id=B"),
+        ] {
+            assert!(
+                session(header.as_slice(), query) == own,
+                "{header:?} {query}"
+            );
+        }
+        assert!(session(&["Bearer ac"], "") != own);
+        let none = session(&[], "");
+        assert!(none != own);
+        assert!(session(&["Bearer ab"], "access_token=1") == none);
+        assert!(session(&["Bearer ab", "Bearer ac"], "") == none);
+    }
+
+    #[test]
+    fn who_asks_by_a_query_that_makes_no_target_is_refused() {
+        let credentials = of(&[], &format!("user_id={}", "a".repeat(65_000)));
+        let request = |target: &str| credentials.request(Method::GET, target, Bytes::new());
+        assert!(request("/a").is_ok());
+        let target = format!("/{}", "a".repeat(1_000));
+        let refused = request(&target).unwrap_err();
+        assert_eq!(refused, GatewayError::QueryTooLong);
     }
 }

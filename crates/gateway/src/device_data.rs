@@ -223,7 +223,7 @@ impl<'a> Place<'a> {
         gateway: &Gateway,
         credentials: &Credentials,
     ) -> Result<Option<Bytes>, Failure> {
-        let request = credentials.request(Method::GET, &self.target, Bytes::new());
+        let request = credentials.request(Method::GET, &self.target, Bytes::new())?;
         let bytes_max = compare::stored_bytes_max(gateway.limits());
         let told = gateway.upstream().ask(request, bytes_max).await?;
         if told.status() == StatusCode::NOT_FOUND {
@@ -245,7 +245,7 @@ impl<'a> Place<'a> {
         compared: compare::Turn,
     ) -> Result<(), Failure> {
         gateway.devices().set_written(&self.who.user, self.device);
-        let request = credentials.request(Method::PUT, &self.target, content.into_bytes());
+        let request = credentials.request(Method::PUT, &self.target, content.into_bytes())?;
         let gateway = gateway.clone();
         let write = async move {
             let told = compared.write(gateway.upstream(), request).await;

@@ -52,7 +52,7 @@ impl Devices {
         device: &DeviceId,
     ) -> Result<bool, Failure> {
         let target = format!("/_matrix/client/v3/devices/{}", segment(device.as_str()));
-        let request = credentials.request(Method::GET, &target, Bytes::new());
+        let request = credentials.request(Method::GET, &target, Bytes::new())?;
         let told = upstream.ask(request, DEVICE_BYTES_MAX).await?;
         if told.status() == StatusCode::NOT_FOUND {
             return Ok(false);
@@ -112,7 +112,7 @@ pub(crate) async fn all(upstream: &Upstream, credentials: &Credentials) -> Resul
         device_id: String,
     }
     let target = "/_matrix/client/v3/devices";
-    let request = credentials.request(Method::GET, target, Bytes::new());
+    let request = credentials.request(Method::GET, target, Bytes::new())?;
     let told = upstream.ask(request, DEVICES_BYTES_MAX).await?.done()?;
     let List { devices } = told.json()?;
     Ok(devices.into_iter().map(|device| device.device_id).collect())

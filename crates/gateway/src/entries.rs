@@ -64,7 +64,7 @@ pub(crate) async fn list(
     mark: &RequestId,
 ) -> Result<Vec<Stored>, Failure> {
     let target = listing(device, mark.as_str());
-    let request = credentials.request(Method::GET, &target, Bytes::new());
+    let request = credentials.request(Method::GET, &target, Bytes::new())?;
     let told = upstream.ask(request, LISTING_BYTES_MAX).await?.done()?;
     let Synced { account_data } = told.json()?;
     // Not each homeserver looks at filters.
@@ -97,7 +97,7 @@ pub(crate) async fn empty(
         let upstream_type = mapped::upstream_type(&entry.device, &entry.event_type);
         let target = mapped::account_data_path(user, &upstream_type);
         let tombstone = mapped::tombstone().into_bytes();
-        let request = credentials.request(Method::PUT, &target, tombstone);
+        let request = credentials.request(Method::PUT, &target, tombstone)?;
         upstream.ask(request, WRITTEN_BYTES_MAX).await?.done()?;
         emptied();
         Ok(())

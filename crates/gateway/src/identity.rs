@@ -174,6 +174,7 @@ impl Drop for Joined<'_> {
 async fn ask(upstream: &Upstream, credentials: &Credentials) -> Result<Arc<Identity>, Refusal> {
     let broken = || Refusal::Failed(GatewayError::UpstreamBroken);
     let request = credentials.request(Method::GET, WHOAMI, Bytes::new());
+    let request = request.map_err(Refusal::Failed)?;
     let told = upstream.ask(request, WHOAMI_BYTES_MAX).await;
     let told = told.map_err(Refusal::Failed)?;
     if told.status() != StatusCode::OK {

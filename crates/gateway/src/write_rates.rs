@@ -24,7 +24,8 @@ const MINUTE_US: u64 = 60_000_000;
 /// How long a session that writes too often is not told of again in the log.
 const TELLING_PAUSE_MS: u64 = 60_000;
 
-/// Counts the writes of all sessions.
+/// Counts the writes of all sessions. One is a token: whom it acts as is for the homeserver to heed
+/// or not, so that an application service has one limit for all.
 pub(crate) struct WriteRates {
     rate: Option<Rate>,
     clock: Arc<dyn Clock>,
@@ -78,7 +79,7 @@ impl WriteRates {
         who: &Identity,
         event_type: &str,
     ) -> Result<(), GatewayError> {
-        let counted = self.count(&head.credentials().fingerprint());
+        let counted = self.count(&head.credentials().session());
         counted.map_err(|too_many| too_many.tell(who, event_type, &head.parts.headers))
     }
 

@@ -24,7 +24,8 @@ async fn homeserver(asked: Asked) -> hyper::Response<ScriptedBody> {
     if token.is_some_and(|token| token == "Bearer none") {
         return answer(401, &json!({"errcode": "M_UNKNOWN_TOKEN", "error": ""}));
     }
-    match asked.target.ends_with("/whoami") {
+    let path = asked.target.split('?').next().unwrap();
+    match path.ends_with("/whoami") {
         true => answer(200, &json!({"user_id": "@a:x", "device_id": "D"})),
         false => answer(200, &json!({})),
     }
@@ -139,6 +140,25 @@ async fn a_session_that_writes_too_often_is_told_when_to_go_on() {
     // A token that is not one is told so, however often.
     for _ in 0..4 {
         assert_eq!(write(Method::PUT, "none", PATH).await.status, 401);
+    }
+}
+
+#[tokio::test]
+async fn a_session_counts_as_one_whatever_its_query_and_its_spelling_say() {
+    let upstream = Scripted::start(homeserver).await;
+    let gateway = gateway(&upstream.url(), seldom).await;
+    let client = Client::new(&gateway.url).unwrap();
+    for (query, status) in [
+        ("?user_id=@a:x", 200),
+        ("?user_id=@a:x&device_id=A", 200),
+        ("?device_id=B", 429),
+        ("?org.matrix.msc3202.device_id=C", 429),
+        ("?user_id=@c:x", 429),
+    ] {
+        let request = Request::new(Method::PUT, format!("{PATH}{query}"));
+        let request = request.token("one").body("{}");
+        let response = client.send(request).await.unwrap();
+        assert_eq!(response.status, status, "{query}");
     }
 }
 

@@ -26,6 +26,9 @@ pub enum GatewayError {
         /// When its outcome will be settled.
         retry_after: Duration,
     },
+    /// 400: what the query says of who asks makes no request to the homeserver.
+    #[error("the query is too long")]
+    QueryTooLong,
     /// 429: the session writes account data too often.
     #[error("too many writes of account data")]
     TooManyWrites {
@@ -62,6 +65,7 @@ impl GatewayError {
             Self::AmbiguousPath => (StatusCode::NOT_FOUND, "M_UNRECOGNIZED"),
             Self::MappedType => (StatusCode::FORBIDDEN, "M_FORBIDDEN"),
             Self::OutcomeUnknown { .. } => (StatusCode::GATEWAY_TIMEOUT, "M_UNKNOWN"),
+            Self::QueryTooLong => (StatusCode::BAD_REQUEST, "M_INVALID_PARAM"),
             Self::TooManyWrites { .. } => (StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED"),
             Self::UpstreamBroken => (StatusCode::BAD_GATEWAY, "M_UNKNOWN"),
             Self::UpstreamDown { .. } => (StatusCode::BAD_GATEWAY, "M_UNKNOWN"),
@@ -79,6 +83,7 @@ impl GatewayError {
             | Self::WriteFenced { retry_after } => Some(*retry_after),
             Self::AmbiguousPath
             | Self::MappedType
+            | Self::QueryTooLong
             | Self::UpstreamBroken
             | Self::UpstreamTimeout
             | Self::UpstreamTooLarge => None,
@@ -91,6 +96,7 @@ impl GatewayError {
             Self::AmbiguousPath => "ambiguous_path",
             Self::MappedType => "mapped_type",
             Self::OutcomeUnknown { .. } => "outcome_unknown",
+            Self::QueryTooLong => "query_too_long",
             Self::TooManyWrites { .. } => "too_many_writes",
             Self::UpstreamBroken => "upstream_broken",
             Self::UpstreamDown { .. } => "upstream_down",
