@@ -14,8 +14,9 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tracing::debug;
 
-use crate::answer::Answer;
+use crate::answer::{Answer, Failure};
 use crate::call::Call;
+use crate::credentials::Credentials;
 use crate::devices::DEVICES_BYTES_MAX;
 use crate::entries::{self, Stored};
 use crate::gateway::Gateway;
@@ -62,8 +63,7 @@ async fn answer(gateway: &Gateway, call: Call, places: impl Fn(&str) -> Vec<Plac
     let (mut parts, body) = response.into_parts();
     let body = Limited::new(body, DEVICES_BYTES_MAX).collect().await;
     let body = body.map_err(|_| GatewayError::UpstreamBroken)?.to_bytes();
-    let mark = gateway.request_ids().next();
-    let entries = match entries::list(gateway.upstream(), &credentials, None, &mark).await {
+    let entries = match entries(gateway, &credentials).await {
         Ok(entries) => entries,
         Err(failure) => {
             // Who has the devices of an account on the screen wants to see them at least.
@@ -83,6 +83,23 @@ async fn answer(gateway: &Gateway, call: Call, places: impl Fn(&str) -> Vec<Plac
         None => Body::from(body),
     };
     Ok(Response::from_parts(parts, body))
+}
+
+/// Returns the entries of the caller's devices. Those that are still to be emptied read as none.
+async fn entries(gateway: &Gateway, credentials: &Credentials) -> Result<Vec<Stored>, Failure> {
+    let upstream = gateway.upstream();
+    let owed = match gateway.owed().is_empty() {
+        true => None,
+        false => {
+            let who = gateway.identities().recent(upstream, credentials).await?;
+            gateway.owed().of(&who.user)
+        }
+    };
+    let mark = gateway.request_ids().next();
+    let mut entries = entries::list(upstream, credentials, None, &mark).await?;
+    let is_owed = |entry: &Stored| owed.as_ref().is_some_and(|ended| ended.has(&entry.device));
+    entries.retain(|entry| !is_owed(entry));
+    Ok(entries)
 }
 
 /// Returns where each device of the answer ends, before its closing brace.

@@ -1,7 +1,6 @@
 //! The lives of devices: their account data end with them.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
