@@ -99,10 +99,7 @@ async fn stored(
     let request = credentials.request(Method::GET, target, Bytes::new())?;
     let bytes_max = compare::stored_bytes_max(gateway.limits());
     let told = gateway.upstream().ask(request, bytes_max).await?;
-    match told.status() {
-        StatusCode::NOT_FOUND => Ok(None),
-        _ => Ok(Some(told.done()?.body().clone())),
-    }
+    Ok(told.found()?.map(|told| told.body().clone()))
 }
 
 /// `GET` at global scope: the push rules are there also where the homeserver has them by their own

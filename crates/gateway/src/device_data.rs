@@ -226,12 +226,8 @@ impl<'a> Place<'a> {
         let request = credentials.request(Method::GET, &self.target, Bytes::new())?;
         let bytes_max = compare::stored_bytes_max(gateway.limits());
         let told = gateway.upstream().ask(request, bytes_max).await?;
-        if told.status() == StatusCode::NOT_FOUND {
-            return Ok(None);
-        }
-        let told = told.done()?;
-        let content = told.body();
-        Ok((!mapped::is_tombstone(content)).then(|| content.clone()))
+        let stored = told.found()?.map(|told| told.body().clone());
+        Ok(stored.filter(|content| !mapped::is_tombstone(content)))
     }
 
     /// Writes it. The turns are held until the homeserver has answered, also where the client goes

@@ -19,6 +19,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use kitbag_http::shared::GatewayError;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error as ThisError;
 use tokio::time;
@@ -301,6 +302,23 @@ impl Told {
             return Ok(self);
         }
         Err(Failure::Relayed(Box::new(self.into_response())))
+    }
+
+    /// As [`Told::done`], and `None` where the homeserver says that there is nothing. Not each 404
+    /// does: a proxy before it has some too, and so has a path that it does not know.
+    pub(crate) fn found(self) -> Result<Option<Self>, Failure> {
+        #[derive(Deserialize)]
+        struct Refusal {
+            errcode: String,
+        }
+        if self.parts.status != StatusCode::NOT_FOUND {
+            return self.done().map(Some);
+        }
+        let Refusal { errcode } = self.json()?;
+        match errcode.as_str() {
+            "M_NOT_FOUND" => Ok(None),
+            _ => Err(broken()),
+        }
     }
 
     /// Reads the body.

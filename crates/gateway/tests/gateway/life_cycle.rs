@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kitbag_client::{Account, Client, Login, Method, Request, Scope};
-use kitbag_testkit::scripted::{Asked, Scripted, json};
+use kitbag_testkit::scripted::{Asked, Scripted, json, whole};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -328,6 +329,66 @@ async fn a_logout_goes_on_where_nothing_can_be_emptied_and_that_is_done_later() 
     let before = count(&upstream, "/sync");
     assert_eq!(status(read()).await, 404);
     assert_eq!(count(&upstream, "/sync"), before, "the login emptied it");
+}
+
+#[tokio::test]
+async fn what_is_still_to_be_emptied_is_not_told_with_the_device_either() {
+    let is_broken = Arc::<AtomicBool>::default();
+    let upstream = homeserver(&is_broken, None).await;
+    let gateway = gateway(&upstream.url(), |set| set.msc4331.in_devices = true).await;
+    let client = Client::new(&gateway.url).unwrap();
+    let told = async || {
+        let request = Request::new(Method::GET, "/_matrix/client/v3/devices/PHONE");
+        let request = request.token("alice.LAPTOP");
+        client.send(request).await.unwrap().json::<Value>().unwrap()
+    };
+    let write = entry(Method::PUT, "PHONE", "", "alice.PHONE").body("{\"a\":1}");
+    client.send(write).await.unwrap();
+    assert!(told().await["account_data"].is_object());
+    is_broken.store(true, Ordering::SeqCst);
+    let logout = post("logout").token("alice.PHONE");
+    assert_eq!(client.send(logout).await.unwrap().status, 200);
+    is_broken.store(false, Ordering::SeqCst);
+    assert_eq!(told().await, json!({"device_id": "PHONE"}));
+}
+
+#[tokio::test]
+async fn a_404_that_does_not_say_that_nothing_is_there_is_no_answer() {
+    let (stored, lost) = (Stored::default(), Arc::<Mutex<Option<(_, _)>>>::default());
+    let losing = Arc::clone(&lost);
+    let upstream = Scripted::start(move |asked| {
+        let answer = match *losing.lock().unwrap() {
+            Some((part, body)) if asked.target.contains(part) => whole(404, body),
+            _ => toy::answer(&asked, &stored),
+        };
+        async move { answer }
+    });
+    let upstream = upstream.await;
+    let nothing = |set: &mut kitbag_gateway::Settings| set.upstream.remember_ms = 0;
+    let gateway = gateway(&upstream.url(), nothing).await;
+    let client = Client::new(&gateway.url).unwrap();
+    let status = async |request| client.send(request).await.unwrap().status;
+    let write = || entry(Method::PUT, "PHONE", "", "alice.PHONE").body("{\"a\":1}");
+    let read = || entry(Method::GET, "PHONE", "", "alice.LAPTOP");
+    assert_eq!(status(write()).await, 200);
+    let written = || {
+        let asked = upstream.asked();
+        asked
+            .iter()
+            .filter(|asked| asked.method == Method::PUT)
+            .count()
+    };
+    for part in ["/devices/", "/account_data/"] {
+        for body in ["<html>", "{}", "{\"errcode\":\"M_UNRECOGNIZED\"}"] {
+            *lost.lock().unwrap() = Some((part, body));
+            assert_eq!(status(read()).await, 502, "{part} {body}");
+            assert_eq!(status(write()).await, 502, "{part} {body}");
+        }
+    }
+    assert_eq!(written(), 1, "nothing was emptied or written over");
+    *lost.lock().unwrap() = Some(("/devices/", "{\"errcode\":\"M_NOT_FOUND\"}"));
+    assert_eq!(status(read()).await, 404);
+    assert_eq!(written(), 2, "it was emptied");
 }
 
 /// Waits until the homeserver has got so many requests of a method.
