@@ -58,7 +58,8 @@ impl Drop for Counted {
 struct Place {
     locks: Arc<Locks>,
     user: UserId,
-    lock: Arc<RwLock<()>>,
+    /// There until the place is given up.
+    lock: Option<Arc<RwLock<()>>>,
 }
 
 impl Turns {
@@ -78,7 +79,7 @@ impl Turns {
     /// [`GatewayError::UpstreamTimeout`] where those before take too long.
     pub(crate) async fn shared(&self, user: &UserId) -> Result<Turn, GatewayError> {
         let place = self.place(user);
-        let guard = self.wait(Arc::clone(&place.lock).read_owned()).await?;
+        let guard = self.wait(place.lock().read_owned()).await?;
         let held = Held::Shared { _guard: guard };
         Ok(Turn {
             _held: held,
@@ -94,7 +95,7 @@ impl Turns {
         self.alone.fetch_add(1, Ordering::SeqCst);
         let counted = Counted(Arc::clone(&self.alone));
         let place = self.place(user);
-        let guard = self.wait(Arc::clone(&place.lock).write_owned()).await?;
+        let guard = self.wait(place.lock().write_owned()).await?;
         let held = Held::Alone {
             _guard: guard,
             _counted: counted,
@@ -126,7 +127,7 @@ impl Turns {
         Place {
             locks: Arc::clone(&self.locks),
             user: user.clone(),
-            lock: Arc::clone(of_user),
+            lock: Some(Arc::clone(of_user)),
         }
     }
 }
@@ -147,11 +148,20 @@ impl Drop for Waiting<'_> {
     }
 }
 
+impl Place {
+    fn lock(&self) -> Arc<RwLock<()>> {
+        let lock = self.lock.as_ref();
+        Arc::clone(lock.expect("it is there until the place is dropped"))
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let mut locks = lock(&self.locks);
-        // That of the map and the one here: clones are made under the lock of the map alone.
-        if Arc::strong_count(&self.lock) == 2 {
+        // Given up under the lock of the map: of two that leave at once, the last sees itself alone.
+        drop(self.lock.take());
+        let is_free = |lock: &Arc<_>| Arc::strong_count(lock) == 1;
+        if locks.get(&self.user).is_some_and(is_free) {
             locks.remove(&self.user);
         }
     }
@@ -198,5 +208,25 @@ mod tests {
         assert!(turns.shared(&alice).await.is_err());
         drop(end);
         assert!(lock(&turns.locks).is_empty());
+    }
+
+    #[test]
+    fn those_who_leave_at_once_leave_nothing() {
+        let turns = Turns::new(Duration::from_secs(60), Arc::default());
+        let alice = user("@alice:x");
+        for round in 0..3_000 {
+            let [one, other] = [turns.place(&alice), turns.place(&alice)];
+            let start = std::sync::Barrier::new(2);
+            std::thread::scope(|scope| {
+                for place in [one, other] {
+                    let start = &start;
+                    scope.spawn(move || {
+                        start.wait();
+                        drop(place);
+                    });
+                }
+            });
+            assert!(lock(&turns.locks).is_empty(), "round {round}");
+        }
     }
 }
