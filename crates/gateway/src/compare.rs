@@ -230,7 +230,7 @@ pub(crate) fn judge(stored: Option<Bytes>, expectation: &Expectation) -> Result<
 }
 
 /// Tells whether a proxy before the homeserver says that it does not know.
-fn is_of_somebody_between(status: StatusCode) -> bool {
+pub(crate) fn is_of_somebody_between(status: StatusCode) -> bool {
     matches!(
         status,
         StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT

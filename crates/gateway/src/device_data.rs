@@ -11,7 +11,10 @@ use kitbag_domain::{
     Content, DeviceId, Expectation, GetError, Key, Limits, PermitError, QuotaExceeded, WriteError,
     WritePolicy,
 };
-use kitbag_http::shared::{Denial, EmptyObject, expectation, json_response, read_body_within};
+use kitbag_http::shared::{
+    Denial, EmptyObject, GatewayError, expectation, json_response, read_body_within,
+};
+use tokio::time;
 
 use crate::answer::{Answer, Failure};
 use crate::call::{Call, Head};
@@ -23,7 +26,12 @@ use crate::identity::Identity;
 use crate::life;
 use crate::mapped;
 use crate::metrics;
+use crate::owed;
 use crate::turns::Turn;
+use crate::upstream::Told;
+
+/// How late a write may be done whose answer did not come.
+const LATE_WRITE_MAX: Duration = Duration::from_secs(10);
 
 pub(crate) async fn get(gateway: &Gateway, call: Call) -> Answer {
     let credentials = call.head.credentials();
@@ -33,8 +41,7 @@ pub(crate) async fn get(gateway: &Gateway, call: Call) -> Answer {
     // Where it cannot be done now, what is owed still reads as none.
     drop(life::settle(gateway, &credentials, &who.user).await);
     let turn = gateway.turns().shared(&who.user).await?;
-    let owed = gateway.owed().of(&who.user);
-    if owed.is_some_and(|ended| ended.has(&device)) {
+    if gateway.owed().has(&who.user, &device) {
         return Err(GetError::NotFound.into());
     }
     let devices = gateway.devices();
@@ -137,8 +144,14 @@ async fn turn_to_write(
     who: &Identity,
     device: &DeviceId,
 ) -> Result<Turn, Failure> {
-    life::settle(gateway, credentials, &who.user).await?;
+    let settled = life::settle(gateway, credentials, &who.user).await;
     let turn = gateway.turns().shared(&who.user).await?;
+    // What is owed of other devices is none of this one's concern.
+    if gateway.owed().has(&who.user, device) {
+        settled?;
+        let retry_after = Duration::from_millis(owed::PAUSE_MS);
+        return Err(GatewayError::WriteFenced { retry_after }.into());
+    }
     let (upstream, devices) = (gateway.upstream(), gateway.devices());
     match devices.exists_now(upstream, credentials, device).await? {
         true => Ok(turn),
@@ -190,6 +203,27 @@ async fn room_for_one(
         return Err(WriteError::from(exceeded).into());
     }
     Ok(turn)
+}
+
+/// Tells whether a write may still be done by the homeserver.
+fn is_unknown(told: &Result<Told, GatewayError>) -> bool {
+    match told {
+        Ok(told) => compare::is_of_somebody_between(told.status()),
+        Err(
+            GatewayError::OutcomeUnknown { .. }
+            | GatewayError::UpstreamBroken
+            | GatewayError::UpstreamTimeout,
+        ) => true,
+        Err(_) => false,
+    }
+}
+
+/// Holds the ends of the user's devices up for a while, so that a late write is not behind them.
+fn hold(turn: Turn) {
+    tokio::spawn(async move {
+        time::sleep(LATE_WRITE_MAX).await;
+        drop(turn);
+    });
 }
 
 /// Where the homeserver keeps an entry.
@@ -245,7 +279,10 @@ impl<'a> Place<'a> {
         let gateway = gateway.clone();
         let write = async move {
             let told = compared.write(gateway.upstream(), request).await;
-            drop(turns);
+            let (turn, _counted) = turns;
+            if is_unknown(&told) {
+                hold(turn);
+            }
             told
         };
         // Another task, whose time is that of the homeserver.

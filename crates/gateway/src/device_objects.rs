@@ -97,7 +97,10 @@ async fn entries(gateway: &Gateway, credentials: &Credentials) -> Result<Vec<Sto
     };
     let mark = gateway.request_ids().next();
     let mut entries = entries::list(upstream, credentials, None, &mark).await?;
-    let is_owed = |entry: &Stored| owed.as_ref().is_some_and(|ended| ended.has(&entry.device));
+    let is_owed = |entry: &Stored| {
+        owed.as_ref()
+            .is_some_and(|debt| debt.ended.has(&entry.device))
+    };
     entries.retain(|entry| !is_owed(entry));
     Ok(entries)
 }

@@ -1,10 +1,12 @@
 //! The device account data of a user, as the homeserver keeps them: listed and emptied.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use axum::http::Method;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use kitbag_domain::{DeviceId, EventType, UserId};
-use kitbag_http::shared::RequestId;
+use kitbag_http::shared::{GatewayError, RequestId};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::json;
@@ -51,6 +53,17 @@ struct Event {
     content: Box<RawValue>,
 }
 
+/// Which devices' entries are listed.
+#[derive(Clone, Copy)]
+pub(crate) enum Of<'a> {
+    /// Those of all.
+    All,
+    /// Those of one.
+    Device(&'a DeviceId),
+    /// Those of all but these, as far as the homeserver looks at filters.
+    AllBut(&'a [DeviceId]),
+}
+
 /// Returns the entries of the caller's devices, or of one of them, without those that are deleted.
 ///
 /// `mark` must be another one each time.
@@ -63,14 +76,35 @@ pub(crate) async fn list(
     device: Option<&DeviceId>,
     mark: &RequestId,
 ) -> Result<Vec<Stored>, Failure> {
-    let target = listing(device, mark.as_str());
+    let of = device.map_or(Of::All, Of::Device);
+    let listed = list_if_small(upstream, credentials, of, mark).await?;
+    listed.ok_or_else(|| GatewayError::UpstreamTooLarge.into())
+}
+
+/// As [`list`]; `None` where there is more than is read at once.
+///
+/// # Errors
+/// As [`list`].
+pub(crate) async fn list_if_small(
+    upstream: &Upstream,
+    credentials: &Credentials,
+    devices: Of<'_>,
+    mark: &RequestId,
+) -> Result<Option<Vec<Stored>>, Failure> {
+    let target = listing(devices, mark.as_str());
     let request = credentials.request(Method::GET, &target, Bytes::new())?;
-    let told = upstream.ask(request, LISTING_BYTES_MAX).await?.done()?;
+    let told = match upstream.ask(request, LISTING_BYTES_MAX).await {
+        Err(GatewayError::UpstreamTooLarge) => return Ok(None),
+        told => told?.done()?,
+    };
     let Synced { account_data } = told.json()?;
     // Not each homeserver looks at filters.
     let stored = account_data.events.into_iter().filter_map(|event| {
         let (of, event_type) = mapped::device_and_type(&event.event_type)?;
-        let is_asked_for = device.is_none_or(|device| *device == of);
+        let is_asked_for = match devices {
+            Of::Device(device) => *device == of,
+            Of::All | Of::AllBut(_) => true,
+        };
         let is_there = !mapped::is_tombstone(event.content.get().as_bytes());
         (is_asked_for && is_there).then_some(Stored {
             device: of,
@@ -78,10 +112,11 @@ pub(crate) async fn list(
             content: event.content,
         })
     });
-    Ok(stored.collect())
+    Ok(Some(stored.collect()))
 }
 
-/// Empties entries and tells of each; all are tried, whatever becomes of one.
+/// Empties entries and tells of each; all are tried, whatever becomes of one, until the homeserver
+/// does not answer any more.
 ///
 /// # Errors
 /// What the homeserver says to the first that is not done.
@@ -93,12 +128,20 @@ pub(crate) async fn empty(
     emptied: impl Fn() + Sync,
 ) -> Result<(), Failure> {
     let emptied = &emptied;
+    let is_stuck = &AtomicBool::new(false);
     let writes = entries.into_iter().map(|entry| async move {
         let upstream_type = mapped::upstream_type(&entry.device, &entry.event_type);
         let target = mapped::account_data_path(user, &upstream_type);
         let tombstone = mapped::tombstone().into_bytes();
         let request = credentials.request(Method::PUT, &target, tombstone)?;
-        upstream.ask(request, WRITTEN_BYTES_MAX).await?.done()?;
+        if is_stuck.load(Ordering::Relaxed) {
+            return Err(GatewayError::UpstreamTimeout.into());
+        }
+        let told = upstream.ask(request, WRITTEN_BYTES_MAX).await;
+        if matches!(told, Err(GatewayError::UpstreamTimeout)) {
+            is_stuck.store(true, Ordering::Relaxed);
+        }
+        told?.done()?;
         emptied();
         Ok(())
     });
@@ -112,13 +155,18 @@ pub(crate) async fn empty(
 /// Synapse answers a sync from the start out of a cache where the same one was asked for in the last
 /// two minutes, whatever was written meanwhile. So each has a filter of its own, by a type that there
 /// is not.
-fn listing(device: Option<&DeviceId>, mark: &str) -> String {
-    let types = match device {
-        Some(device) => format!("{}*", mapped::types_of(device)),
-        None => format!("{}*", mapped::PREFIX),
+fn listing(devices: Of<'_>, mark: &str) -> String {
+    let all_of = |device: &DeviceId| format!("{}*", mapped::types_of(device));
+    let types = match devices {
+        Of::Device(device) => all_of(device),
+        Of::All | Of::AllBut(_) => format!("{}*", mapped::PREFIX),
     };
+    let mut not_types = vec![format!("{}{mark}", mapped::PREFIX)];
+    if let Of::AllBut(devices) = devices {
+        not_types.extend(devices.iter().map(all_of));
+    }
     let filter = json!({
-        "account_data": {"types": [types], "not_types": [format!("{}{mark}", mapped::PREFIX)]},
+        "account_data": {"types": [types], "not_types": not_types},
         "presence": {"not_types": ["*"]},
         "room": {"rooms": []},
     });
@@ -134,7 +182,7 @@ mod tests {
     #[test]
     fn no_two_listings_are_the_same_request() {
         let device = DeviceId::parse("PHONE").unwrap();
-        let [one, other] = ["RUN-1", "RUN-2"].map(|mark| listing(Some(&device), mark));
+        let [one, other] = ["RUN-1", "RUN-2"].map(|mark| listing(Of::Device(&device), mark));
         assert!(one.contains("PHONE") && one != other, "{one}");
     }
 }

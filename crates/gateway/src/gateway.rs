@@ -124,7 +124,7 @@ impl Gateway {
             identities,
             devices,
             forgotten,
-            owed: Owed::new(Arc::clone(&own_metrics)),
+            owed: Owed::new(Arc::clone(&own_metrics), Arc::clone(&clock)),
             turns: Turns::new(wait, Arc::clone(&own_metrics)),
             additions: Turns::new(wait, Arc::clone(&own_metrics)),
             observed: Observed::new(Arc::clone(&clock)),

@@ -1,6 +1,7 @@
 //! Who a request is from: the homeserver is asked, with the request's own credentials.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::http::{Method, StatusCode};
@@ -43,6 +44,8 @@ pub(crate) struct Identities {
 /// A question under way. Who comes later waits for the lock, and finds the answer; where the one who
 /// asked went away, the next one asks.
 struct Flight {
+    /// Those who asked and wait, counted under the lock of the map.
+    joined: AtomicUsize,
     asking: Asking,
     told: tokio::sync::Mutex<Option<Result<Arc<Identity>, Refusal>>>,
 }
@@ -131,10 +134,12 @@ impl Identities {
         let old = old.filter(|flight| self.recent.counts(flight.asking, &whose));
         let flight = old.map(Arc::clone).unwrap_or_else(|| {
             Arc::new(Flight {
+                joined: AtomicUsize::new(0),
                 asking: self.recent.asking(),
                 told: tokio::sync::Mutex::default(),
             })
         });
+        flight.joined.fetch_add(1, Ordering::Relaxed);
         flights.insert(whose, Arc::clone(&flight));
         Joined {
             identities: self,
@@ -161,11 +166,10 @@ impl Drop for Joined<'_> {
         let mut flights = self.identities.lock_flights();
         let known = flights.get(&self.whose);
         let is_known = known.is_some_and(|known| Arc::ptr_eq(known, &self.of));
-        // The map's and this one: clones are made under the lock of the map alone.
-        let is_last = || Arc::strong_count(&self.of) == 2;
+        let is_last = self.of.joined.fetch_sub(1, Ordering::Relaxed) == 1;
         // Nobody joins a question that is answered: a failure is for those who waited.
         let is_told = || self.of.told.try_lock().is_ok_and(|told| told.is_some());
-        if is_known && (is_last() || is_told()) {
+        if is_known && (is_last || is_told()) {
             flights.remove(&self.whose);
         }
     }

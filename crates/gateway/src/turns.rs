@@ -173,6 +173,9 @@ fn lock(locks: &Locks) -> MutexGuard<'_, HashMap<UserId, Arc<RwLock<()>>>> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
     use super::*;
 
     fn user(name: &str) -> UserId {
@@ -216,15 +219,14 @@ mod tests {
         let alice = user("@alice:x");
         for round in 0..3_000 {
             let [one, other] = [turns.place(&alice), turns.place(&alice)];
-            let start = std::sync::Barrier::new(2);
-            std::thread::scope(|scope| {
-                for place in [one, other] {
-                    let start = &start;
-                    scope.spawn(move || {
-                        start.wait();
-                        drop(place);
-                    });
-                }
+            let start = Barrier::new(2);
+            let leave = |place: Place| {
+                start.wait();
+                drop(place);
+            };
+            thread::scope(|scope| {
+                scope.spawn(|| leave(one));
+                scope.spawn(|| leave(other));
             });
             assert!(lock(&turns.locks).is_empty(), "round {round}");
         }

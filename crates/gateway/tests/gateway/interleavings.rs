@@ -21,7 +21,7 @@ const KIND: &str = "org.example.a";
 const ACTORS: u64 = 3;
 const STEPS: usize = 30;
 
-/// IDs that come again after they ended through the gateway.
+/// IDs that end, and come again, through the gateway.
 const REUSED: [&str; 2] = ["REUSED0", "REUSED1"];
 
 /// A device that never ends, so that there is always somebody to read.
@@ -111,6 +111,8 @@ impl Stage {
                 sessions.retain(|known| known.number != session.number);
                 None
             }
+            // What is owed of the device before could not be emptied yet.
+            Err(Error::Matrix { status: 503, .. }) => None,
             Err(error) => {
                 // The device of what is to be written is gone.
                 assert_eq!(error.errcode(), Some("M_NOT_FOUND"), "{error}");
@@ -124,7 +126,8 @@ impl Stage {
             true => REUSED[dice.below(REUSED.len())].to_owned(),
             false => format!("FRESH{}", self.fresh.fetch_add(1, Ordering::SeqCst)),
         };
-        let client = match dice.chance(60) {
+        // Of one that begins anew past the gateway nothing says that it is not the one before.
+        let client = match dice.chance(60) || REUSED.contains(&device.as_str()) {
             true => self.lab.client(),
             false => self.lab.beside(),
         };

@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kitbag_client::{Account, Client, Login, Method, Request, Scope};
+use kitbag_domain::Limits;
+use kitbag_testkit::clock::TestClock;
 use kitbag_testkit::scripted::{Asked, Scripted, json, whole};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::support::{Lab, PASSWORD, gateway};
+use crate::support::{Lab, PASSWORD, gateway, gateway_at};
 use crate::toy::{self, Stored, count, entry};
 
 const KIND: &str = "org.example.a";
@@ -178,13 +180,27 @@ async fn a_device_that_deleted_itself_is_emptied_by_the_next_session_of_its_user
         kept(&lab, &laptop, "PHONE").await,
         Some(json!({"of": "PHONE"}))
     );
-    let again = login(&lab.beside(), &user, "PHONE").await;
     assert!(!has(&laptop, "PHONE").await);
     assert_eq!(kept(&lab, &laptop, "PHONE").await, tombstone());
+    let again = login(&lab.beside(), &user, "PHONE").await;
     // And what it writes now is its own.
     let again = lab.client().with_session(again.session().clone());
     put(&again).await;
     assert!(has(&laptop, "PHONE").await);
+}
+
+/// As by way of another gateway: what it has may be its own.
+#[tokio::test]
+async fn a_device_that_began_anew_past_the_gateway_keeps_what_was_owed_of_the_one_before() {
+    let (lab, [phone, laptop, _], user) = three().await;
+    phone.delete_device("PHONE", PASSWORD).await.unwrap();
+    let again = login(&lab.beside(), &user, "PHONE").await;
+    let kind = format!("org.matrix.msc4331.device_account_data.PHONE.{KIND}");
+    let content = json!({"of": "the new one"});
+    again.put(Scope::Global, &kind, &content).await.unwrap();
+    assert!(has(&laptop, "PHONE").await);
+    assert_eq!(kept(&lab, &laptop, "PHONE").await, Some(content));
+    put(&lab.client().with_session(again.session().clone())).await;
 }
 
 #[tokio::test]
@@ -267,16 +283,25 @@ async fn what_ends_through_the_gateway_ends_at_once_for_those_who_read_it_a_mome
 /// up where there are `permits`.
 async fn homeserver(is_broken: &Arc<AtomicBool>, permits: Option<&Arc<Semaphore>>) -> Scripted {
     let (stored, is_broken) = (Stored::default(), Arc::clone(is_broken));
+    let is_gone = AtomicBool::new(false);
     let permits = permits.cloned();
     let answer = move |asked: &Asked| {
         let path = asked.target.as_str();
         if is_broken.load(Ordering::SeqCst) && path.contains("/sync") {
             toy::error(500, "M_UNKNOWN")
         } else if path.ends_with("/login") {
-            let session = json!({"user_id": "@alice:x", "access_token": "alice.PHONE"});
+            is_gone.store(false, Ordering::SeqCst);
+            let session = json!({
+                "user_id": "@alice:x",
+                "access_token": "alice.PHONE",
+                "device_id": "PHONE",
+            });
             json(200, &session)
         } else if path.contains("/logout") || asked.method == Method::DELETE {
+            is_gone.store(true, Ordering::SeqCst);
             json(200, &json!({}))
+        } else if path.ends_with("/devices") && is_gone.load(Ordering::SeqCst) {
+            json(200, &json!({"devices": [{"device_id": "LAPTOP"}]}))
         } else {
             toy::answer(asked, &stored)
         }
@@ -301,29 +326,45 @@ async fn homeserver(is_broken: &Arc<AtomicBool>, permits: Option<&Arc<Semaphore>
 async fn a_logout_goes_on_where_nothing_can_be_emptied_and_that_is_done_later() {
     let is_broken = Arc::<AtomicBool>::default();
     let upstream = homeserver(&is_broken, None).await;
-    let gateway = gateway(&upstream.url(), |_| {}).await;
+    let clock = Arc::<TestClock>::default();
+    let (url, limits) = (upstream.url(), Limits::default());
+    let gateway = gateway_at(&url, Arc::clone(&clock), limits, |_| {}).await;
     let client = Client::new(&gateway.url).unwrap();
     let status = async |request| client.send(request).await.unwrap().status;
     let write = || entry(Method::PUT, "PHONE", "", "alice.PHONE").body("{\"a\":1}");
+    let other = || entry(Method::PUT, "LAPTOP", "", "alice.LAPTOP").body("{\"a\":1}");
     let read = || entry(Method::GET, "PHONE", "", "alice.LAPTOP");
     for path in ["logout", "logout/all"] {
         assert_eq!(status(write()).await, 200);
         assert_eq!(status(read()).await, 200);
         is_broken.store(true, Ordering::SeqCst);
         assert_eq!(status(post(path).token("alice.PHONE")).await, 200);
-        // It reads as none, and is not written over what is to be emptied.
-        assert_eq!(status(read()).await, 404);
+        // It is not written over what is to be emptied, and reads as none.
         assert_eq!(status(write()).await, 500);
+        let before = count(&upstream, "/sync");
+        assert_eq!(status(write()).await, 503);
+        assert_eq!(status(read()).await, 404);
+        assert_eq!(count(&upstream, "/sync"), before, "not again so soon");
         is_broken.store(false, Ordering::SeqCst);
+        clock.advance(30_000);
         assert_eq!(status(read()).await, 404);
         let emptied = upstream.asked();
         let emptied = emptied.iter().rfind(|asked| asked.method == Method::PUT);
         let expected = "{\"org.matrix.msc4331.deleted\": true}";
         assert_eq!(emptied.unwrap().body, expected);
     }
+    assert_eq!(status(post("login")).await, 200);
+    assert_eq!(status(other()).await, 200);
     assert_eq!(status(write()).await, 200);
     is_broken.store(true, Ordering::SeqCst);
     assert_eq!(status(post("logout").token("alice.PHONE")).await, 200);
+    // What is owed of one device does not shut the others out.
+    assert_eq!(status(other()).await, 200);
+    assert_eq!(status(write()).await, 503);
+    // Also where a login could not do it, it is not taken for what the new one wrote.
+    assert_eq!(status(post("login")).await, 200);
+    clock.advance(30_000);
+    assert_eq!(status(read()).await, 404);
     is_broken.store(false, Ordering::SeqCst);
     assert_eq!(status(post("login")).await, 200);
     let before = count(&upstream, "/sync");

@@ -46,6 +46,10 @@ pub(crate) fn answer(asked: &Asked, stored: &Stored) -> http::Response<ScriptedB
             json(200, &body)
         }
         ("GET", ["devices", "PHONE" | "LAPTOP"]) => json(200, &json!({"device_id": segments[1]})),
+        ("GET", ["devices"]) => {
+            let devices = json!([{"device_id": "PHONE"}, {"device_id": "LAPTOP"}]);
+            json(200, &json!({"devices": devices}))
+        }
         ("GET", ["sync"]) => {
             let stored = stored.lock().unwrap();
             let of_user = stored.iter().filter(|((owner, _), _)| *owner == user);
