@@ -1,6 +1,7 @@
 //! The gateway as one function from a request to an answer.
 
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
@@ -68,10 +69,24 @@ enum Way<'a> {
 
 /// The gateway, shared by all requests.
 #[derive(Clone)]
-pub struct Gateway(Arc<Inner>);
+pub struct Gateway(Arc<Handle>);
+
+/// What the requests of one connection share: on one count of holders for all, the cores would wait
+/// for each other.
+struct Handle {
+    inner: Arc<Inner>,
+    upstream: Upstream,
+}
+
+impl Deref for Handle {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.inner
+    }
+}
 
 struct Inner {
-    upstream: Upstream,
     settings: Settings,
     limits: Limits,
     router: Router<Route>,
@@ -118,8 +133,8 @@ impl Gateway {
         };
         let identities = Identities::new(remembered(Memory::Identities));
         let devices = Devices::new(remembered(Memory::Devices));
-        Ok(Self(Arc::new(Inner {
-            upstream: Upstream::new(settings.upstream.clone(), Arc::clone(&own_metrics))?,
+        let upstream = Upstream::new(settings.upstream.clone(), Arc::clone(&own_metrics))?;
+        let inner = Arc::new(Inner {
             router: routes::router(&settings, &metrics),
             identities,
             devices,
@@ -137,13 +152,17 @@ impl Gateway {
             settings,
             limits,
             request_ids: RequestIds::new(&*random),
-        })))
+        });
+        Ok(Self(Arc::new(Handle { inner, upstream })))
     }
 
     /// Returns all figures.
     #[must_use]
     pub fn stats(&self) -> GatewayStats {
-        self.0.own_metrics.read(self.0.metrics.read())
+        GatewayStats {
+            breaker_is_open: self.upstream().is_down(),
+            ..self.0.own_metrics.read(self.0.metrics.read())
+        }
     }
 
     pub(crate) fn upstream(&self) -> &Upstream {
@@ -212,7 +231,7 @@ impl Gateway {
     }
 
     /// Answers one request that came from `peer`.
-    async fn handle(self, peer: IpAddr, mut request: Request<Body>) -> Response {
+    async fn handle(&self, peer: IpAddr, mut request: Request<Body>) -> Response {
         let inner = &*self.0;
         // A listener of both families shows an IPv4 peer as an IPv6 address.
         let peer = peer.to_canonical();
@@ -353,7 +372,10 @@ impl Service for Gateway {
     }
 
     fn apart(&self) -> Self {
-        self.clone()
+        Self(Arc::new(Handle {
+            inner: Arc::clone(&self.0.inner),
+            upstream: self.0.upstream.apart(),
+        }))
     }
 
     fn connected(&self) -> Connected {
@@ -365,7 +387,7 @@ impl Service for Gateway {
         peer: IpAddr,
         request: Request<Body>,
     ) -> impl Future<Output = Response> + Send {
-        self.clone().handle(peer, request)
+        self.handle(peer, request)
     }
 }
 

@@ -26,7 +26,8 @@ pub(crate) fn take_hop_by_hop_off(headers: &mut HeaderMap) {
         let named = headers.get_all(CONNECTION).iter();
         let named = named.filter_map(|value| value.to_str().ok());
         let named = named.flat_map(|value| value.split(','));
-        names.extend(named.filter_map(|name| name.trim().parse::<HeaderName>().ok()));
+        let named = named.filter_map(|name| name.trim().parse::<HeaderName>().ok());
+        names.extend(named.filter(|name| !is_for_all_hops(name)));
     }
     for name in names {
         headers.remove(name);
@@ -69,6 +70,13 @@ fn is_of_one_hop(name: &str) -> bool {
             | "transfer-encoding"
             | "upgrade"
     )
+}
+
+/// Tells whether a header stays even where `Connection` names it: a client could have that of a proxy
+/// name what the proxy itself put on.
+fn is_for_all_hops(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "authorization" | "content-length" | "host")
+        || tells_where_from(name.as_str())
 }
 
 /// Tells whether a header is one of those by which proxies say where a request came from.
@@ -143,6 +151,10 @@ mod tests {
         for (name, value) in [
             ("connection", "keep-alive, X-One"),
             ("connection", " x-two,, not a name"),
+            ("connection", "X-Forwarded-For, host, authorization"),
+            ("authorization", "Bearer x"),
+            ("host", "a.example"),
+            ("x-forwarded-for", "192.0.2.1"),
             ("keep-alive", "timeout=5"),
             ("te", "trailers"),
             ("transfer-encoding", "chunked"),
@@ -160,7 +172,15 @@ mod tests {
         take_hop_by_hop_off(&mut headers);
         let mut left: Vec<_> = headers.iter().map(|(name, _)| name.as_str()).collect();
         left.sort_unstable();
-        assert_eq!(left, ["accept", "x-three", "x-three"]);
+        let expected = [
+            "accept",
+            "authorization",
+            "host",
+            "x-forwarded-for",
+            "x-three",
+            "x-three",
+        ];
+        assert_eq!(left, expected);
     }
 
     #[test]

@@ -181,8 +181,10 @@ async fn ask(upstream: &Upstream, credentials: &Credentials) -> Result<Arc<Ident
     let request = request.map_err(Refusal::Failed)?;
     let told = upstream.ask(request, WHOAMI_BYTES_MAX).await;
     let told = told.map_err(Refusal::Failed)?;
-    if told.status() != StatusCode::OK {
-        return Err(Refusal::Relayed(told));
+    match told.status() {
+        StatusCode::OK => {}
+        status if status.is_success() => return Err(broken()),
+        _ => return Err(Refusal::Relayed(told)),
     }
     let Whoami { user_id, device_id } = told.json().map_err(|_| broken())?;
     Ok(Arc::new(Identity {

@@ -4,12 +4,12 @@
 //! names.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use kitbag_domain::{Histogram, Spread};
 use kitbag_http::Stats;
-use kitbag_http::shared::Gauge;
+use kitbag_http::shared::{Gauge, Stripes};
 
 /// Bounds of the times of the homeserver in microseconds: from an answer out of its memory to the
 /// longest poll.
@@ -193,9 +193,8 @@ pub struct ProtectedStats {
 
 /// What the gateway counts.
 pub(crate) struct GatewayMetrics {
-    upstream_us: [Histogram; ASKED.len()],
-    added_us: Histogram,
-    breaker_is_open: AtomicBool,
+    /// Every request counts here.
+    durations: Stripes<Durations>,
     breaker_openings: AtomicU64,
     /// Misses and hits of each memory.
     lookups: [[AtomicU64; 2]; MEMORIES.len()],
@@ -210,12 +209,25 @@ pub(crate) struct GatewayMetrics {
     pub(crate) fences: Gauge,
 }
 
-impl Default for GatewayMetrics {
-    fn default() -> Self {
+/// How long things took, as one stripe of threads counted.
+struct Durations {
+    upstream_us: [Histogram; ASKED.len()],
+    added_us: Histogram,
+}
+
+impl Durations {
+    fn new() -> Self {
         Self {
             upstream_us: [(); ASKED.len()].map(|()| Histogram::new(&UPSTREAM_BOUNDS_US)),
             added_us: Histogram::new(&ADDED_BOUNDS_US),
-            breaker_is_open: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Default for GatewayMetrics {
+    fn default() -> Self {
+        Self {
+            durations: Stripes::new(),
             breaker_openings: AtomicU64::new(0),
             lookups: Default::default(),
             protected_writes: Default::default(),
@@ -239,7 +251,10 @@ impl GatewayMetrics {
         let (done, waited_us) = WAITED_US.scope(Cell::new(0), work).await;
         // What waited at once for two counts twice.
         let added_us = micros_since(started).saturating_sub(waited_us);
-        self.added_us.observe(added_us);
+        self.durations
+            .own(Durations::new)
+            .added_us
+            .observe(added_us);
         done
     }
 
@@ -248,20 +263,14 @@ impl GatewayMetrics {
         let started = Instant::now();
         let answer = answer.await;
         let waited_us = micros_since(started);
-        self.upstream_us[asked as usize].observe(waited_us);
+        self.durations.own(Durations::new).upstream_us[asked as usize].observe(waited_us);
         add_waited(waited_us);
         answer
     }
 
     /// Counts that the homeserver could not be reached, so that it is not asked for a while.
     pub(crate) fn breaker_opened(&self) {
-        self.breaker_is_open.store(true, Ordering::Relaxed);
         self.breaker_openings.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts that the homeserver answers again.
-    pub(crate) fn breaker_closed(&self) {
-        self.breaker_is_open.store(false, Ordering::Relaxed);
     }
 
     /// Counts a look-up of what the homeserver told a short time ago.
@@ -294,16 +303,28 @@ impl GatewayMetrics {
     }
 
     /// Returns all figures, with those that every listener counts.
+    /// `breaker_is_open` is for the caller to tell.
     pub(crate) fn read(&self, http: Stats) -> GatewayStats {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let lookups = MEMORIES.into_iter().zip(&self.lookups);
         let emptied = CAUSES.into_iter().zip(&self.emptied_entries);
-        let upstream = ASKED.into_iter().zip(&self.upstream_us);
+        let Durations {
+            upstream_us,
+            added_us,
+        } = Durations::new();
+        let (mut upstream_us, mut added_us) =
+            (upstream_us.map(|none| none.read()), added_us.read());
+        for counted in self.durations.all() {
+            for (all, one) in upstream_us.iter_mut().zip(&counted.upstream_us) {
+                *all += one.read();
+            }
+            added_us += counted.added_us.read();
+        }
         GatewayStats {
             http,
-            upstream_us: upstream.map(|(why, took)| (why, took.read())).collect(),
-            added_us: self.added_us.read(),
-            breaker_is_open: self.breaker_is_open.load(Ordering::Relaxed),
+            upstream_us: ASKED.into_iter().zip(upstream_us).collect(),
+            added_us,
+            breaker_is_open: false,
             breaker_openings: load(&self.breaker_openings),
             lookups: lookups
                 .map(|(memory, [misses, hits])| LookupStats {
@@ -460,16 +481,5 @@ mod tests {
         metrics.request(long()).await;
         let own_us = metrics.read(Stats::default()).added_us.sum - added.sum;
         assert!(own_us >= 60_000, "{own_us}");
-    }
-
-    #[test]
-    fn a_breaker_is_counted_when_it_opens_and_told_while_it_is_open() {
-        let metrics = GatewayMetrics::default();
-        metrics.breaker_opened();
-        let stats = metrics.read(Stats::default());
-        assert_eq!((stats.breaker_is_open, stats.breaker_openings), (true, 1));
-        metrics.breaker_closed();
-        let stats = metrics.read(Stats::default());
-        assert_eq!((stats.breaker_is_open, stats.breaker_openings), (false, 1));
     }
 }

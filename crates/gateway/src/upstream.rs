@@ -8,11 +8,12 @@ mod target;
 mod tls;
 
 use std::io;
+use std::ops::Deref;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody as _};
-use axum::http::header::{EXPECT, HOST, HeaderValue, TRANSFER_ENCODING};
+use axum::http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING};
 use axum::http::uri::PathAndQuery;
 use axum::http::{Method, Request, StatusCode, Uri, Version, response};
 use axum::response::Response;
@@ -55,8 +56,21 @@ pub enum UpstreamSetupError {
     NoAddress,
 }
 
-/// The way to the homeserver.
-pub(crate) struct Upstream(Arc<Shared>);
+/// The way to the homeserver, by the count of holders of one connection of a client.
+#[derive(Clone)]
+pub(crate) struct Upstream(Arc<Holder>);
+
+struct Holder {
+    shared: Arc<Shared>,
+}
+
+impl Deref for Holder {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
 
 struct Shared {
     target: Target,
@@ -76,14 +90,26 @@ impl Upstream {
         let address = settings.url.as_ref().ok_or(UpstreamSetupError::NoAddress)?;
         let host = HeaderValue::from_str(address.authority().as_str());
         let idle_timeout = Duration::from_millis(settings.idle_timeout_ms);
-        Ok(Self(Arc::new(Shared {
+        let shared = Arc::new(Shared {
             target: Target::new(address, &settings)?,
             host: host.expect("an authority is visible ASCII"),
             pool: Pool::new(settings.idle_connections_max, idle_timeout),
             breaker: Breaker::default(),
             settings,
             metrics,
-        })))
+        });
+        Ok(Self(Arc::new(Holder { shared })))
+    }
+
+    /// Returns the same for another connection of a client.
+    pub(crate) fn apart(&self) -> Self {
+        let shared = Arc::clone(&self.0.shared);
+        Self(Arc::new(Holder { shared }))
+    }
+
+    /// Tells whether the homeserver is not asked for now, since it cannot be reached.
+    pub(crate) fn is_down(&self) -> bool {
+        self.0.breaker.is_open()
     }
 
     /// Sends a request and returns the answer as it comes: its head is there, its body not yet.
@@ -133,7 +159,7 @@ impl Upstream {
         };
         let Shared {
             settings, metrics, ..
-        } = &*self.0;
+        } = &**self.0;
         let allowed = Duration::from_millis(settings.ask_timeout_ms);
         let read = time::timeout(allowed, read);
         let read = metrics.upstream(Asked::ByGateway, read).await;
@@ -184,7 +210,7 @@ impl Upstream {
                 if self.0.breaker.failed() {
                     self.0.metrics.breaker_opened();
                     warn!(%error, "the homeserver cannot be reached");
-                    tokio::spawn(probe(Arc::downgrade(&self.0)));
+                    tokio::spawn(probe(Arc::downgrade(&self.0.shared)));
                 }
                 Err(down)
             }
@@ -201,9 +227,13 @@ impl Upstream {
             debug!("the homeserver switched to another protocol, which nobody asked for");
             return Err(GatewayError::UpstreamBroken);
         }
+        if parts.headers.contains_key(TRANSFER_ENCODING) {
+            // Of both, that one counts [RFC 9112, 6.3], and it is said anew.
+            parts.headers.remove(CONTENT_LENGTH);
+        }
         headers::take_hop_by_hop_off(&mut parts.headers);
         parts.version = Version::HTTP_11;
-        let received = Received::new(incoming, link, Keeper(Arc::clone(&self.0)));
+        let received = Received::new(incoming, link, self.clone());
         Ok(Response::from_parts(parts, Body::new(received)))
     }
 }
@@ -217,18 +247,14 @@ impl Shared {
 
     fn reached(&self) {
         if self.breaker.succeeded() {
-            self.metrics.breaker_closed();
             info!("the homeserver can be reached again");
         }
     }
 }
 
-/// Keeps connections for the next request.
-struct Keeper(Arc<Shared>);
-
-impl Keep for Keeper {
+impl Keep for Upstream {
     fn keep(&self, link: Box<Link>) {
-        keep(&self.0, link);
+        keep(&self.0.shared, link);
     }
 }
 
@@ -296,10 +322,14 @@ impl Told {
         Response::from_parts(self.parts, self.body.into())
     }
 
-    /// Returns it where it is of 200; else it is what the client is told.
+    /// Returns it where it is of 200; else it is what the client is told. Another success answers
+    /// nothing that is asked here, and would tell the client that all of its request was done.
     pub(crate) fn done(self) -> Result<Self, Failure> {
         if self.parts.status == StatusCode::OK {
             return Ok(self);
+        }
+        if self.parts.status.is_success() {
+            return Err(broken());
         }
         Err(Failure::Relayed(Box::new(self.into_response())))
     }

@@ -15,3 +15,4 @@ pub use crate::json::{EmptyObject, json_response};
 pub use crate::linger::{Unread, share_body};
 pub use crate::metrics::{Counting, Gauge, Listener, Metrics, RouteMetrics};
 pub use crate::request_id::{RequestId, RequestIds};
+pub use crate::stripes::{STRIPES, Stripes};

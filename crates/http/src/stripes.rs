@@ -7,28 +7,36 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// How many values there are at most; with more threads, some share one.
-pub(crate) const STRIPES: usize = 8;
+pub const STRIPES: usize = 8;
 
 /// The value of each thread, made when the first one comes to it.
-pub(crate) struct Stripes<T>([OnceLock<Box<Stripe<T>>>; STRIPES]);
+pub struct Stripes<T>([OnceLock<Box<Stripe<T>>>; STRIPES]);
 
 /// Alone on its line, and on the one that a processor fetches with it.
 #[repr(align(128))]
 struct Stripe<T>(T);
 
+impl<T> Default for Stripes<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T> Stripes<T> {
-    pub(crate) fn new() -> Self {
+    /// Returns one without values.
+    #[must_use]
+    pub fn new() -> Self {
         Self([const { OnceLock::new() }; STRIPES])
     }
 
     /// Returns the value of this thread.
-    pub(crate) fn own(&self, make: impl FnOnce() -> T) -> &T {
+    pub fn own(&self, make: impl FnOnce() -> T) -> &T {
         let stripe = self.0[number()].get_or_init(|| Box::new(Stripe(make())));
         &stripe.0
     }
 
     /// Returns the values that there are.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &T> {
+    pub fn all(&self) -> impl Iterator<Item = &T> {
         let made = self.0.iter().filter_map(OnceLock::get);
         made.map(|stripe| &stripe.0)
     }

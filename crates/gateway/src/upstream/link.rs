@@ -6,6 +6,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::mem;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -204,6 +205,8 @@ pub(super) struct Received<K: Keep> {
     /// `None` once the end was seen.
     link: Option<Box<Link>>,
     keeper: K,
+    /// Whether the body was waited for.
+    has_waited: bool,
     /// What is told next.
     failure: Option<axum::Error>,
 }
@@ -214,6 +217,7 @@ impl<K: Keep> Received<K> {
             incoming,
             link: Some(link),
             keeper,
+            has_waited: false,
             failure: None,
         };
         received.give_back_at_end();
@@ -291,9 +295,14 @@ impl<K: Keep> HttpBody for Received<K> {
         if let Poll::Ready(frame) = self.poll_incoming(context) {
             return Poll::Ready(frame);
         }
+        let is_first = !mem::replace(&mut self.has_waited, true);
         let Some(link) = &mut self.link else {
             return Poll::Pending;
         };
+        if is_first {
+            // Until now the time ran that the head had.
+            link.wait_anew();
+        }
         ready!(link.patience.as_mut().poll(context));
         let elapsed = io::Error::from(io::ErrorKind::TimedOut);
         self.fail(axum::Error::new(elapsed), context)

@@ -167,24 +167,49 @@ async fn an_answer_that_is_cut_is_not_taken_for_whole() {
 }
 
 #[tokio::test]
+async fn of_an_answer_with_two_lengths_the_pieces_count() {
+    let (_upstream, gateway) = raw(|mut wire| async move {
+        while wire.head().await.starts_with("GET ") {
+            wire.send(
+                "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n\
+                 5\r\nhello\r\n0\r\n\r\n",
+            )
+            .await;
+        }
+    })
+    .await;
+    for _ in 0..2 {
+        let response = ask(&gateway, Method::GET).await;
+        assert_eq!(response.body, "hello");
+        assert_eq!(response.header("content-length"), None);
+    }
+}
+
+#[tokio::test]
+async fn a_success_that_answers_nothing_is_not_the_clients() {
+    let upstream = Scripted::start(|_| async { whole(202, "") }).await;
+    let gateway = gateway(&upstream.url(), |_| {}).await;
+    let path = "/_matrix/client/v3/user/@a:x/devices/D/account_data/t";
+    let put = Request::new(Method::PUT, path).token("t").body("{}");
+    let client = Client::new(&gateway.url).unwrap();
+    assert_failed(&client.send(put).await.unwrap(), 502);
+}
+
+#[tokio::test]
 async fn an_answer_that_comes_slowly_is_waited_for_piece_by_piece() {
     let upstream = Scripted::raw(|stream| async move {
         let mut wire = Wire(stream);
         wire.head().await;
-        let pieces = [
-            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n",
-            "a",
-            "b",
-            "c",
-        ];
+        // Two of these pauses are longer than the time that each piece has, the head too.
+        let pieces = ["HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", "ab", "c"];
         for piece in pieces {
-            time::sleep(Duration::from_millis(600)).await;
+            time::sleep(Duration::from_millis(1_200)).await;
             wire.send(piece).await;
         }
     })
     .await;
     let gateway = gateway(&upstream.url(), |settings| {
-        settings.upstream.response_timeout_ms = 1_500;
+        settings.upstream.response_timeout_ms = 2_000;
     })
     .await;
     assert_eq!(ask(&gateway, Method::GET).await.body, "abc");
