@@ -9,7 +9,7 @@ use kitbag_gateway::Homeserver;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use super::{Asked, Report, told};
+use super::{Asked, Report, errcode, told};
 
 const C3: &str = "/_matrix/client/v3";
 
@@ -111,7 +111,9 @@ impl<'a> Session<'a> {
         let none = self
             .send("GET", "/devices/ORG.KITBAG.DOCTOR.NONE", "")
             .await?;
-        let is_right = device.status == 200 && none.status == 404;
+        // Any other 404 may be of a proxy or of a path that is not there.
+        let is_none = none.status == 404 && errcode(&none).as_deref() == Some("M_NOT_FOUND");
+        let is_right = device.status == 200 && is_none;
         let said = format!("{}; of none {}", told(&device), told(&none));
         report.need("GET of a device", is_right, said);
         Ok(())
@@ -281,6 +283,8 @@ mod tests {
         EndlessSync,
         /// It says of every device that it is there.
         EveryDevice,
+        /// It says of no device that it is not there, but that there is no such path.
+        NoSuchPath,
     }
 
     type Stored = Arc<Mutex<BTreeMap<String, Bytes>>>;
@@ -300,6 +304,9 @@ mod tests {
             ("GET", path) if path.starts_with("/_matrix/client/v3/devices/") => {
                 match path.ends_with("/D") || fault == Fault::EveryDevice {
                     true => json(200, json!({})),
+                    false if fault == Fault::NoSuchPath => {
+                        json(404, json!({"errcode": "M_UNRECOGNIZED"}))
+                    }
                     false => none(),
                 }
             }
@@ -393,16 +400,15 @@ mod tests {
 
     #[tokio::test]
     async fn what_the_gateway_needs_and_is_not_there_makes_it_unfit() {
-        let (report, ..) = examined(Fault::EveryDevice).await;
-        let report = report.unwrap();
-        assert!(!report.is_fit);
-        let missing = report.checks.iter().filter(|check| check.is_missing);
-        let missing: Vec<_> = missing.map(|check| check.what).collect();
-        assert_eq!(missing, ["GET of a device"]);
-        assert!(
-            report
-                .text()
-                .contains("does not work: the gateway needs this")
-        );
+        for fault in [Fault::EveryDevice, Fault::NoSuchPath] {
+            let (report, ..) = examined(fault).await;
+            let report = report.unwrap();
+            assert!(!report.is_fit);
+            let missing = report.checks.iter().filter(|check| check.is_missing);
+            let missing: Vec<_> = missing.map(|check| check.what).collect();
+            assert_eq!(missing, ["GET of a device"]);
+            let text = report.text();
+            assert!(text.contains("does not work: the gateway needs this"));
+        }
     }
 }
