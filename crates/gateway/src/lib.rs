@@ -34,6 +34,7 @@ mod recent;
 mod routes;
 mod settings;
 mod sweep;
+mod tails;
 mod turns;
 mod upstream;
 mod versions;

@@ -1,0 +1,91 @@
+//! Paths of the route table with more behind them, which Synapse takes for what they begin with.
+//!
+//! Its patterns of account data and of `/delete_devices` have no end. The table's do, so that such a
+//! write would go on past what the gateway does to it: limits, and the end of device account data.
+
+use axum::http::Method;
+
+/// Ends devices whatever stands behind it, also without a slash between.
+const DELETE_DEVICES: &str = "delete_devices";
+
+/// Tells whether a request must not go on since homeservers could not look at the end of its path.
+pub(crate) fn is_too_long(method: &Method, path: &str) -> bool {
+    let Some(rest) = path.strip_prefix("/_matrix/client/") else {
+        return false;
+    };
+    if matches!(*method, Method::GET | Method::HEAD) {
+        return false;
+    }
+    // Prefixes have one segment or two.
+    let behind_one = rest.split_once('/').map(|(_, below)| below);
+    let behind_two = behind_one.and_then(|below| Some(below.split_once('/')?.1));
+    [behind_one, behind_two]
+        .into_iter()
+        .flatten()
+        .any(goes_on_behind)
+}
+
+/// Tells whether what stands below a prefix goes on where the table's path ends.
+fn goes_on_behind(below: &str) -> bool {
+    if let Some(behind) = below.strip_prefix(DELETE_DEVICES) {
+        return !behind.is_empty();
+    }
+    let Some(below_user) = below.strip_prefix("user/") else {
+        return false;
+    };
+    let mut segments = below_user.split('/').skip(1);
+    let mut next = segments.next();
+    if next == Some("rooms") {
+        next = segments.nth(1);
+    }
+    // The type, and what is not to be there.
+    next == Some("account_data") && segments.nth(1).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PREFIXES: [&str; 4] = ["v3", "r0", "api/v1", "unstable"];
+
+    #[test]
+    fn what_goes_on_behind_a_path_without_an_end_is_too_long() {
+        for below in [
+            "delete_devices/x",
+            "delete_devices/",
+            "delete_devicesx",
+            "delete_devices%2F",
+            "user/@a:b/account_data/m.direct/x",
+            "user/@a:b/account_data/m.direct/",
+            "user/@a:b/rooms/!r:b/account_data/m.tag/x/y",
+        ] {
+            for prefix in PREFIXES {
+                let path = format!("/_matrix/client/{prefix}/{below}");
+                for method in [Method::PUT, Method::POST, Method::DELETE] {
+                    assert!(is_too_long(&method, &path), "{method} {path}");
+                }
+                assert!(!is_too_long(&Method::GET, &path), "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_paths_of_the_table_and_their_neighbours_are_not() {
+        for below in [
+            "delete_devices",
+            "devices/delete_devices",
+            "logout/all",
+            "user/@a:b/account_data/m.direct",
+            "user/@a:b/account_data/a%2Fb",
+            "user/@a:b/rooms/!r:b/account_data/m.tag",
+            "user/@a:b/rooms/!r:b/tags/account_data",
+            "user/@a:b/devices/D/account_data/m.direct",
+            "rooms/!r:b/send/user/account_data/m.direct/x",
+        ] {
+            for prefix in PREFIXES {
+                let path = format!("/_matrix/client/{prefix}/{below}");
+                assert!(!is_too_long(&Method::PUT, &path), "{path}");
+            }
+        }
+    }
+}
