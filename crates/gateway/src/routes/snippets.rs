@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use percent_encoding::percent_decode_str;
 use regex::Regex;
 
 use super::{
@@ -12,12 +13,46 @@ use super::{
 
 /// Each routed snippet, and what stands before its regular expression.
 const ROUTED: [(&str, &str); 3] = [
-    ("nginx-routed.conf", "location ~ \"^/_matrix/client/("),
-    ("routed.Caddyfile", "@kitbag path_regexp ^/_matrix/client/("),
+    ("nginx-routed.conf", "location ~ \""),
+    ("routed.Caddyfile", "@kitbag path_regexp "),
+    ("haproxy-routed.cfg", "acl kitbag path,url_dec -m reg '"),
+];
+
+/// The same of the expression that refuses targets.
+const REFUSED: [(&str, &str); 3] = [
+    ("nginx-routed.conf", "if ($request_uri ~ \""),
+    ("routed.Caddyfile", "@odd vars_regexp {http.request.uri} "),
     (
         "haproxy-routed.cfg",
-        "acl kitbag path,url_dec -m reg '^/_matrix/client/(",
+        "http-request return status 404 if { pathq -m reg '",
     ),
+];
+
+/// Targets that a homeserver reads as what is handled, and a proxy that resolves them as another.
+const ODD: [&str; 12] = [
+    "/_matrix/client/v3/user/@a:b/account_data/m.push_rules/../../../../sync",
+    "/_matrix/client/v3/user/@a:b/account_data/m.push_rules%2F..%2f../../../sync",
+    "/_matrix/client/v3/user/@a:b/account_data/m.push_rules/%2E%2e/../../.%2e/sync?a=b",
+    "/_matrix/client/v3/user/@a:b/account_data/m.push_rules/../../../..",
+    "/_matrix/client/v3/user/@a:b/account_data/m.push_rules/../../../..?a",
+    "/_matrix/client/v3/user/@a:b/account_data/m.push_rules//../..//../../x",
+    "/_matrix/client/v3/user/@a:b/account_data/..",
+    "/_matrix/client/v3/delete_devices/../sync",
+    "/_matrix/client/v3/delete_devices/..%2Fsync",
+    "/_matrix/client/v3/user/@a:b/rooms/!r#:b/account_data/m.fully_read",
+    "/_matrix/client/v3/x/./delete_devices",
+    "/./_matrix/client/v3/delete_devices",
+];
+
+/// Targets with dots that mean nothing.
+const PLAIN: [&str; 7] = [
+    "/.well-known/matrix/client",
+    "/_matrix/client/v3/user/@a:b/account_data/.a",
+    "/_matrix/client/v3/user/@a:b/account_data/a..b",
+    "/_matrix/client/v3/user/@a:b/account_data/...",
+    "/_matrix/client/v3/user/@a:b/account_data/a%2Fb",
+    "/_matrix/client/v3/sync?filter=/../x#",
+    "/_matrix/client/v3/rooms/!r:b/state/m.room.name/",
 ];
 
 /// What the homeserver gets itself: most of the traffic, and neighbours of what is handled.
@@ -41,24 +76,56 @@ const PAST: [&str; 16] = [
 ];
 
 /// Spellings of a protected path, as decoded once, that homeservers could understand.
-const SPELLINGS: [&str; 4] = [
+const SPELLINGS: [&str; 9] = [
+    "/_matrix/client/v3/delete_devices/x",
+    "/_matrix/client/v3/delete_devicesx",
+    "/_matrix/client/v3/devices/A\nB",
+    "/_matrix/client/v3/user/@a:b/rooms/!r\n:b/account_data/m.fully_read",
+    "/_matrix/client/v3/logout/",
     "/_matrix/client/v3/user/@a:b/account_data/m.push_rules/x",
     "/_matrix/client/v3/user/@a:b//account_data/m.push_rules",
     "/_matrix/client/v3/./user/@a:b/account_data/m.push_rules",
     "/_matrix/client/v3/user/@a:b/x/../account_data/m.push_rules",
 ];
 
+/// The expression that chooses the gateway, of each snippet.
 fn expressions() -> Vec<(&'static str, Regex)> {
+    written("(?s)^/_matrix/client/(", ROUTED)
+}
+
+/// The expression that refuses a target, of each snippet.
+fn refusals() -> Vec<(&'static str, Regex)> {
+    written("(?i)^", REFUSED)
+}
+
+fn written(start: &str, places: [(&'static str, &str); 3]) -> Vec<(&'static str, Regex)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/gateway");
-    let expressions = ROUTED.into_iter().map(|(file, before)| {
+    let expressions = places.into_iter().map(|(file, before)| {
         let text = fs::read_to_string(folder.join(file)).unwrap();
         let (_, rest) = text.split_once(before).expect(file);
         let line = rest.lines().next().unwrap();
-        let line = line.trim_end_matches(['{', ' ', '"', '\'']);
-        let whole = format!("^/_matrix/client/({line}");
-        (file, Regex::new(&whole).expect(file))
+        let line = line.trim_end_matches(['{', '}', ' ', '"', '\'']);
+        // Of nginx the bracket around all of it.
+        let line = line.strip_suffix("\")").unwrap_or(line);
+        assert!(line.starts_with(start), "{file}: {line}");
+        (file, Regex::new(line).expect(file))
     });
     expressions.collect()
+}
+
+/// Returns the path that a proxy sees which decodes a target, merges slashes and resolves dots.
+fn resolved(target: &str) -> String {
+    let path = target.split(['?', '#']).next().unwrap();
+    let path = percent_decode_str(path).decode_utf8_lossy().into_owned();
+    let mut kept = Vec::new();
+    for segment in path.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => drop(kept.pop()),
+            segment => kept.push(segment),
+        }
+    }
+    format!("/{}", kept.join("/"))
 }
 
 /// Returns a path for each row of the whole table below each of its prefixes.
@@ -107,4 +174,78 @@ fn routed_snippets_send_the_homeserver_the_rest() {
             assert!(!expression.is_match(path), "{file}: {path}");
         }
     }
+}
+
+#[test]
+fn routed_snippets_refuse_targets_that_a_homeserver_reads_otherwise_than_a_proxy() {
+    for (file, refusal) in refusals() {
+        for target in ODD {
+            assert!(refusal.is_match(target), "{file}: {target}");
+        }
+        for target in PLAIN.into_iter().chain(PAST) {
+            assert!(!refusal.is_match(target), "{file}: {target}");
+        }
+        for target in handled() {
+            assert!(!refusal.is_match(&target), "{file}: {target}");
+        }
+    }
+    // It is for these alone: by the expression they would go past.
+    for (file, expression) in expressions() {
+        let past = |target: &&str| !expression.is_match(&resolved(target));
+        assert!(
+            ODD.iter().filter(|target| past(target)).count() >= 9,
+            "{file}"
+        );
+    }
+}
+
+#[test]
+fn routed_snippets_know_what_is_handled_by_its_resolved_path_too() {
+    for (file, expression) in expressions() {
+        for path in handled().iter().map(String::as_str).chain(SPELLINGS) {
+            assert!(expression.is_match(&resolved(path)), "{file}: {path}");
+        }
+    }
+}
+
+#[test]
+fn no_snippet_hands_on_an_address_that_a_client_says() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/gateway");
+    let mut seen = 0;
+    for file in fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        let (set, taken): (&[&str], [&str; 2]) = match path.extension().unwrap().to_str() {
+            Some("conf") => (
+                &["X-Forwarded-For $remote_addr;", "X-Forwarded-Host $host;"],
+                ["Forwarded \"\";", "X-Real-IP \"\";"],
+            ),
+            Some("cfg") => (
+                &[
+                    "X-Forwarded-For %[src]",
+                    "X-Forwarded-Host %[req.hdr(Host)]",
+                ],
+                ["del-header Forwarded\n", "del-header X-Real-IP\n"],
+            ),
+            // It sets these itself.
+            _ => (&[], ["header_up -Forwarded\n", "header_up -X-Real-IP\n"]),
+        };
+        for line in set.iter().chain(&taken) {
+            assert!(text.contains(line), "{}: {line}", path.display());
+        }
+        for added in ["$proxy_add_x_forwarded_for", "option forwardfor"] {
+            assert!(!text.contains(added), "{}: {added}", path.display());
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 9);
+}
+
+#[test]
+fn haproxy_sends_the_gateway_what_it_cannot_decode() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/gateway");
+    let text = fs::read_to_string(folder.join("haproxy-routed.cfg")).unwrap();
+    // A path that is not decoded matches no expression.
+    let undecoded = text.find("use_backend kitbag_gateway unless { path,url_dec -m found }");
+    assert!(undecoded.unwrap() < text.find("use_backend homeserver").unwrap());
 }
