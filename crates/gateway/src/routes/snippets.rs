@@ -31,8 +31,8 @@ const REFUSED: [(&str, &str); 3] = [
 /// Targets that a homeserver reads as what is handled, and a proxy that resolves them as another.
 const ODD: [&str; 12] = [
     "/_matrix/client/v3/user/@a:b/account_data/m.push_rules/../../../../sync",
-    "/_matrix/client/v3/user/@a:b/account_data/m.push_rules%2F..%2f../../../sync",
-    "/_matrix/client/v3/user/@a:b/account_data/m.push_rules/%2E%2e/../../.%2e/sync?a=b",
+    "/_matrix/client/v3/user/@a:b/account_data/m.push_rules%2F..%2f..%2f..%2F..%2Fsync",
+    "/_matrix/client/v3/user/@a:b/account_data/m.push_rules/%2E%2e/%2e%2e/%2E./.%2e/sync?a=b",
     "/_matrix/client/v3/user/@a:b/account_data/m.push_rules/../../../..",
     "/_matrix/client/v3/user/@a:b/account_data/m.push_rules/../../../..?a",
     "/_matrix/client/v3/user/@a:b/account_data/m.push_rules//../..//../../x",
