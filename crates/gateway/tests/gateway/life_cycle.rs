@@ -583,3 +583,63 @@ async fn where_a_homeserver_ignores_filters_only_entries_of_the_device_are_empti
         "{emptied:?}"
     );
 }
+
+/// A toy that deletes devices without saying so, and takes new passwords.
+async fn silent() -> Scripted {
+    let (stored, is_gone) = (Stored::default(), AtomicBool::new(false));
+    let answer = move |asked: &Asked| {
+        let path = asked.target.as_str();
+        if asked.method == Method::DELETE {
+            is_gone.store(true, Ordering::SeqCst);
+            toy::error(504, "M_UNKNOWN")
+        } else if path.ends_with("/devices") && is_gone.load(Ordering::SeqCst) {
+            json(200, &json!({"devices": [{"device_id": "LAPTOP"}]}))
+        } else if path.ends_with("/account/password") {
+            json(200, &json!({}))
+        } else {
+            toy::answer(asked, &stored)
+        }
+    };
+    let answer = Arc::new(answer);
+    Scripted::start(move |asked| {
+        let answer = Arc::clone(&answer);
+        async move { answer(&asked) }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_deletion_whose_answer_is_lost_leaves_a_trace() {
+    let upstream = silent().await;
+    let gateway = gateway(&upstream.url(), |_| {}).await;
+    let client = Client::new(&gateway.url).unwrap();
+    let status = async |request| client.send(request).await.unwrap().status;
+    let write = entry(Method::PUT, "PHONE", "", "alice.PHONE").body("{\"a\":1}");
+    assert_eq!(status(write).await, 200);
+    let delete = Request::new(Method::DELETE, "/_matrix/client/v3/devices/PHONE");
+    assert_eq!(status(delete.token("alice.LAPTOP")).await, 504);
+    let read = entry(Method::GET, "PHONE", "", "alice.LAPTOP");
+    assert_eq!(status(read).await, 404);
+}
+
+/// Those that the homeserver tells of afterwards may be new ones of the same ID.
+#[tokio::test]
+async fn what_a_new_password_ends_is_asked_for_before() {
+    let upstream = silent().await;
+    let gateway = gateway(&upstream.url(), |_| {}).await;
+    let client = Client::new(&gateway.url).unwrap();
+    let status = async |request| client.send(request).await.unwrap().status;
+    for device in ["PHONE", "LAPTOP"] {
+        let write = entry(Method::PUT, device, "", &format!("alice.{device}"));
+        assert_eq!(status(write.body("{\"a\":1}")).await, 200);
+    }
+    let password = post("account/password").token("alice.LAPTOP");
+    assert_eq!(
+        status(password.json(&json!({"new_password": "a"}))).await,
+        200
+    );
+    for (device, expected) in [("PHONE", 404), ("LAPTOP", 200)] {
+        let read = entry(Method::GET, device, "", "alice.LAPTOP");
+        assert_eq!(status(read).await, expected, "{device}");
+    }
+}
