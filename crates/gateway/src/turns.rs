@@ -173,9 +173,6 @@ fn lock(locks: &Locks) -> MutexGuard<'_, HashMap<UserId, Arc<RwLock<()>>>> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Barrier;
-    use std::thread;
-
     use super::*;
 
     fn user(name: &str) -> UserId {
@@ -211,24 +208,5 @@ mod tests {
         assert!(turns.shared(&alice).await.is_err());
         drop(end);
         assert!(lock(&turns.locks).is_empty());
-    }
-
-    #[test]
-    fn those_who_leave_at_once_leave_nothing() {
-        let turns = Turns::new(Duration::from_secs(60), Arc::default());
-        let alice = user("@alice:x");
-        for round in 0..3_000 {
-            let [one, other] = [turns.place(&alice), turns.place(&alice)];
-            let start = Barrier::new(2);
-            let leave = |place: Place| {
-                start.wait();
-                drop(place);
-            };
-            thread::scope(|scope| {
-                scope.spawn(|| leave(one));
-                scope.spawn(|| leave(other));
-            });
-            assert!(lock(&turns.locks).is_empty(), "round {round}");
-        }
     }
 }
