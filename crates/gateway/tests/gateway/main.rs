@@ -14,6 +14,7 @@ mod identity;
 mod interleavings;
 mod life_cycle;
 mod limits;
+mod listings;
 mod log;
 mod pass;
 mod protect;

@@ -1,0 +1,68 @@
+//! Accounts with more device account data than the gateway reads at once.
+
+use std::collections::HashMap;
+
+use kitbag_client::{Client, Method, Request};
+use kitbag_testkit::scripted::{Asked, Scripted, json};
+use serde_json::{Value, json};
+
+use crate::support::gateway;
+use crate::toy::{self, Stored};
+
+const PREFIX: &str = "org.matrix.msc4331.device_account_data.";
+const TOMBSTONE: &str = "{\"org.matrix.msc4331.deleted\": true}";
+
+/// Returns what a homeserver that looks at filters tells of an account.
+fn sync(asked: &Asked, stored: &Stored) -> Value {
+    let (_, query) = asked.target.split_once('?').unwrap();
+    let query: HashMap<String, String> = serde_urlencoded::from_str(query).unwrap();
+    let filter: Value = serde_json::from_str(&query["filter"]).unwrap();
+    let types = filter["account_data"]["types"].as_array().unwrap();
+    let begins = |kind: &str| {
+        let mut types = types.iter().map(|known| known.as_str().unwrap());
+        types.any(|known| kind.starts_with(known.strip_suffix('*').unwrap()))
+    };
+    let stored = stored.lock().unwrap();
+    let events = stored.iter().filter(|((_, kind), _)| begins(kind));
+    let events = events.map(|((_, kind), content)| {
+        let content: Value = serde_json::from_str(content).unwrap();
+        json!({"type": kind, "content": content})
+    });
+    let events: Vec<Value> = events.collect();
+    json!({"next_batch": "s", "account_data": {"events": events}})
+}
+
+#[tokio::test]
+async fn what_is_too_large_to_be_listed_at_once_is_emptied_device_by_device() {
+    let stored = Stored::default();
+    let content = json!({"a": "a".repeat(1024 * 1024)}).to_string();
+    for device in ["PHONE", "LAPTOP"] {
+        for number in 0..10 {
+            let key = ("@alice:x".to_owned(), format!("{PREFIX}{device}.n{number}"));
+            stored.lock().unwrap().insert(key, content.clone());
+        }
+    }
+    let kept = Stored::clone(&stored);
+    let upstream = Scripted::start(move |asked| {
+        let answer = match asked.target.split('?').next().unwrap() {
+            "/_matrix/client/v3/sync" => json(200, &sync(&asked, &kept)),
+            "/_matrix/client/v3/logout/all" => json(200, &json!({})),
+            _ => toy::answer(&asked, &kept),
+        };
+        async move { answer }
+    })
+    .await;
+    let gateway = gateway(&upstream.url(), |_| {}).await;
+    let client = Client::new(&gateway.url).unwrap();
+    let logout = Request::new(Method::POST, "/_matrix/client/v3/logout/all");
+    let logout = logout.token("alice.PHONE").body("{}");
+    assert_eq!(client.send(logout).await.unwrap().status, 200);
+    let stored = stored.lock().unwrap();
+    assert_eq!(stored.len(), 20);
+    for ((_, kind), content) in stored.iter() {
+        assert_eq!(content, TOMBSTONE, "{kind}");
+    }
+    // Emptied before it was handed on, while the credentials lived.
+    let last = upstream.asked().pop().unwrap();
+    assert_eq!(last.target, "/_matrix/client/v3/logout/all");
+}
