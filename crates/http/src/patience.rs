@@ -13,6 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
+use crate::linger::Sending;
+
 /// How long a client that still sends may go on after the last answer.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes that are taken of it.
@@ -21,6 +23,7 @@ const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub(crate) struct PatientStream {
     stream: TcpStream,
     write_timeout: Duration,
+    sending: Sending,
     /// Runs while the client takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
     /// Set once the last answer is out.
@@ -34,10 +37,14 @@ struct Lingering {
 
 impl PatientStream {
     /// Wraps a stream that ends where the client takes nothing of an answer for `write_timeout`.
-    pub(crate) fn new(stream: TcpStream, write_timeout: Duration) -> Self {
+    ///
+    /// Where the last answer was given in the midst of a request, the client may be `sending` even
+    /// though nothing has come just now.
+    pub(crate) fn new(stream: TcpStream, write_timeout: Duration, sending: Sending) -> Self {
         Self {
             stream,
             write_timeout,
+            sending,
             stalled: None,
             lingering: None,
         }
@@ -60,8 +67,13 @@ impl PatientStream {
 }
 
 impl Lingering {
-    /// Takes what comes, until nothing does: whoever is not sending now is not waited for.
-    fn poll_drain(&mut self, stream: &mut TcpStream, context: &mut Context<'_>) -> Poll<()> {
+    /// Takes what comes. Who is not sending now is waited for only where something `is_due`.
+    fn poll_drain(
+        &mut self,
+        stream: &mut TcpStream,
+        is_due: bool,
+        context: &mut Context<'_>,
+    ) -> Poll<()> {
         let mut bytes = [0; 4096];
         while self.bytes < LINGER_BYTES_MAX {
             let mut buffer = ReadBuf::new(&mut bytes);
@@ -69,7 +81,9 @@ impl Lingering {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
                     self.bytes += buffer.filled().len();
                 }
-                Poll::Pending if self.bytes > 0 => return self.until.as_mut().poll(context),
+                Poll::Pending if is_due || self.bytes > 0 => {
+                    return self.until.as_mut().poll(context);
+                }
                 Poll::Ready(_) | Poll::Pending => return Poll::Ready(()),
             }
         }
@@ -116,7 +130,10 @@ impl AsyncWrite for PatientStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self {
-            stream, lingering, ..
+            stream,
+            lingering,
+            sending,
+            ..
         } = &mut *self;
         if lingering.is_none() {
             ready!(Pin::new(&mut *stream).poll_shutdown(context))?;
@@ -125,6 +142,8 @@ impl AsyncWrite for PatientStream {
             until: Box::pin(sleep(LINGER_TIMEOUT)),
             bytes: 0,
         });
-        lingering.poll_drain(stream, context).map(Ok)
+        lingering
+            .poll_drain(stream, sending.is_open(), context)
+            .map(Ok)
     }
 }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::http::header::{CONNECTION, HeaderValue};
 use axum::response::Response;
 use futures_util::FutureExt as _;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -19,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time;
 use tracing::{debug, info, warn};
 
+use crate::linger::Sending;
 use crate::patience::PatientStream;
 use crate::settings::ListenerSettings;
 
@@ -132,18 +134,25 @@ impl Connection {
         let write_timeout_ms = service.listener().write_timeout_ms;
         let write_timeout = Duration::from_millis(write_timeout_ms);
         let connected = service.connected();
+        let sending = Sending::default();
+        let stream = PatientStream::new(stream, write_timeout, sending.clone());
         let answering = service_fn(move |request: hyper::Request<Incoming>| {
-            // An empty body needs no memory, and most requests have one.
-            let request = request.map(|body| match body.is_end_stream() {
-                true => Body::empty(),
-                false => Body::new(body),
-            });
+            let (request, sending) = sending.watch(request);
             let service = service.clone();
             // Holds what answers, which the connection may not lend.
-            async move { Ok::<_, Infallible>(service.answer(peer.ip(), request).await) }
+            async move {
+                let mut response = service.answer(peer.ip(), request).await;
+                if sending.is_some_and(|sending| sending.is_open()) {
+                    // What is left of the body would be read as the next request, so hyper closes. A
+                    // client that is not told could have sent that request by then.
+                    let headers = response.headers_mut();
+                    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(response)
+            }
         });
-        let stream = TokioIo::new(PatientStream::new(stream, write_timeout));
-        let connection = shutdown.watch(builder.serve_connection(stream, answering));
+        let connection = builder.serve_connection(TokioIo::new(stream), answering);
+        let connection = shutdown.watch(connection);
         // Not awaited in a future around it, which would hold it twice: thousands wait here.
         connection.map(move |ended| {
             // Clients leave in all sorts of ways; none of them is the operator's trouble.

@@ -461,6 +461,7 @@ async fn an_answer_before_the_end_of_the_body_reaches_the_client() {
         .await;
     let head = client.head().await;
     assert!(head.starts_with("HTTP/1.1 413 "), "{head}");
+    assert!(head.contains("connection: close\r\n"), "{head}");
     assert_eq!(client.exactly(2).await, "no");
 }
 

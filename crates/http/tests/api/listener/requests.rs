@@ -1,5 +1,7 @@
 //! Requests of every form that HTTP/1.1 knows, and some that it does not.
 
+use std::time::Duration;
+
 use super::{Listening, versions};
 
 #[tokio::test]
@@ -33,9 +35,50 @@ async fn a_body_over_the_limit_leaves_the_connection_usable() {
     let mut wire = listening.connect().await;
     let large = format!("{{\"a\":\"{}\"}}", "x".repeat(1024 * 1024));
     wire.send(listening.put("a", &large)).await;
-    wire.reply().await.assert_is(413, "M_TOO_LARGE");
+    let reply = wire.reply().await;
+    reply.assert_is(413, "M_TOO_LARGE");
+    assert!(!reply.headers.contains_key("connection"), "{reply:?}");
     wire.send(listening.get("a")).await;
     wire.reply().await.assert_is(404, "M_NOT_FOUND");
+}
+
+/// Else it sends its next request on the connection, which is closed at that moment.
+#[tokio::test]
+async fn a_client_whose_body_is_not_read_to_its_end_is_told_that_the_connection_closes() {
+    let listening = Listening::start().await;
+    let large = listening.put("a", &"x".repeat(7 * 1024 * 1024));
+    let broken = listening
+        .put("a", "{}")
+        .replace("content-length: 2", "content-length: 3")
+        .replace("Bearer", "Basic");
+    for (request, status, errcode) in [
+        (large, 413, "M_TOO_LARGE"),
+        (broken, 401, "M_MISSING_TOKEN"),
+    ] {
+        let mut wire = listening.connect().await;
+        wire.send(&request).await;
+        let reply = wire.reply().await;
+        reply.assert_is(status, errcode);
+        assert_eq!(reply.headers["connection"], "close", "{errcode}");
+        wire.assert_closes().await;
+    }
+}
+
+/// A connection that is gone answers to the next piece with a reset, which can take the answer along.
+#[tokio::test]
+async fn what_comes_behind_an_early_answer_is_still_taken() {
+    let listening = Listening::start().await;
+    let mut wire = listening.connect().await;
+    let request = listening.put("a", "{}").replace("Bearer", "Basic");
+    wire.send(request.replace("content-length: 2", "content-length: 5"))
+        .await;
+    wire.assert_pauses(Duration::from_secs(1)).await;
+    for piece in ["x", "y"] {
+        wire.send(piece).await;
+        wire.assert_pauses(Duration::from_millis(50)).await;
+    }
+    wire.reply().await.assert_is(401, "M_MISSING_TOKEN");
+    wire.assert_closes().await;
 }
 
 #[tokio::test]
@@ -89,7 +132,9 @@ async fn whoever_asks_before_sending_is_told_to_go_on_or_refused() {
     assert_eq!(listening.stored("a").await.1, "{\"n\":1}");
 
     wire.send(request.replace("Bearer", "Basic")).await;
-    wire.reply().await.assert_is(401, "M_MISSING_TOKEN");
+    let reply = wire.reply().await;
+    reply.assert_is(401, "M_MISSING_TOKEN");
+    assert_eq!(reply.headers["connection"], "close");
     wire.assert_closes().await;
 }
 
