@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use kitbag_client::{Account, Login, Method, Request, Response, Scope};
 use kitbag_domain::Limits;
+use kitbag_gateway::Settings;
 use serde_json::{Value, json};
 
 use crate::support::{Lab, PASSWORD, gateway, gateway_at};
@@ -85,6 +86,26 @@ async fn a_content_has_64_kib_at_most() {
         let write = Request::new(Method::PUT, &path).body(of_bytes(bytes));
         let response = phone.send(write).await.unwrap();
         assert_eq!(response.status, status, "{bytes}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_written_as_deep_as_is_set_can_be_written_again() {
+    for compares in [false, true] {
+        let upstream = toy().await;
+        let limits = Limits {
+            json_depth_max: 200,
+            ..Limits::default()
+        };
+        let on = |settings: &mut Settings| settings.msc4547.enabled = compares;
+        let gateway = gateway_at(&upstream.url(), Arc::default(), limits, on).await;
+        let client = kitbag_client::Client::new(&gateway.url).unwrap();
+        let deep = format!("{{\"a\":{}{}}}", "[".repeat(199), "]".repeat(199));
+        for query in ["", "", "?expect_revision_id=1"] {
+            let write = entry(Method::PUT, "PHONE", query, "alice.PHONE").body(deep.clone());
+            let status = client.send(write).await.unwrap().status;
+            assert_eq!(status, 200, "{compares} {query}");
+        }
     }
 }
 
