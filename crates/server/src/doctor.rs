@@ -20,7 +20,7 @@ use crate::user::known_password;
 
 /// The code where the gateway could not stand before it.
 const NOT_FIT: u8 = 1;
-/// The code where nothing could be looked at.
+/// The code where it could not be looked at, or not to the end.
 const NOT_LOOKED_AT: u8 = 2;
 
 pub(crate) fn run(arguments: &DoctorArguments) -> ExitCode {
@@ -34,7 +34,7 @@ pub(crate) fn run(arguments: &DoctorArguments) -> ExitCode {
     }
 }
 
-/// Tells whether the gateway can stand before the homeserver.
+/// Prints what was found, and tells whether the gateway can stand before the homeserver.
 fn try_run(arguments: &DoctorArguments) -> Result<bool> {
     let config = Config::load_for_doctor(arguments)?;
     let upstream = upstream(&config)?.to_string();
@@ -45,24 +45,28 @@ fn try_run(arguments: &DoctorArguments) -> Result<bool> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let report = runtime.block_on(async {
+    let (mut report, looked) = runtime.block_on(async {
         let homeserver = Homeserver::new(config.upstream.clone())?;
         let mut report = Report::new(upstream);
         anonymous::look(&homeserver, &mut report)
             .await
             .with_context(|| format!("{} does not answer", report.upstream))?;
-        if let Some((user, password)) = login {
-            account::look(&homeserver, &mut report, user, &password).await?;
-        }
-        anyhow::Ok(report)
+        let looked = match login {
+            Some((user, password)) => {
+                account::look(&homeserver, &mut report, user, &password).await
+            }
+            None => Ok(()),
+        };
+        anyhow::Ok((report, looked))
     })?;
+    report.failure = looked.as_ref().err().map(|error| format!("{error:#}"));
     let mut text = Vec::new();
     match arguments.json {
         true => writeln!(text, "{}", serde_json::to_string(&report)?)?,
         false => text = report.text().into_bytes(),
     }
     say(&text)?;
-    Ok(report.is_fit)
+    looked.map(|()| report.is_fit)
 }
 
 /// What was found.
@@ -76,6 +80,8 @@ struct Report {
     left: Vec<String>,
     /// Whether all that the gateway needs is there, as far as it was looked at.
     is_fit: bool,
+    /// Why it was not looked at to the end, or more is left than is told.
+    failure: Option<String>,
 }
 
 /// One thing that was looked at.
@@ -98,6 +104,7 @@ impl Report {
             checks: Vec::new(),
             left: Vec::new(),
             is_fit: true,
+            failure: None,
         }
     }
 
@@ -143,7 +150,7 @@ impl Report {
             })
             .collect();
         let mut text = table.lines(&rows);
-        if self.user.is_none() {
+        if self.user.is_none() && self.failure.is_none() {
             text.push_str(
                 "\nNot looked at, as there is no --user: whether account data is kept as it is \
                  sent,\nwhat becomes of m.push_rules, filters of syncs, devices, deletion and \
@@ -156,9 +163,10 @@ impl Report {
                 text.push_str(&format!("  {}\n", plain(event_type)));
             }
         }
-        text.push_str(match self.is_fit {
-            true => "\nThe gateway can stand before it.\n",
-            false => "\nThe gateway cannot stand before it.\n",
+        text.push_str(match (self.is_fit, &self.failure) {
+            (false, _) => "\nThe gateway cannot stand before it.\n",
+            (true, None) => "\nThe gateway can stand before it.\n",
+            (true, Some(_)) => "\nIt failed before the end: nothing is told of the rest.\n",
         });
         text
     }

@@ -1,7 +1,7 @@
 //! `kitbag gateway`: wires the gateway together, and stops cleanly.
 
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
@@ -57,14 +57,29 @@ fn is_itself(listen: SocketAddr, upstream: &UpstreamAddress) -> bool {
         .port_u16()
         .unwrap_or(if *is_tls { 443 } else { 80 });
     let host = authority.host().trim_matches(['[', ']']);
-    let is_here = match host.parse::<IpAddr>() {
-        Ok(host) if host.is_loopback() => listen.ip().is_loopback() || listen.ip().is_unspecified(),
-        Ok(host) => host == listen.ip(),
-        Err(_) => {
-            host == "localhost" && (listen.ip().is_loopback() || listen.ip().is_unspecified())
+    // The name stands for either family.
+    let hosts = match host.parse::<IpAddr>() {
+        Ok(host) => vec![host],
+        Err(_) if host.eq_ignore_ascii_case("localhost") => {
+            vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
         }
+        Err(_) => Vec::new(),
     };
-    is_here && port == listen.port()
+    port == listen.port() && hosts.into_iter().any(|host| reaches(host, listen.ip()))
+}
+
+/// Tells whether a connection to an address meets a listener of the same port.
+fn reaches(host: IpAddr, listen: IpAddr) -> bool {
+    let (host, listen) = (host.to_canonical(), listen.to_canonical());
+    // Who connects to no address in particular meets this machine.
+    let host = match host {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        host => host,
+    };
+    // A listener on all addresses of IPv6 has those of IPv4 too.
+    let is_of_all = listen.is_unspecified() && (listen.is_ipv6() || host.is_ipv4());
+    host == listen || (is_of_all && host.is_loopback())
 }
 
 async fn serve(config: &Config, upstream: &UpstreamAddress) -> Result<()> {
@@ -190,6 +205,15 @@ mod tests {
             ("192.0.2.1:8008", "http://127.0.0.1:8008", false),
             ("127.0.0.1:8008", "http://192.0.2.1:8008", false),
             ("127.0.0.1:80", "https://localhost", false),
+            ("[::1]:8008", "http://LOCALHOST:8008", true),
+            ("127.0.0.1:8008", "http://0.0.0.0:8008", true),
+            ("127.0.0.1:8008", "http://[::ffff:127.0.0.1]:8008", true),
+            ("[::]:8008", "http://127.0.0.1:8008", true),
+            ("0.0.0.0:8008", "http://[::1]:8008", false),
+            ("127.0.0.2:8008", "http://127.0.0.1:8008", false),
+            ("127.0.0.2:8008", "http://localhost:8008", false),
+            ("[::1]:8008", "http://127.0.0.1:8008", false),
+            ("192.0.2.1:8008", "http://localhost:8008", false),
             ("127.0.0.1:8008", "http://matrix.example.org:8008", false),
             ("127.0.0.1:8008", "unix:/run/main.sock", false),
         ] {

@@ -1,7 +1,7 @@
 //! What a homeserver does with the account data of an account.
 //!
-//! What is written has types of this program's own, and is emptied at the end, whatever happens. Push
-//! rules are put back as they were just read.
+//! What is written has types of this program's own, and is emptied at the end: all of it is tried,
+//! and the device logged out, whatever happens before. Push rules are put back as they were just read.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use kitbag_domain::UserId;
@@ -26,38 +26,40 @@ const CONTENT: &str =
 const REVISED: &str = r#"{"com.beeper.revision_id":"1"}"#;
 
 /// Logs in, looks, empties what it wrote, and logs out.
+///
+/// # Errors
+/// The first thing that failed; what was seen before is in the report.
 pub(super) async fn look(
     homeserver: &Homeserver,
     report: &mut Report,
     user: &str,
     password: &str,
 ) -> Result<()> {
-    let session = Session::login(homeserver, user, password).await?;
-    report.user = Some(session.user.clone());
-    let looked = session.look(report).await;
-    let emptied = session.empty(report).await;
-    let logged_out = session.send("POST", "/logout", "{}").await;
-    looked?;
-    emptied?;
-    let logged_out = logged_out?;
-    ensure!(
-        logged_out.status == 200,
-        "the device {} could not be logged out: {}",
-        session.device,
-        told(&logged_out)
-    );
-    Ok(())
+    let (session, login) = Session::login(homeserver, user, password).await?;
+    let looked = match Account::of(&session, &login) {
+        Ok(account) => {
+            report.user = Some(account.user.clone());
+            let looked = account.look(report).await;
+            looked.and(account.empty(report).await)
+        }
+        Err(error) => Err(error),
+    };
+    looked.and(session.log_out().await)
 }
 
+/// A login, of which nothing is known but its token.
 struct Session<'a> {
     homeserver: &'a Homeserver,
     token: String,
-    user: String,
-    device: String,
 }
 
 impl<'a> Session<'a> {
-    async fn login(homeserver: &'a Homeserver, user: &str, password: &str) -> Result<Self> {
+    /// Returns the session and the whole answer to the login.
+    async fn login(
+        homeserver: &'a Homeserver,
+        user: &str,
+        password: &str,
+    ) -> Result<(Self, Value)> {
         let login = json!({
             "type": "m.login.password",
             "identifier": { "type": "m.id.user", "user": user },
@@ -72,25 +74,54 @@ impl<'a> Session<'a> {
         if answer.status != 200 {
             bail!("the login of {user} was refused: {}", told(&answer));
         }
-        let body: Value =
+        let login: Value =
             serde_json::from_slice(&answer.body).context("the answer to the login")?;
-        let member = |name: &str| {
-            let text = body[name].as_str().map(str::to_owned);
-            text.with_context(|| format!("the answer to the login has no `{name}`"))
-        };
-        let user = member("user_id")?;
+        let token = member(&login, "access_token")?;
+        Ok((Self { homeserver, token }, login))
+    }
+
+    async fn send(&self, method: &str, path: &str, body: &str) -> Asked {
+        let (path, token) = (format!("{C3}{path}"), Some(&*self.token));
+        self.homeserver
+            .ask(method, &path, token, body.to_owned())
+            .await
+    }
+
+    async fn log_out(&self) -> Result<()> {
+        let answer = self.send("POST", "/logout", "{}").await;
+        let answer = answer.context("the device \"kitbag doctor\" could not be logged out")?;
+        ensure!(
+            answer.status == 200,
+            "the device \"kitbag doctor\" could not be logged out: {}",
+            told(&answer)
+        );
+        Ok(())
+    }
+}
+
+/// The account that is looked at.
+struct Account<'a> {
+    session: &'a Session<'a>,
+    user: String,
+    device: String,
+}
+
+impl<'a> Account<'a> {
+    fn of(session: &'a Session<'a>, login: &Value) -> Result<Self> {
+        let user = member(login, "user_id")?;
         UserId::parse(user.as_str()).context("the answer to the login")?;
+        let device = member(login, "device_id")?;
         Ok(Self {
-            homeserver,
-            token: member("access_token")?,
+            session,
             user,
-            device: member("device_id")?,
+            device,
         })
     }
 
     async fn look(&self, report: &mut Report) -> Result<()> {
         self.identity(report).await?;
         self.mapped(report).await?;
+        self.without_members(report).await?;
         self.filter(report).await?;
         self.push_rules(report).await?;
         self.revisions(report).await?;
@@ -131,6 +162,26 @@ impl<'a> Session<'a> {
             (false, _) => format!("PUT {}, GET {}", told(&put), told(&got)),
         };
         report.need("an entry under a long type", is_kept, said);
+        Ok(())
+    }
+
+    /// Where `{}` deletes, a device cannot keep it either.
+    async fn without_members(&self, report: &mut Report) -> Result<()> {
+        let path = self.entry(USUAL);
+        let put = self.send("PUT", &path, "{}").await?;
+        let got = self.send("GET", &path, "").await?;
+        let (said, gateway) = match got.status {
+            200 => ("kept".to_owned(), "as it is"),
+            404 => (
+                "taken for a deletion".to_owned(),
+                "the same: of a device too it reads as none",
+            ),
+            _ => (
+                format!("PUT {}, GET {}", told(&put), told(&got)),
+                "as it is",
+            ),
+        };
+        report.add("an entry that is {}", said, gateway);
         Ok(())
     }
 
@@ -221,15 +272,27 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Takes away what was written: where it cannot be deleted, `{}` is left.
+    /// Takes away what was written, of each type whatever becomes of the other.
     async fn empty(&self, report: &mut Report) -> Result<()> {
-        for event_type in [MAPPED, USUAL] {
-            self.delete(event_type).await?;
-            let path = self.entry(event_type);
-            if self.send("GET", &path, "").await?.status == 200 {
-                self.send("PUT", &path, "{}").await?;
-                report.left.push(event_type.to_owned());
-            }
+        let mapped = self.empty_one(MAPPED, report).await;
+        mapped.and(self.empty_one(USUAL, report).await)
+    }
+
+    /// Where it cannot be deleted, `{}` is left.
+    async fn empty_one(&self, event_type: &'static str, report: &mut Report) -> Result<()> {
+        // What that came to is seen behind it.
+        drop(self.delete(event_type).await);
+        let path = self.entry(event_type);
+        let got = self.send("GET", &path, "").await;
+        if !got.is_ok_and(|got| got.status == 404) {
+            let put = self.send("PUT", &path, "{}").await;
+            let put = put.with_context(|| format!("{event_type} could not be emptied"))?;
+            let said = told(&put);
+            ensure!(
+                put.status == 200,
+                "{event_type} could not be emptied: {said}"
+            );
+            report.left.push(event_type.to_owned());
         }
         Ok(())
     }
@@ -237,8 +300,8 @@ impl<'a> Session<'a> {
     async fn delete(&self, event_type: &str) -> Asked {
         let entry = self.entry(event_type);
         let path = format!("/_matrix/client/unstable/org.matrix.msc3391{entry}");
-        let token = Some(&*self.token);
-        self.homeserver.ask("DELETE", &path, token, "").await
+        let Session { homeserver, token } = self.session;
+        homeserver.ask("DELETE", &path, Some(token), "").await
     }
 
     fn entry(&self, event_type: &str) -> String {
@@ -247,11 +310,13 @@ impl<'a> Session<'a> {
     }
 
     async fn send(&self, method: &str, path: &str, body: &str) -> Asked {
-        let (path, token) = (format!("{C3}{path}"), Some(&*self.token));
-        self.homeserver
-            .ask(method, &path, token, body.to_owned())
-            .await
+        self.session.send(method, path, body).await
     }
+}
+
+fn member(login: &Value, name: &str) -> Result<String> {
+    let text = login[name].as_str().map(str::to_owned);
+    text.with_context(|| format!("the answer to the login has no `{name}`"))
 }
 
 fn segment(text: &str) -> String {
@@ -285,6 +350,14 @@ mod tests {
         EveryDevice,
         /// It says of no device that it is not there, but that there is no such path.
         NoSuchPath,
+        /// Its logins name no device.
+        NoDevice,
+        /// What it says to a deletion is larger than what is read.
+        EndlessDeletion,
+        /// It does not let one of the types be emptied.
+        Keeps,
+        /// It takes `{}` for a deletion.
+        EmptyDeletes,
     }
 
     type Stored = Arc<Mutex<BTreeMap<String, Bytes>>>;
@@ -294,7 +367,12 @@ mod tests {
         let path = asked.target.split('?').next().unwrap().to_owned();
         let json = |status, value: Value| (status, Bytes::from(value.to_string()));
         let none = || json(404, json!({"errcode": "M_NOT_FOUND"}));
+        let endless = || (200, vec![b' '; 17 * 1024 * 1024].into());
+        let is_empty = *asked.body == *b"{}";
         match (asked.method.as_str(), &*path) {
+            ("POST", "/_matrix/client/v3/login") if fault == Fault::NoDevice => {
+                json(200, json!({"user_id": "@a:b", "access_token": "t"}))
+            }
             ("POST", "/_matrix/client/v3/login") | ("GET", "/_matrix/client/v3/account/whoami") => {
                 json(
                     200,
@@ -310,13 +388,19 @@ mod tests {
                     false => none(),
                 }
             }
-            ("GET", "/_matrix/client/v3/sync") if fault == Fault::EndlessSync => {
-                (200, vec![b' '; 17 * 1024 * 1024].into())
-            }
+            ("GET", "/_matrix/client/v3/sync") if fault == Fault::EndlessSync => endless(),
             ("GET", "/_matrix/client/v3/sync") => {
                 let events = json!([{"type": MAPPED, "content": {}}]);
                 json(200, json!({"account_data": {"events": events}}))
             }
+            ("PUT", _) if fault == Fault::EmptyDeletes && is_empty => {
+                stored.remove(&path);
+                json(200, json!({}))
+            }
+            ("PUT", path) if fault == Fault::Keeps && path.contains("A%252EB") && is_empty => {
+                json(500, json!({"errcode": "M_UNKNOWN"}))
+            }
+            ("DELETE", _) if fault == Fault::EndlessDeletion => endless(),
             ("PUT", _) => {
                 stored.insert(path, asked.body.clone());
                 json(200, json!({}))
@@ -330,8 +414,16 @@ mod tests {
         }
     }
 
-    /// Has a homeserver looked at, and returns what was asked of it and what it has at the end.
-    async fn examined(fault: Fault) -> (Result<Report>, Vec<Asked>, Vec<Bytes>) {
+    struct Examined {
+        report: Report,
+        looked: Result<()>,
+        asked: Vec<Asked>,
+        /// What it has at the end.
+        left: Vec<Bytes>,
+    }
+
+    /// Has a homeserver looked at, which must see a logout at the end.
+    async fn examined(fault: Fault) -> Examined {
         let stored = Stored::default();
         let kept = Arc::clone(&stored);
         let scripted = Scripted::start(move |asked| {
@@ -350,7 +442,14 @@ mod tests {
             .iter()
             .filter(|(path, _)| path.contains("org%2Ekitbag%2Edoctor"));
         let left = left.map(|(_, body)| body.clone()).collect();
-        (looked.map(|()| report), scripted.asked(), left)
+        let asked = scripted.asked();
+        assert!(asked.last().unwrap().target.ends_with("/logout"));
+        Examined {
+            report,
+            looked,
+            asked,
+            left,
+        }
     }
 
     fn said<'a>(report: &'a Report, what: &str) -> &'a str {
@@ -360,8 +459,9 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_written_but_types_of_its_own_and_push_rules_as_they_were_read() {
-        let (report, asked, left) = examined(Fault::None).await;
-        let report = report.unwrap();
+        let examined = examined(Fault::None).await;
+        examined.looked.unwrap();
+        let Examined { report, left, .. } = examined;
         assert_eq!(said(&report, "PUT of m.push_rules"), "overwritten");
         assert_eq!(
             said(&report, "an entry under a long type"),
@@ -369,7 +469,7 @@ mod tests {
         );
         assert!(report.is_fit, "{report:?}");
         let mut rules = 0;
-        for asked in &asked {
+        for asked in &examined.asked {
             let is_write = ["PUT", "DELETE"].contains(&asked.method.as_str());
             if asked.target.ends_with("m%2Epush%5Frules") && is_write {
                 assert_eq!(
@@ -386,23 +486,50 @@ mod tests {
         // It cannot delete, so that is what is left, and it is told.
         assert_eq!(left, ["{}", "{}"]);
         assert_eq!(report.left, [MAPPED, USUAL]);
-        assert!(asked.last().unwrap().target.ends_with("/logout"));
     }
 
     #[tokio::test]
     async fn where_something_fails_it_empties_and_logs_out_all_the_same() {
-        let (report, asked, left) = examined(Fault::EndlessSync).await;
-        let error = report.unwrap_err().to_string();
-        assert!(error.contains("larger than"), "{error}");
-        assert_eq!(left, ["{}"], "the second was not written yet");
-        assert!(asked.last().unwrap().target.ends_with("/logout"));
+        for (fault, expected, left) in [
+            (Fault::NoDevice, "no `device_id`", &[][..]),
+            (Fault::EndlessSync, "larger than", &["{}", "{}"]),
+            (Fault::EndlessDeletion, "larger than", &["{}", "{}"]),
+            (
+                Fault::Keeps,
+                "could not be emptied: 500 M_UNKNOWN",
+                &[CONTENT, "{}"],
+            ),
+        ] {
+            let examined = examined(fault).await;
+            let error = examined.looked.unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+            assert_eq!(examined.left, left, "{expected}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_homeserver_that_takes_an_empty_entry_for_a_deletion_is_told() {
+        let expected = [
+            (Fault::None, "kept", "as it is"),
+            (
+                Fault::EmptyDeletes,
+                "taken for a deletion",
+                "the same: of a device too it reads as none",
+            ),
+        ];
+        for (fault, homeserver, gateway) in expected {
+            let Examined { report, .. } = examined(fault).await;
+            let what = "an entry that is {}";
+            let check = report.checks.iter().find(|check| check.what == what);
+            let check = check.unwrap();
+            assert_eq!((&*check.homeserver, check.gateway), (homeserver, gateway));
+        }
     }
 
     #[tokio::test]
     async fn what_the_gateway_needs_and_is_not_there_makes_it_unfit() {
         for fault in [Fault::EveryDevice, Fault::NoSuchPath] {
-            let (report, ..) = examined(fault).await;
-            let report = report.unwrap();
+            let Examined { report, .. } = examined(fault).await;
             assert!(!report.is_fit);
             let missing = report.checks.iter().filter(|check| check.is_missing);
             let missing: Vec<_> = missing.map(|check| check.what).collect();

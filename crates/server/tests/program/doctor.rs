@@ -80,6 +80,7 @@ fn with_an_account_it_tries_and_leaves_nothing_behind() {
             ("GET of m.push_rules", "told"),
             ("PUT of m.push_rules", "refused (405 M_BAD_JSON)"),
             ("DELETE of an entry (MSC3391)", "yes"),
+            ("an entry that is {}", "kept"),
         ] {
             assert_eq!(
                 checks.get(what).map(String::as_str),
@@ -111,6 +112,12 @@ fn what_cannot_be_looked_at_has_a_code_of_its_own() {
     assert_eq!(refused.code, Some(2), "{refused:?}");
     let because = "the login of alice was refused: 403 M_FORBIDDEN";
     assert!(refused.stderr.contains(because), "{refused:?}");
+    // What anybody can see is told all the same, and no verdict.
+    assert!(refused.stdout.contains("r0.6.1 to v1.18"), "{refused:?}");
+    assert!(
+        refused.stdout.ends_with("nothing is told of the rest.\n"),
+        "{refused:?}"
+    );
     server.stop();
     let mut command = kitbag(dir.path());
     let nobody = run_with_input(
