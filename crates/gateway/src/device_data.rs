@@ -146,17 +146,18 @@ async fn turn_to_write(
 ) -> Result<Turn, Failure> {
     let settled = life::settle(gateway, credentials, &who.user).await;
     let turn = gateway.turns().shared(&who.user).await?;
+    // First: where the session ended while it waited, that is what it is told.
+    let (upstream, devices) = (gateway.upstream(), gateway.devices());
+    if !devices.exists_now(upstream, credentials, device).await? {
+        return Err(PermitError::NoSuchDevice.into());
+    }
     // What is owed of other devices is none of this one's concern.
     if gateway.owed().has(&who.user, device) {
         settled?;
         let retry_after = Duration::from_millis(owed::PAUSE_MS);
         return Err(GatewayError::WriteFenced { retry_after }.into());
     }
-    let (upstream, devices) = (gateway.upstream(), gateway.devices());
-    match devices.exists_now(upstream, credentials, device).await? {
-        true => Ok(turn),
-        false => Err(PermitError::NoSuchDevice.into()),
-    }
+    Ok(turn)
 }
 
 /// Reads what is to be written in place of what; expectations count where they are switched on.

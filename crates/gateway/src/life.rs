@@ -29,7 +29,7 @@ use crate::call::Call;
 use crate::compare;
 use crate::credentials::Credentials;
 use crate::devices;
-use crate::entries::{self, Of, Stored};
+use crate::entries::{self, Of};
 use crate::gateway::Gateway;
 use crate::identity::Identity;
 use crate::metrics::{self, Cause};
@@ -430,10 +430,7 @@ async fn empty(
         true => Some(devices::all(upstream, credentials).await?),
         false => None,
     };
-    let mut entries = list(gateway, credentials, ended, living.as_ref()).await?;
-    entries.retain(|entry| emptying.has(&entry.device, living.as_ref()));
-    let emptied = || gateway.metrics().emptied(emptying.cause);
-    entries::empty(upstream, credentials, user, entries, emptied).await?;
+    empty_listed(gateway, credentials, user, &emptying, living.as_ref()).await?;
     let is_spared = |device: &DeviceId| ended.has(device) && !emptying.has(device, living.as_ref());
     let mut those = parsed(living.iter().flatten().cloned());
     Ok(match those.any(|device| is_spared(&device)) {
@@ -442,40 +439,50 @@ async fn empty(
     })
 }
 
-/// Lists the entries of devices that ended, and others: at once where there are not too many.
-async fn list(
+/// Lists entries and empties those of devices that ended: at once where there are not too many.
+async fn empty_listed(
     gateway: &Gateway,
     credentials: &Credentials,
-    ended: &Ended,
+    user: &UserId,
+    emptying: &Emptying<'_>,
     living: Option<&devices::Ids>,
-) -> Result<Vec<Stored>, Failure> {
+) -> Result<(), Failure> {
     let upstream = gateway.upstream();
+    let ended = emptying.ended;
     let are_known = !ended.all && !ended.others;
-    let mark = || gateway.request_ids().next();
+    let empty_of = async |of: Of<'_>| {
+        let mark = gateway.request_ids().next();
+        let listed = entries::list_if_small(upstream, credentials, of, &mark).await?;
+        let Some(mut entries) = listed else {
+            return Ok::<_, Failure>(None);
+        };
+        entries.retain(|entry| emptying.has(&entry.device, living));
+        let emptied = || gateway.metrics().emptied(emptying.cause);
+        entries::empty(upstream, credentials, user, entries, emptied).await?;
+        Ok(Some(()))
+    };
+    let too_large = || Failure::from(GatewayError::UpstreamTooLarge);
     let of = match ended.devices.first() {
         Some(device) if are_known && ended.devices.len() == 1 => Of::Device(device),
         _ => Of::All,
     };
-    let all = entries::list_if_small(upstream, credentials, of, &mark()).await?;
-    if let Some(all) = all {
-        return Ok(all);
+    if empty_of(of).await?.is_some() {
+        return Ok(());
     }
     let devices: Vec<DeviceId> = match (are_known, living) {
         (true, _) => ended.devices.iter().cloned().collect(),
         // These keep what they have, all others are asked for.
         (false, Some(living)) if living.len() <= FILTER_DEVICES_MAX => {
             let living = parsed(living.iter().cloned()).collect::<Vec<_>>();
-            let of = Of::AllBut(&living);
-            let rest = entries::list_if_small(upstream, credentials, of, &mark()).await?;
-            return rest.ok_or_else(|| GatewayError::UpstreamTooLarge.into());
+            return empty_of(Of::AllBut(&living)).await?.ok_or_else(too_large);
         }
         (false, _) => parsed(devices::all(upstream, credentials).await?).collect(),
     };
-    let mut listed = Vec::new();
+    // One by one to its end: all contents at once could be as much as an account can have.
     for device in &devices {
-        listed.extend(entries::list(upstream, credentials, Some(device), &mark()).await?);
+        empty_of(Of::Device(device)).await?.ok_or_else(too_large)?;
     }
-    Ok(listed)
+    Ok(())
 }
 
 fn parsed(ids: impl IntoIterator<Item = String>) -> impl Iterator<Item = DeviceId> {

@@ -63,6 +63,10 @@ async fn what_is_too_large_to_be_listed_at_once_is_emptied_device_by_device() {
         assert_eq!(content, TOMBSTONE, "{kind}");
     }
     // Emptied before it was handed on, while the credentials lived.
-    let last = upstream.asked().pop().unwrap();
-    assert_eq!(last.target, "/_matrix/client/v3/logout/all");
+    let mut asked = upstream.asked();
+    assert_eq!(asked.pop().unwrap().target, "/_matrix/client/v3/logout/all");
+    // Each device before the next is listed, so that no more than one is held.
+    let changes = asked.chunk_by(|one, next| one.method == next.method);
+    let emptyings = changes.filter(|alike| alike[0].method == Method::PUT);
+    assert_eq!(emptyings.count(), 2);
 }
