@@ -1,14 +1,12 @@
-//! Takes the rest of a body that no handler wanted, so that the client gets to read the answer, and
-//! sees whether all of it was taken.
+//! Takes the rest of a body that no handler wanted, so that the client gets to read the answer.
 //!
 //! A connection that is closed while the client still sends is reset, and the answer is lost on the
 //! way: a 413 or 401 would look like a network fault.
 
 use std::mem;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -16,7 +14,7 @@ use axum::http::Request;
 use axum::http::header::EXPECT;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time;
 
 /// Bytes taken: a few times the largest content. Whoever sends more is cut off.
@@ -84,58 +82,5 @@ impl HttpBody for SharedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.with(|body| body.size_hint())
-    }
-}
-
-/// Whether the client of a connection is in the midst of a request.
-#[derive(Clone, Default)]
-pub(crate) struct Sending(Arc<AtomicBool>);
-
-impl Sending {
-    /// Watches the body of a request. An empty one needs no memory, and most requests have one.
-    pub(crate) fn watch(&self, request: Request<Incoming>) -> (Request<Body>, Option<Self>) {
-        if request.body().is_end_stream() {
-            return (request.map(|_| Body::empty()), None);
-        }
-        self.0.store(true, Ordering::Relaxed);
-        let request = request.map(|body| {
-            let sending = self.clone();
-            Body::new(Watched { body, sending })
-        });
-        (request, Some(self.clone()))
-    }
-
-    /// Tells whether something of the last body was not read.
-    pub(crate) fn is_open(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-struct Watched {
-    body: Incoming,
-    sending: Sending,
-}
-
-impl HttpBody for Watched {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        if frame.is_none() || self.body.is_end_stream() {
-            self.sending.0.store(false, Ordering::Relaxed);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

@@ -1,33 +1,55 @@
 //! The stream of a connection, whose patience with the client has bounds.
 //!
-//! A client that does not read its answer would hold the connection for ever, since nothing else
-//! ends a write. And one that is still sending when the connection is closed would lose the last
-//! answer to the reset that follows.
+//! A client that does not send its request, or does not read its answer, would hold the connection
+//! for ever. And one that is still sending when the connection is closed would lose the last answer
+//! to the reset that follows.
 
 use std::io;
+use std::mem;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
-use crate::linger::Sending;
+use crate::progress::Progress;
+use crate::settings::ListenerSettings;
 
 /// How long a client that still sends may go on after the last answer.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes that are taken of it.
 const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How often it is looked whether a head is there, in the time that it may take.
+const LOOKS: u32 = 2;
+const PAUSE_MIN: Duration = Duration::from_millis(1);
 
 pub(crate) struct PatientStream {
     stream: TcpStream,
+    progress: Progress,
     write_timeout: Duration,
-    sending: Sending,
+    head: Head,
     /// Runs while the client takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
     /// Set once the last answer is out.
     lingering: Option<Lingering>,
+}
+
+/// The wait for the head of a request.
+///
+/// A timer a request, as hyper has it, costs a tenth of a small request outside the system, most of
+/// it for a lock that all connections share. This one runs for as long as the connection lives, and
+/// looks now and then. So a head may take half as long again as is set.
+struct Head {
+    timer: Pin<Box<Sleep>>,
+    pause: Duration,
+    /// Whom the timer wakes.
+    waker: Option<Waker>,
+    /// How many looks in a row have found that nothing goes on.
+    quiet: u32,
+    /// Whether something was written since the last look.
+    has_written: bool,
 }
 
 struct Lingering {
@@ -36,15 +58,15 @@ struct Lingering {
 }
 
 impl PatientStream {
-    /// Wraps a stream that ends where the client takes nothing of an answer for `write_timeout`.
-    ///
-    /// Where the last answer was given in the midst of a request, the client may be `sending` even
-    /// though nothing has come just now.
-    pub(crate) fn new(stream: TcpStream, write_timeout: Duration, sending: Sending) -> Self {
+    /// Wraps a stream whose requests make `progress`. It ends where the client takes nothing of an
+    /// answer for too long, and where it does not send the head of a request.
+    pub(crate) fn new(stream: TcpStream, settings: &ListenerSettings, progress: Progress) -> Self {
+        let pause = Duration::from_millis(settings.header_timeout_ms) / LOOKS;
         Self {
             stream,
-            write_timeout,
-            sending,
+            progress,
+            write_timeout: Duration::from_millis(settings.write_timeout_ms),
+            head: Head::new(pause.max(PAUSE_MIN)),
             stalled: None,
             lingering: None,
         }
@@ -56,6 +78,7 @@ impl PatientStream {
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if written.is_ready() {
+            self.head.has_written = true;
             self.stalled = None;
             return written;
         }
@@ -63,6 +86,37 @@ impl PatientStream {
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(timeout)));
         ready!(stalled.as_mut().poll(context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl Head {
+    fn new(pause: Duration) -> Self {
+        Self {
+            timer: Box::pin(sleep(pause)),
+            pause,
+            waker: None,
+            quiet: 0,
+            has_written: false,
+        }
+    }
+
+    /// Waits until no head has come for too long.
+    fn poll_too_late(&mut self, progress: &Progress, context: &mut Context<'_>) -> Poll<()> {
+        let waker = self.waker.as_ref();
+        let is_set = waker.is_some_and(|waker| waker.will_wake(context.waker()));
+        if is_set && !self.timer.is_elapsed() {
+            return Poll::Pending;
+        }
+        while self.timer.as_mut().poll(context).is_ready() {
+            let goes_on = mem::take(&mut self.has_written) || progress.is_answering();
+            self.quiet = if goes_on { 0 } else { self.quiet + 1 };
+            if self.quiet == LOOKS {
+                return Poll::Ready(());
+            }
+            self.timer.as_mut().reset(Instant::now() + self.pause);
+        }
+        self.waker = Some(context.waker().clone());
+        Poll::Pending
     }
 }
 
@@ -97,7 +151,18 @@ impl AsyncRead for PatientStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let Self {
+            stream,
+            progress,
+            head,
+            ..
+        } = &mut *self;
+        let read = Pin::new(stream).poll_read(context, buffer);
+        if read.is_ready() {
+            return read;
+        }
+        ready!(head.poll_too_late(progress, context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -131,8 +196,8 @@ impl AsyncWrite for PatientStream {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self {
             stream,
+            progress,
             lingering,
-            sending,
             ..
         } = &mut *self;
         if lingering.is_none() {
@@ -142,8 +207,7 @@ impl AsyncWrite for PatientStream {
             until: Box::pin(sleep(LINGER_TIMEOUT)),
             bytes: 0,
         });
-        lingering
-            .poll_drain(stream, sending.is_open(), context)
-            .map(Ok)
+        let is_due = progress.has_unread();
+        lingering.poll_drain(stream, is_due, context).map(Ok)
     }
 }

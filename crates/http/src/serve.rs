@@ -6,23 +6,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::{CONNECTION, HeaderValue};
 use axum::response::Response;
 use futures_util::FutureExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time;
 use tracing::{debug, info, warn};
 
-use crate::linger::Sending;
 use crate::patience::PatientStream;
+use crate::progress::Progress;
 use crate::settings::ListenerSettings;
+use crate::stop::Stop;
 
 /// How long to wait when the system has no descriptor for a new connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -65,14 +64,14 @@ pub async fn serve<S: Service>(
 ) {
     let settings = service.listener();
     let mut builder = http1::Builder::new();
+    // The stream sees to the time that a head may take.
     builder
-        .timer(TokioTimer::new())
         .max_buf_size(S::HEAD_BYTES_MAX)
-        .header_read_timeout(Duration::from_millis(settings.header_timeout_ms));
+        .header_read_timeout(None);
     let places = Arc::new(Semaphore::new(
         settings.connections_max.get().min(Semaphore::MAX_PERMITS),
     ));
-    let shutdown = GracefulShutdown::new();
+    let stop = Stop::default();
     let mut connections = JoinSet::new();
     loop {
         // A place comes first: at the cap, new connections wait in the system's backlog.
@@ -94,7 +93,7 @@ pub async fn serve<S: Service>(
                     peer,
                     place,
                 };
-                connections.spawn(connection.run(&builder, service.apart(), &shutdown));
+                connections.spawn(connection.run(&builder, service.apart(), &stop));
             }
             Err(error) => {
                 warn!(%error, "could not accept a connection");
@@ -104,7 +103,9 @@ pub async fn serve<S: Service>(
     }
     drop(listener);
     let allowed = Duration::from_millis(settings.shutdown_timeout_ms);
-    if time::timeout(allowed, shutdown.shutdown()).await.is_err() {
+    stop.begin();
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if time::timeout(allowed, ended).await.is_err() {
         info!("cutting connections that did not end in time");
     }
     connections.shutdown().await;
@@ -121,7 +122,7 @@ impl Connection {
         self,
         builder: &http1::Builder,
         service: S,
-        shutdown: &GracefulShutdown,
+        stop: &Stop,
     ) -> impl Future<Output = ()> + Send + use<S> {
         let Self {
             stream,
@@ -131,28 +132,20 @@ impl Connection {
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "could not switch Nagle's algorithm off");
         }
-        let write_timeout_ms = service.listener().write_timeout_ms;
-        let write_timeout = Duration::from_millis(write_timeout_ms);
         let connected = service.connected();
-        let sending = Sending::default();
-        let stream = PatientStream::new(stream, write_timeout, sending.clone());
+        let progress = Progress::default();
+        let stream = PatientStream::new(stream, &service.listener(), progress.clone());
         let answering = service_fn(move |request: hyper::Request<Incoming>| {
-            let (request, sending) = sending.watch(request);
+            let (request, exchange) = progress.begin(request);
             let service = service.clone();
             // Holds what answers, which the connection may not lend.
             async move {
-                let mut response = service.answer(peer.ip(), request).await;
-                if sending.is_some_and(|sending| sending.is_open()) {
-                    // What is left of the body would be read as the next request, so hyper closes. A
-                    // client that is not told could have sent that request by then.
-                    let headers = response.headers_mut();
-                    headers.insert(CONNECTION, HeaderValue::from_static("close"));
-                }
-                Ok::<_, Infallible>(response)
+                let response = service.answer(peer.ip(), request).await;
+                Ok::<_, Infallible>(exchange.answer(response))
             }
         });
         let connection = builder.serve_connection(TokioIo::new(stream), answering);
-        let connection = shutdown.watch(connection);
+        let connection = stop.watch(connection);
         // Not awaited in a future around it, which would hold it twice: thousands wait here.
         connection.map(move |ended| {
             // Clients leave in all sorts of ways; none of them is the operator's trouble.
@@ -173,9 +166,7 @@ mod tests {
     /// twice.
     const CONNECTION_BYTES_MAX: usize = 1024;
 
-    fn size_of_future<F>(
-        _: impl FnOnce(Connection, &http1::Builder, Edge, &GracefulShutdown) -> F,
-    ) -> usize {
+    fn size_of_future<F>(_: impl FnOnce(Connection, &http1::Builder, Edge, &Stop) -> F) -> usize {
         size_of::<F>()
     }
 

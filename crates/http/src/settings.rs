@@ -245,7 +245,8 @@ pub struct CompatSettings {
 pub struct ListenerSettings {
     /// Connections at once; further ones wait to be accepted.
     pub connections_max: NonZeroUsize,
-    /// How long a client may take to send the head of a request, idle time included.
+    /// How long a client may take to send the head of a request, idle time included; it is looked
+    /// after now and then, so that a connection can last half as long again.
     pub header_timeout_ms: u64,
     /// How long a client may take to send a body.
     pub body_timeout_ms: u64,

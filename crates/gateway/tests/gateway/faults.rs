@@ -392,6 +392,31 @@ async fn no_more_connections_are_kept_than_may_be() {
     assert_eq!(ended.iter().filter(|was_kept| **was_kept).count(), 2);
 }
 
+/// The time that a head may take does not run while an answer is on its way.
+#[tokio::test]
+async fn an_answer_that_pauses_for_longer_than_a_head_may_take_goes_on() {
+    const PAUSE: Duration = Duration::from_millis(500);
+    let upstream = Scripted::raw(|stream| async move {
+        let mut wire = Wire(stream);
+        wire.head().await;
+        time::sleep(PAUSE).await;
+        wire.send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nabc")
+            .await;
+        time::sleep(PAUSE).await;
+        wire.send("def").await;
+        wire.rest().await.unwrap_or_default();
+    })
+    .await;
+    let gateway = gateway(&upstream.url(), |settings| {
+        settings.listener.header_timeout_ms = 100;
+    })
+    .await;
+    let mut client = Wire::to(&gateway.url).await;
+    client.send("GET /a HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    client.head().await;
+    assert_eq!(client.exactly(6).await, "abcdef");
+}
+
 #[tokio::test]
 async fn when_the_client_leaves_the_homeserver_sees_it_at_once() {
     for answer in ["", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"] {

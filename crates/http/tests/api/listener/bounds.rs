@@ -48,6 +48,22 @@ async fn a_request_that_takes_long_is_not_a_slow_head() {
     assert_between(started, Duration::from_millis(500), PATIENCE);
 }
 
+/// Each look at it may fall between two requests.
+#[tokio::test]
+async fn a_connection_in_use_lives_on() {
+    let listening = Listening::with(impatient).await;
+    let mut wire = listening.connect().await;
+    let started = Instant::now();
+    while started.elapsed() < SHORT * 5 {
+        wire.assert_pauses(Duration::from_millis(30)).await;
+        wire.send(versions()).await;
+        assert_eq!(wire.reply().await.status, 200);
+    }
+    let idle_since = Instant::now();
+    wire.assert_closes().await;
+    assert_between(idle_since, SHORT, SHORT * 15);
+}
+
 #[tokio::test]
 async fn a_body_that_comes_slowly_is_a_408_and_the_end() {
     let listening = Listening::with(impatient).await;
