@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{Request, StatusCode};
+use axum::http::Request;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use kitbag_domain::{
@@ -25,7 +25,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::OwnedMutexGuard;
 use tokio::time;
 
-use crate::answer::{Failure, broken};
+use crate::answer::{Failure, broken, may_be_late};
 use crate::entries::WRITTEN_BYTES_MAX;
 use crate::metrics::GatewayMetrics;
 use crate::settings::CompareSettings;
@@ -179,14 +179,14 @@ impl Turn {
         let Some(held) = self.0 else {
             return upstream.ask(request, WRITTEN_BYTES_MAX).await;
         };
-        let retry_after = Duration::from_millis(held.place.shared.fence_ms);
+        let unknown = GatewayError::OutcomeUnknown {
+            retry_after: Duration::from_millis(held.place.shared.fence_ms),
+        };
         let sent = Sent(Some(held));
         let told = upstream.ask(request, WRITTEN_BYTES_MAX).await;
         match told {
-            Ok(told) if is_of_somebody_between(told.status()) => Ok(told),
-            Err(GatewayError::UpstreamBroken | GatewayError::UpstreamTimeout) => {
-                Err(GatewayError::OutcomeUnknown { retry_after })
-            }
+            Ok(told) if may_be_late(told.status()) => Err(unknown),
+            Err(GatewayError::UpstreamBroken | GatewayError::UpstreamTimeout) => Err(unknown),
             // Where it could not be reached nothing was sent, and what is too large is an answer.
             settled => {
                 sent.settle();
@@ -232,14 +232,6 @@ pub(crate) fn judge(stored: Option<Bytes>, expectation: &Expectation) -> Result<
         current: stored,
         names: expectation.names(),
     }))
-}
-
-/// Tells whether a proxy before the homeserver says that it does not know.
-pub(crate) fn is_of_somebody_between(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT
-    )
 }
 
 fn busy() -> GatewayError {

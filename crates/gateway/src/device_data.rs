@@ -16,7 +16,7 @@ use kitbag_http::shared::{
 };
 use tokio::time;
 
-use crate::answer::{Answer, Failure};
+use crate::answer::{Answer, Failure, may_be_late};
 use crate::call::{Call, Head};
 use crate::compare::{self, EntryId};
 use crate::credentials::Credentials;
@@ -209,7 +209,7 @@ async fn room_for_one(
 /// Tells whether a write may still be done by the homeserver.
 fn is_unknown(told: &Result<Told, GatewayError>) -> bool {
     match told {
-        Ok(told) => compare::is_of_somebody_between(told.status()),
+        Ok(told) => may_be_late(told.status()),
         Err(
             GatewayError::OutcomeUnknown { .. }
             | GatewayError::UpstreamBroken

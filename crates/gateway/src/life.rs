@@ -24,9 +24,8 @@ use serde::Deserialize;
 use tokio::time::{self, Instant};
 use tracing::{Instrument as _, debug};
 
-use crate::answer::{Answer, Failure};
+use crate::answer::{Answer, Failure, Outcome};
 use crate::call::Call;
-use crate::compare;
 use crate::credentials::Credentials;
 use crate::devices;
 use crate::entries::{self, Of};
@@ -198,7 +197,7 @@ async fn log_out(gateway: Gateway, call: Call, all: bool) -> Answer {
     }
     let response = pass(&gateway, request).await;
     gateway.forget(user);
-    match Outcome::of(&response) {
+    match outcome(&response) {
         Outcome::Done if !is_done => gateway.owed().add(user, ended),
         Outcome::Unknown => gateway.owed().add(user, Ended::others()),
         Outcome::Done | Outcome::Refused => {}
@@ -229,7 +228,7 @@ async fn remove(
     }
     let request = Request::from_parts(parts, Body::from(body));
     let response = pass(&gateway, request).await;
-    match Outcome::of(&response) {
+    match outcome(&response) {
         Outcome::Done => {
             gateway.forget(user);
             // The caller's own device may be among them, and its credentials with it.
@@ -273,22 +272,10 @@ async fn pass_of_unknown(
     response
 }
 
-/// What became of a request that ends devices.
-enum Outcome {
-    Done,
-    Refused,
-    /// It may have been done: no answer came, or that of a proxy in between.
-    Unknown,
-}
-
-impl Outcome {
-    fn of(answer: &Answer) -> Self {
-        match answer {
-            Ok(response) if response.status() == StatusCode::OK => Self::Done,
-            Ok(response) if !compare::is_of_somebody_between(response.status()) => Self::Refused,
-            Ok(_) | Err(_) => Self::Unknown,
-        }
-    }
+/// What became of a request that ends devices; where no answer came nobody knows.
+fn outcome(answer: &Answer) -> Outcome {
+    let status = answer.as_ref().map(Response::status);
+    status.map_or(Outcome::Unknown, Outcome::of)
 }
 
 async fn log_in(gateway: Gateway, call: Call) -> Answer {

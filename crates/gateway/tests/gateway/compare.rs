@@ -422,11 +422,15 @@ async fn a_client_that_goes_away_leaves_no_outcome_open() {
 }
 
 /// A homeserver that does not answer the first write of all, in some way.
-async fn homeserver_that(fails: fn() -> Option<hyper::Response<ScriptedBody>>) -> Scripted {
+async fn homeserver_that<F>(fails: F) -> Scripted
+where
+    F: Fn() -> Option<hyper::Response<ScriptedBody>> + Clone + Send + Sync + 'static,
+{
     let contents = Contents::default();
     let failed = Arc::new(Semaphore::new(1));
     Scripted::start(move |asked: Asked| {
         let (contents, failed) = (Arc::clone(&contents), Arc::clone(&failed));
+        let fails = fails.clone();
         async move {
             let is_first = asked.method == Method::PUT
                 && failed.try_acquire().is_ok_and(|one| {
@@ -511,23 +515,27 @@ async fn a_write_that_was_never_sent_fences_nothing() {
 
 #[tokio::test]
 async fn an_entry_is_fenced_behind_a_write_of_which_a_proxy_does_not_know() {
-    let upstream = homeserver_that(|| Some(whole(502, "<html>of the proxy</html>"))).await;
-    let (_gateway, clock, client) = fenced(&upstream.url(), |_| {}).await;
-    let response = put(&client, "a", PATH, "{}").await;
-    assert_eq!(
-        (response.status, &response.body[..]),
-        (502, &b"<html>of the proxy</html>"[..])
-    );
-    see_the_fence(&client, &clock).await;
+    for status in [502, 503, 504, 520, 524] {
+        let upstream = homeserver_that(move || Some(whole(status, "<html>of the proxy</html>")));
+        let upstream = upstream.await;
+        let (_gateway, clock, client) = fenced(&upstream.url(), |_| {}).await;
+        let response = put(&client, "a", PATH, "{}").await;
+        assert_eq!(told(&response), (504, json!("M_UNKNOWN")), "{status}");
+        assert_eq!(response.header("retry-after"), Some("30"), "{status}");
+        see_the_fence(&client, &clock).await;
+    }
 }
 
 #[tokio::test]
 async fn a_write_that_the_homeserver_refused_fences_nothing() {
-    let refuses = || Some(answer(500, &json!({"errcode": "M_UNKNOWN", "error": ""})));
-    let upstream = homeserver_that(refuses).await;
-    let (_gateway, _clock, client) = fenced(&upstream.url(), |_| {}).await;
-    assert_eq!(put(&client, "a", PATH, "{}").await.status, 500);
-    assert_eq!(put(&client, "a", PATH, "{}").await.status, 200);
+    for status in [404, 429, 500, 501] {
+        let refusal = json!({"errcode": "M_UNKNOWN", "error": ""});
+        let refuses = move || Some(answer(status, &refusal));
+        let upstream = homeserver_that(refuses).await;
+        let (_gateway, _clock, client) = fenced(&upstream.url(), |_| {}).await;
+        assert_eq!(put(&client, "a", PATH, "{}").await.status, status);
+        assert_eq!(put(&client, "a", PATH, "{}").await.status, 200);
+    }
 }
 
 #[tokio::test]

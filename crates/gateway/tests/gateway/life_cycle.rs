@@ -587,13 +587,13 @@ async fn where_a_homeserver_ignores_filters_only_entries_of_the_device_are_empti
 }
 
 /// A toy that deletes devices without saying so, and takes new passwords.
-async fn silent() -> Scripted {
+async fn silent(status: u16) -> Scripted {
     let (stored, is_gone) = (Stored::default(), AtomicBool::new(false));
     let answer = move |asked: &Asked| {
         let path = asked.target.as_str();
         if asked.method == Method::DELETE {
             is_gone.store(true, Ordering::SeqCst);
-            toy::error(504, "M_UNKNOWN")
+            toy::error(status, "M_UNKNOWN")
         } else if path.ends_with("/devices") && is_gone.load(Ordering::SeqCst) {
             json(200, &json!({"devices": [{"device_id": "LAPTOP"}]}))
         } else if path.ends_with("/account/password") {
@@ -612,22 +612,24 @@ async fn silent() -> Scripted {
 
 #[tokio::test]
 async fn a_deletion_whose_answer_is_lost_leaves_a_trace() {
-    let upstream = silent().await;
-    let gateway = gateway(&upstream.url(), |_| {}).await;
-    let client = Client::new(&gateway.url).unwrap();
-    let status = async |request| client.send(request).await.unwrap().status;
-    let write = entry(Method::PUT, "PHONE", "", "alice.PHONE").body("{\"a\":1}");
-    assert_eq!(status(write).await, 200);
-    let delete = Request::new(Method::DELETE, "/_matrix/client/v3/devices/PHONE");
-    assert_eq!(status(delete.token("alice.LAPTOP")).await, 504);
-    let read = entry(Method::GET, "PHONE", "", "alice.LAPTOP");
-    assert_eq!(status(read).await, 404);
+    for told in [500, 503, 504, 520] {
+        let upstream = silent(told).await;
+        let gateway = gateway(&upstream.url(), |_| {}).await;
+        let client = Client::new(&gateway.url).unwrap();
+        let status = async |request| client.send(request).await.unwrap().status;
+        let write = entry(Method::PUT, "PHONE", "", "alice.PHONE").body("{\"a\":1}");
+        assert_eq!(status(write).await, 200);
+        let delete = Request::new(Method::DELETE, "/_matrix/client/v3/devices/PHONE");
+        assert_eq!(status(delete.token("alice.LAPTOP")).await, told);
+        let read = entry(Method::GET, "PHONE", "", "alice.LAPTOP");
+        assert_eq!(status(read).await, 404, "{told}");
+    }
 }
 
 /// Those that the homeserver tells of afterwards may be new ones of the same ID.
 #[tokio::test]
 async fn what_a_new_password_ends_is_asked_for_before() {
-    let upstream = silent().await;
+    let upstream = silent(504).await;
     let gateway = gateway(&upstream.url(), |_| {}).await;
     let client = Client::new(&gateway.url).unwrap();
     let status = async |request| client.send(request).await.unwrap().status;
