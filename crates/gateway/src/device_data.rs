@@ -290,6 +290,6 @@ impl<'a> Place<'a> {
         let told = metrics::for_client(tokio::spawn(write))
             .await
             .map_err(|_| Denial::panicked())?;
-        told?.done().map(drop)
+        told?.written()
     }
 }

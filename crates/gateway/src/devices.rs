@@ -26,6 +26,12 @@ const EMPTIED_MS: u64 = 60_000;
 
 type Key = (UserId, DeviceId);
 
+/// What the homeserver says of a device.
+#[derive(Deserialize)]
+struct Device {
+    device_id: String,
+}
+
 /// The IDs of devices, whatever these look like.
 pub(crate) type Ids = HashSet<String>;
 
@@ -60,7 +66,11 @@ impl Devices {
         let target = format!("/_matrix/client/v3/devices/{}", segment(device.as_str()));
         let request = credentials.request(Method::GET, &target, Bytes::new())?;
         let told = upstream.ask(request, DEVICE_BYTES_MAX).await?;
-        Ok(told.found()?.is_some())
+        match told.found()? {
+            // Else it is the page of a proxy, say, and tells nothing of the device.
+            Some(told) => told.json::<Device>().map(|_| true),
+            None => Ok(false),
+        }
     }
 
     /// As [`Devices::exists_now`], as it was told a short time ago at most where it is there.
@@ -114,10 +124,6 @@ pub(crate) async fn all(upstream: &Upstream, credentials: &Credentials) -> Resul
     #[derive(Deserialize)]
     struct List {
         devices: Vec<Device>,
-    }
-    #[derive(Deserialize)]
-    struct Device {
-        device_id: String,
     }
     let target = "/_matrix/client/v3/devices";
     let request = credentials.request(Method::GET, target, Bytes::new())?;

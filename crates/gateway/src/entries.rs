@@ -9,6 +9,7 @@ use kitbag_domain::{DeviceId, EventType, UserId};
 use kitbag_http::shared::{GatewayError, RequestId};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::json;
 use serde_json::value::RawValue;
 
@@ -36,6 +37,9 @@ pub(crate) struct Stored {
 
 #[derive(Deserialize)]
 struct Synced {
+    /// Each sync has it, also one that tells of nothing.
+    #[serde(rename = "next_batch")]
+    _next_batch: IgnoredAny,
     #[serde(default)]
     account_data: Events,
 }
@@ -97,7 +101,7 @@ pub(crate) async fn list_if_small(
         Err(GatewayError::UpstreamTooLarge) => return Ok(None),
         told => told?.done()?,
     };
-    let Synced { account_data } = told.json()?;
+    let Synced { account_data, .. } = told.json()?;
     // Not each homeserver looks at filters.
     let stored = account_data.events.into_iter().filter_map(|event| {
         let (of, event_type) = mapped::device_and_type(&event.event_type)?;
@@ -141,7 +145,7 @@ pub(crate) async fn empty(
         if matches!(told, Err(GatewayError::UpstreamTimeout)) {
             is_stuck.store(true, Ordering::Relaxed);
         }
-        told?.done()?;
+        told?.written()?;
         emptied();
         Ok(())
     });

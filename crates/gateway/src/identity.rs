@@ -183,8 +183,8 @@ async fn ask(upstream: &Upstream, credentials: &Credentials) -> Result<Arc<Ident
     let told = told.map_err(Refusal::Failed)?;
     match told.status() {
         StatusCode::OK => {}
-        status if status.is_success() => return Err(broken()),
-        _ => return Err(Refusal::Relayed(told)),
+        _ if told.is_refusal() => return Err(Refusal::Relayed(told)),
+        _ => return Err(broken()),
     }
     let Whoami { user_id, device_id } = told.json().map_err(|_| broken())?;
     Ok(Arc::new(Identity {

@@ -322,16 +322,32 @@ impl Told {
         Response::from_parts(self.parts, self.body.into())
     }
 
-    /// Returns it where it is of 200; else it is what the client is told. Another success answers
-    /// nothing that is asked here, and would tell the client that all of its request was done.
+    /// Tells whether the client may hear it in place of what it asked for: it says what is wrong with
+    /// who asks, or that the homeserver cannot answer now. Another success would tell the client that
+    /// all of its request was done, a redirect would lead it to the answer to another question, and a
+    /// 404 it would take to be about its own.
+    pub(crate) fn is_refusal(&self) -> bool {
+        let status = self.parts.status;
+        let is_error = status.is_client_error() || status.is_server_error();
+        is_error && status != StatusCode::NOT_FOUND
+    }
+
+    /// Returns it where it is of 200; else it is what the client is told, if it may be.
     pub(crate) fn done(self) -> Result<Self, Failure> {
-        if self.parts.status == StatusCode::OK {
-            return Ok(self);
+        match self.parts.status {
+            StatusCode::OK => Ok(self),
+            _ if self.is_refusal() => Err(Failure::Relayed(Box::new(self.into_response()))),
+            _ => Err(broken()),
         }
-        if self.parts.status.is_success() {
-            return Err(broken());
-        }
-        Err(Failure::Relayed(Box::new(self.into_response())))
+    }
+
+    /// As [`Told::done`], of a write, which is answered with an object: else somebody in between
+    /// answered, and nothing says that it is written.
+    pub(crate) fn written(self) -> Result<(), Failure> {
+        #[derive(Deserialize)]
+        struct Written {}
+        let Written {} = self.done()?.json()?;
+        Ok(())
     }
 
     /// As [`Told::done`], and `None` where the homeserver says that there is nothing. Not each 404
@@ -351,9 +367,11 @@ impl Told {
         }
     }
 
-    /// Reads the body.
+    /// Reads the body, which is an object: members that may be missing are not taken out of an array.
     pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
-        serde_json::from_slice(&self.body).map_err(|_| broken())
+        let is_object = self.body.trim_ascii_start().starts_with(b"{");
+        let read = is_object.then(|| serde_json::from_slice(&self.body).ok());
+        read.flatten().ok_or_else(broken)
     }
 }
 

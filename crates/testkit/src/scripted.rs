@@ -1,15 +1,20 @@
 //! A scripted HTTP server: what the gateway's tests put where the homeserver would be.
 //!
-//! [`Scripted`] answers with what a closure says and keeps what was asked; [`Scripted::raw`] hands the
+//! [`Scripted`] answers with what a closure says and keeps what was asked. What it says may also be that
+//! the answer is cut short ([`cut`]) or that there is none ([`reset`]). [`Scripted::raw`] hands the
 //! closure the bare connection, for what no HTTP library would send.
 
+use std::collections::VecDeque;
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body, Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
@@ -19,7 +24,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::task::{JoinHandle, JoinSet};
 
 /// A body whose pieces come as the script makes them.
-pub type ScriptedBody = http_body_util::combinators::UnsyncBoxBody<Bytes, std::io::Error>;
+pub type ScriptedBody = http_body_util::combinators::UnsyncBoxBody<Bytes, io::Error>;
 
 /// A request as the scripted server got it.
 #[derive(Clone, Debug)]
@@ -158,6 +163,78 @@ pub fn whole(status: u16, body: impl Into<Bytes>) -> Response<ScriptedBody> {
     response
 }
 
+/// Builds an answer with a JSON body that comes in pieces, whose number nobody tells.
+#[must_use]
+pub fn chunked(status: u16, body: impl Into<Bytes>) -> Response<ScriptedBody> {
+    let mut rest: Bytes = body.into();
+    let half = rest.len() / 2;
+    let pieces = [rest.split_to(half), rest];
+    pieces_of(status, pieces, false)
+}
+
+/// Builds an answer whose connection ends behind a part of the body.
+#[must_use]
+pub fn cut(status: u16, part: impl Into<Bytes>) -> Response<ScriptedBody> {
+    pieces_of(status, [part.into()], true)
+}
+
+/// Stands for no answer: the connection ends.
+#[must_use]
+pub fn reset() -> Response<ScriptedBody> {
+    let mut response = whole(500, "");
+    response.extensions_mut().insert(Reset);
+    response
+}
+
+#[derive(Clone)]
+struct Reset;
+
+/// A body of pieces, each of which is sent by itself.
+struct Pieces {
+    left: VecDeque<Bytes>,
+    is_cut: bool,
+    has_waited: bool,
+}
+
+fn pieces_of(
+    status: u16,
+    pieces: impl Into<VecDeque<Bytes>>,
+    is_cut: bool,
+) -> Response<ScriptedBody> {
+    let body = Pieces {
+        left: pieces.into(),
+        is_cut,
+        has_waited: true,
+    };
+    let mut response = Response::new(body.boxed_unsync());
+    *response.status_mut() = StatusCode::from_u16(status).unwrap();
+    response
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        // Whoever sends it sends what is there while it waits for more.
+        if !std::mem::replace(&mut self.has_waited, true) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.has_waited = false;
+        let cut = self
+            .is_cut
+            .then(|| Err(io::ErrorKind::ConnectionReset.into()));
+        Poll::Ready(match self.left.pop_front() {
+            Some(piece) => Some(Ok(Frame::data(piece))),
+            None => cut,
+        })
+    }
+}
+
 /// Answers the requests of one connection.
 async fn follow<S, F, A>(stream: S, script: Arc<F>, seen: Arc<Mutex<Vec<Asked>>>)
 where
@@ -166,9 +243,13 @@ where
     A: Future<Output = Response<ScriptedBody>> + Send + 'static,
 {
     let answer = |request: Request<Incoming>| async {
-        let asked = read(request).await?;
+        let asked = read(request).await.map_err(io::Error::other)?;
         keep(&seen, asked.clone());
-        Ok::<_, hyper::Error>(script(asked).await)
+        let response = script(asked).await;
+        match response.extensions().get() {
+            Some(Reset) => Err(io::Error::from(io::ErrorKind::ConnectionReset)),
+            None => Ok(response),
+        }
     };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -192,4 +273,35 @@ async fn read(request: Request<Incoming>) -> Result<Asked, hyper::Error> {
         headers: parts.headers,
         body: body.collect().await?.to_bytes(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// Returns all that comes of an answer until the connection ends.
+    async fn told(answer: fn() -> Response<ScriptedBody>) -> String {
+        let scripted = Scripted::start(move |_| async move { answer() }).await;
+        let mut stream = TcpStream::connect(scripted.address()).await.unwrap();
+        let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut told = String::new();
+        stream.read_to_string(&mut told).await.unwrap();
+        told
+    }
+
+    #[tokio::test]
+    async fn an_answer_comes_in_pieces_or_is_cut_or_does_not_come() {
+        let pieces = told(|| chunked(200, "abcd")).await;
+        assert!(
+            pieces.ends_with("\r\n\r\n2\r\nab\r\n2\r\ncd\r\n0\r\n\r\n"),
+            "{pieces}"
+        );
+        let cut = told(|| cut(200, "abcd")).await;
+        assert!(cut.starts_with("HTTP/1.1 200 OK\r\n"), "{cut}");
+        assert!(cut.ends_with("\r\n\r\n4\r\nabcd\r\n"), "{cut}");
+        assert_eq!(told(reset).await, "");
+    }
 }

@@ -27,7 +27,7 @@ async fn homeserver(asked: Asked) -> hyper::Response<ScriptedBody> {
     let path = asked.target.split('?').next().unwrap();
     match path.ends_with("/whoami") {
         true => answer(200, &json!({"user_id": "@a:x", "device_id": "D"})),
-        false => answer(200, &json!({})),
+        false => answer(200, &json!({"device_id": "D"})),
     }
 }
 

@@ -19,6 +19,7 @@ mod listings;
 mod log;
 mod pass;
 mod protect;
+mod question_faults;
 mod stop;
 mod support;
 mod sweep;
