@@ -4,7 +4,7 @@
 //! It is done from outside, beside running gateways. Who has such entries is logged in by the
 //! administrator, without a device, for as long as it takes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -42,6 +42,9 @@ pub struct Swept {
     pub living_entries: u64,
     /// Entries of devices that are gone, which were emptied, or would have been.
     pub emptied_entries: u64,
+    /// Entries of devices that are gone, of users who are locked: nobody can empty them, or read
+    /// them, before that ends.
+    pub locked_entries: u64,
     /// Users at whom something failed: their entries may still be there.
     pub failed_users: u64,
 }
@@ -100,6 +103,9 @@ pub enum SweepError {
     /// The token cannot be sent.
     #[error("the token has characters that no token has")]
     BadToken,
+    /// The list of users does not end.
+    #[error("the homeserver tells the same page of users again and again")]
+    Endless,
     /// An answer that cannot be read.
     #[error("the answer of the homeserver at {path} cannot be read")]
     Unreadable {
@@ -129,25 +135,28 @@ pub async fn sweep(
     };
     let own = sweep.own_user().await?;
     let mut swept = Swept::default();
+    let mut seen = HashSet::new();
     let mut from = Some("0".to_owned());
     while let Some(start) = from {
         let page = sweep.page(&start).await?;
-        for User { name } in page.users {
+        for user in page.users {
+            let before = swept.emptied_entries;
+            let done = sweep.user(&user, &own, &mut swept).await;
+            let (user, entries) = (user.name.as_str(), swept.emptied_entries - before);
             swept.users += 1;
-            match sweep.user(&name, &own, &mut swept).await {
-                Ok(0) => {}
-                Ok(entries) => progress(SweepEvent::Emptied {
-                    user: &name,
-                    entries,
-                }),
-                Err(error) => {
-                    swept.failed_users += 1;
-                    let (user, error) = (name.as_str(), &error);
-                    progress(SweepEvent::Failed { user, error });
-                }
+            if entries > 0 {
+                progress(SweepEvent::Emptied { user, entries });
+            }
+            if let Err(error) = &done {
+                swept.failed_users += 1;
+                progress(SweepEvent::Failed { user, error });
             }
         }
+        seen.insert(start);
         from = page.next_token;
+        if from.as_ref().is_some_and(|next| seen.contains(next)) {
+            return Err(SweepError::Endless);
+        }
     }
     Ok(swept)
 }
@@ -161,6 +170,8 @@ struct Page {
 #[derive(Deserialize)]
 struct User {
     name: String,
+    #[serde(default)]
+    locked: bool,
 }
 
 struct Sweep<'a> {
@@ -188,7 +199,10 @@ impl Sweep<'_> {
 
     async fn page(&self, from: &str) -> Result<Page, SweepError> {
         let path = "/_synapse/admin/v2/users";
-        let target = format!("{path}?from={}&limit={PAGE_USERS}", segment(from));
+        // Who is locked is left out unless asked for. Guests have no account data, and with the Matrix
+        // Authentication Service there is no list with them.
+        let from = segment(from);
+        let target = format!("{path}?from={from}&limit={PAGE_USERS}&guests=false&locked=true");
         match self.ask(Method::GET, &target, &self.token, None).await? {
             Answered::Done(body) => read(path, &body),
             Answered::Refused(404 | 405) => Err(SweepError::NoAdminApi {
@@ -199,11 +213,12 @@ impl Sweep<'_> {
         }
     }
 
-    /// Empties what is to be emptied of a user, and returns how much that was.
-    async fn user(&self, name: &str, own: &str, swept: &mut Swept) -> Result<u64, SweepError> {
+    /// Empties what is to be emptied of a user.
+    async fn user(&self, user: &User, own: &str, swept: &mut Swept) -> Result<(), SweepError> {
+        let User { name, locked } = user;
         let mut entries = self.entries(name).await?;
         if entries.is_empty() {
-            return Ok(0);
+            return Ok(());
         }
         // Asked for behind the entries: what is written now is of a device that is in the list.
         let living = self.devices(name).await?;
@@ -211,11 +226,14 @@ impl Sweep<'_> {
         entries.retain(|(device, _)| !living.contains(device));
         let gone = entries.len() as u64;
         swept.living_entries += all - gone;
-        if gone > 0 && !self.is_dry_run {
-            self.empty(name, own, &entries).await?;
+        if *locked {
+            swept.locked_entries += gone;
+        } else if self.is_dry_run {
+            swept.emptied_entries += gone;
+        } else if gone > 0 {
+            self.empty(name, own, entries, swept).await?;
         }
-        swept.emptied_entries += gone;
-        Ok(gone)
+        Ok(())
     }
 
     /// Returns the entries that are not deleted: of which device, and the type upstream.
@@ -260,24 +278,30 @@ impl Sweep<'_> {
         &self,
         name: &str,
         own: &str,
-        entries: &[(String, String)],
+        entries: Vec<(String, String)>,
+        swept: &mut Swept,
     ) -> Result<(), SweepError> {
         let unreadable = || SweepError::Unreadable {
             path: "/_synapse/admin/v2/users".to_owned(),
         };
         let user = UserId::parse(name).map_err(|_| unreadable())?;
-        let is_own = name == own;
-        let token = match is_own {
-            true => self.token.clone(),
-            false => self.log_in(name).await?,
-        };
-        let emptied = self.write_tombstones(&user, &token, entries).await;
-        if !is_own {
-            let path = "/_matrix/client/v3/logout";
-            let body = Some(Bytes::from_static(b"{}"));
-            self.ask(Method::POST, path, &token, body).await?;
+        if name == own {
+            return self
+                .write_tombstones(&user, &self.token, entries, swept)
+                .await;
         }
-        emptied
+        let token = self.log_in(name).await?;
+        let emptied = self.write_tombstones(&user, &token, entries, swept).await;
+        emptied.and(self.log_out(&token).await)
+    }
+
+    async fn log_out(&self, token: &HeaderValue) -> Result<(), SweepError> {
+        let path = "/_matrix/client/v3/logout";
+        let body = Some(Bytes::from_static(b"{}"));
+        match self.ask(Method::POST, path, token, body).await? {
+            Answered::Done(_) => Ok(()),
+            Answered::Refused(status) => refused(path, status),
+        }
     }
 
     async fn log_in(&self, name: &str) -> Result<HeaderValue, SweepError> {
@@ -291,6 +315,8 @@ impl Sweep<'_> {
         let told = self.ask(Method::POST, &path, &self.token, Some(body.into()));
         let LoggedIn { access_token } = match told.await? {
             Answered::Done(body) => read(&path, &body)?,
+            // With the Matrix Authentication Service nobody can be logged in as.
+            Answered::Refused(404 | 405) => return Err(SweepError::NoAdminApi { path }),
             Answered::Refused(status) => return refused(&path, status),
         };
         bearer(&access_token)
@@ -300,13 +326,19 @@ impl Sweep<'_> {
         &self,
         user: &UserId,
         token: &HeaderValue,
-        entries: &[(String, String)],
+        entries: Vec<(String, String)>,
+        swept: &mut Swept,
     ) -> Result<(), SweepError> {
-        for (_, kind) in entries {
-            let path = mapped::account_data_path(user, kind);
+        for (device, kind) in entries {
+            // Asked for again: one that has logged in with that ID meanwhile may have written.
+            if self.devices(user.as_str()).await?.contains(&device) {
+                swept.living_entries += 1;
+                continue;
+            }
+            let path = mapped::account_data_path(user, &kind);
             let tombstone = Some(mapped::tombstone().into_bytes());
             match self.ask(Method::PUT, &path, token, tombstone).await? {
-                Answered::Done(_) => {}
+                Answered::Done(_) => swept.emptied_entries += 1,
                 Answered::Refused(status) => return refused(&path, status),
             }
         }

@@ -123,8 +123,7 @@ const DOCTOR_EXAMPLES: &str = "\
 Exit codes:
   0  the gateway can stand before it
   1  it lacks something that the gateway needs; the table says what
-  2  it could not be looked at, or not to the end: it does not answer, or the login failed; the
-     table has what was seen before
+  2  it could not be looked at, or not to the end: it does not answer, or the login failed
 
 Examples:
   kitbag doctor --upstream http://127.0.0.1:8008

@@ -109,6 +109,7 @@ fn summary(arguments: &SweepArguments, swept: &Swept) -> String {
         users,
         living_entries,
         emptied_entries,
+        locked_entries,
         failed_users,
     } = swept;
     let mut text = String::new();
@@ -118,6 +119,7 @@ fn summary(arguments: &SweepArguments, swept: &Swept) -> String {
             "users": users,
             "living_entries": living_entries,
             "emptied_entries": emptied_entries,
+            "locked_entries": locked_entries,
             "failed_users": failed_users,
         });
         writeln!(text, "{summary}")
@@ -126,10 +128,14 @@ fn summary(arguments: &SweepArguments, swept: &Swept) -> String {
             true => "would be emptied",
             false => "emptied",
         };
+        let locked = match locked_entries {
+            0 => String::new(),
+            _ => format!(", {locked_entries} more are of users who are locked"),
+        };
         writeln!(
             text,
             "{users} users: {living_entries} entries of devices that are there, {emptied_entries} \
-             of devices that are gone {emptied}"
+             of devices that are gone {emptied}{locked}"
         )
     };
     written.expect("a string takes everything");

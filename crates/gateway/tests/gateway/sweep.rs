@@ -1,6 +1,7 @@
 //! The sweep, before a scripted homeserver that has Synapse's admin API.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use kitbag_gateway::{SweepError, SweepEvent, Swept, UpstreamSettings, sweep};
@@ -16,12 +17,49 @@ const PREFIX: &str = "org.matrix.msc4331.device_account_data.";
 /// Global account data by user and type.
 type Stored = Arc<Mutex<BTreeMap<(String, String), Value>>>;
 
-/// A homeserver with users `@admin:x` (the administrator), `@a:x` and `@b:x`, a page each, all of
-/// whom have the device `LIVING`; nobody can log in as `@b:x`.
-async fn synapse(stored: &Stored) -> Scripted {
+/// What the homeserver does otherwise.
+#[derive(Clone, Copy, PartialEq)]
+enum Fault {
+    None,
+    /// Its second page of users fails.
+    Page,
+    /// Its third page of users names the second as the next one.
+    Circle,
+    /// It does not log anybody out.
+    Logout,
+    /// `GONE` is back as soon as somebody is logged in as its user.
+    Back,
+}
+
+/// A homeserver with users `@admin:x` (the administrator), `@a:x`, `@b:x` and `@locked:x`, a page
+/// each, all of whom have the device `LIVING`; nobody can log in as `@b:x` or `@locked:x`.
+async fn synapse(stored: &Stored, fault: Fault) -> Scripted {
     let stored = Arc::clone(stored);
+    let (is_back, pages) = (AtomicBool::new(false), AtomicUsize::new(0));
     Scripted::start(move |asked| {
-        let answer = answer(&asked, &stored);
+        let path = asked.target.split('?').next().unwrap();
+        let answer = match path.rsplit('/').next().unwrap() {
+            "users" if fault == Fault::Page && asked.target.contains("from=1") => {
+                error(500, "M_UNKNOWN")
+            }
+            // Not for ever all the same, so that this is seen to fail.
+            "users" if fault == Fault::Circle && pages.fetch_add(1, Ordering::SeqCst) < 10 => {
+                match asked.target.contains("from=2") {
+                    true => page("@b:x", Some("1")),
+                    false => answer(&asked, &stored),
+                }
+            }
+            "logout" if fault == Fault::Logout => error(500, "M_UNKNOWN"),
+            "login" if fault == Fault::Back => {
+                is_back.store(true, Ordering::SeqCst);
+                answer(&asked, &stored)
+            }
+            "devices" if is_back.load(Ordering::SeqCst) => json(
+                200,
+                &json!({"devices": [{"device_id": "LIVING"}, {"device_id": "GONE"}]}),
+            ),
+            _ => answer(&asked, &stored),
+        };
         async move { answer }
     })
     .await
@@ -48,7 +86,13 @@ fn answer(asked: &Asked, stored: &Stored) -> http::Response<ScriptedBody> {
         ("GET", ["_synapse", "admin", "v2", "users"]) => match query.split('&').next().unwrap() {
             "from=0" => page("@admin:x", Some("1")),
             "from=1" => page("@a:x", Some("2")),
-            _ => page("@b:x", None),
+            "from=2" => page("@b:x", Some("3")),
+            // As Synapse has it.
+            _ if query.contains("&locked=true") => json(
+                200,
+                &json!({"users": [{"name": "@locked:x", "locked": true}], "total": 4}),
+            ),
+            _ => json(200, &json!({"users": [], "total": 3})),
         },
         ("GET", [.., "users", user, "accountdata"]) => {
             let stored = stored.lock().unwrap();
@@ -77,7 +121,7 @@ fn answer(asked: &Asked, stored: &Stored) -> http::Response<ScriptedBody> {
 }
 
 fn page(user: &str, next: Option<&str>) -> http::Response<ScriptedBody> {
-    let mut page = json!({"users": [{"name": user}], "total": 3});
+    let mut page = json!({"users": [{"name": user}], "total": 4});
     if let Some(next) = next {
         page["next_token"] = json!(next);
     }
@@ -98,7 +142,7 @@ async fn run(url: &str, token: &str, is_dry_run: bool) -> (Result<Swept, SweepEr
 
 fn stored() -> Stored {
     let stored = Stored::default();
-    for user in ["@admin:x", "@a:x", "@b:x"] {
+    for user in ["@admin:x", "@a:x", "@b:x", "@locked:x"] {
         for kind in ["m.direct", "LIVING.t", "GONE.t", "GONE.u"] {
             let kind = match kind.split_once('.') {
                 Some((device, _)) if device != "m" => format!("{PREFIX}{kind}"),
@@ -121,14 +165,15 @@ fn tombstones(stored: &Stored) -> Vec<(String, String)> {
 #[tokio::test]
 async fn entries_of_devices_that_are_gone_are_emptied_for_each_user() {
     let stored = stored();
-    let upstream = synapse(&stored).await;
+    let upstream = synapse(&stored, Fault::None).await;
     let (dry, _) = run(&upstream.url(), "admin", true).await;
     assert_eq!(tombstones(&stored), []);
     let (swept, told) = run(&upstream.url(), "admin", false).await;
     let expected = Swept {
-        users: 3,
-        living_entries: 3,
+        users: 4,
+        living_entries: 4,
         emptied_entries: 4,
+        locked_entries: 2,
         failed_users: 1,
     };
     assert_eq!(swept.unwrap(), expected);
@@ -157,6 +202,53 @@ async fn entries_of_devices_that_are_gone_are_emptied_for_each_user() {
 }
 
 #[tokio::test]
+async fn a_list_of_users_that_fails_or_does_not_end_ends_the_sweep() {
+    for (fault, expected) in [
+        (Fault::Page, "500 at /_synapse/admin/v2/users"),
+        (Fault::Circle, "the same page of users again"),
+    ] {
+        let stored = stored();
+        let upstream = synapse(&stored, fault).await;
+        let (swept, told) = run(&upstream.url(), "admin", false).await;
+        let error = swept.unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+        // What was done before is told.
+        assert!(
+            told[0].contains("@admin:x") || told[1].contains("@admin:x"),
+            "{told:?}"
+        );
+        assert!(tombstones(&stored).len() >= 2);
+    }
+}
+
+#[tokio::test]
+async fn a_logout_that_fails_is_told_beside_what_was_emptied() {
+    let stored = stored();
+    let upstream = synapse(&stored, Fault::Logout).await;
+    let (swept, told) = run(&upstream.url(), "admin", false).await;
+    let swept = swept.unwrap();
+    assert_eq!((swept.emptied_entries, swept.failed_users), (4, 2));
+    assert_eq!(tombstones(&stored).len(), 4);
+    let failed = told.iter().find(|told| told.contains("logout")).unwrap();
+    assert!(
+        failed.contains("@a:x") && failed.contains("500"),
+        "{told:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_a_device_wrote_that_came_back_meanwhile_stays() {
+    let stored = stored();
+    let upstream = synapse(&stored, Fault::Back).await;
+    let (swept, _) = run(&upstream.url(), "admin", false).await;
+    let swept = swept.unwrap();
+    let own = ["GONE.t", "GONE.u"].map(|kind| ("@admin:x".to_owned(), format!("{PREFIX}{kind}")));
+    assert_eq!(tombstones(&stored), own);
+    // Its own are emptied before; from then on the script has the device back for all.
+    assert_eq!((swept.emptied_entries, swept.living_entries), (2, 10));
+}
+
+#[tokio::test]
 async fn where_there_is_no_admin_api_or_no_administrator_a_sweep_says_so() {
     for (status, expected) in [(404, "no admin API"), (403, "not take the token")] {
         let upstream = Scripted::start(move |asked| async move {
@@ -170,7 +262,7 @@ async fn where_there_is_no_admin_api_or_no_administrator_a_sweep_says_so() {
         let error = swept.unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
-    let upstream = synapse(&stored()).await;
+    let upstream = synapse(&stored(), Fault::None).await;
     let (swept, _) = run(&upstream.url(), "nobody", false).await;
     assert!(matches!(swept, Err(SweepError::NotAdmin { status: 401 })));
     let (swept, _) = run(&upstream.url(), "a\nb", false).await;
