@@ -255,7 +255,7 @@ impl Gateway {
             // A host alone is a target for tunnels only.
             _ if is_host_alone(request.uri()) => Way::Nowhere,
             _ if guard::is_ambiguous(method, path, found.is_some()) => Way::Nowhere,
-            _ if tails::is_too_long(method, path) => Way::Nowhere,
+            _ if tails::is_misread(method, path) => Way::Nowhere,
             Some((route, variables)) => match route.methods.handler(method) {
                 Some(handler) => Way::Endpoint(handler, route, variables),
                 None if route.is_own() => Way::OwnPath,

@@ -7,6 +7,7 @@
 //! reading of its path names a guarded type that the table does not see.
 
 use std::borrow::Cow;
+use std::iter;
 
 use axum::http::Method;
 use kitbag_domain::SERVER_MANAGED;
@@ -137,7 +138,7 @@ fn may_read_another(path: &str, known: Option<Guarded>) -> bool {
             (0..=DECODINGS_MAX - done).any(|times| {
                 let decoded: Vec<_> = segments.iter().map(|own| decoded(own, times)).collect();
                 let segments: Vec<&[u8]> = decoded.iter().map(|own| &**own).collect();
-                named_in_place(&segments).is_some_and(is_another)
+                named_in_place(&segments).any(is_another)
             })
         })
 }
@@ -152,20 +153,22 @@ fn named_in_order<'a>(segments: &'a [&'a [u8]]) -> impl Iterator<Item = Guarded>
     types.filter_map(|segment| Guarded::of(until_query(segment), true))
 }
 
-/// Returns the guarded type that stands where an account-data path has it, whatever is behind it.
-fn named_in_place(segments: &[&[u8]]) -> Option<Guarded> {
-    if !segments.starts_with(&[b"_matrix", b"client"]) {
-        return None;
-    }
-    // Prefixes have one segment or two.
-    let places = [3, 4].into_iter();
-    let mut users = places.filter(|place| segments.get(*place) == Some(&&b"user"[..]));
-    users.find_map(|place| match segments[place + 1..] {
-        [_, account_data, event_type, ..] if ACCOUNT_DATA.contains(&account_data) => {
+/// Returns the guarded types that stand where account-data paths have them, whatever is behind them.
+///
+/// And whatever the prefix is: homeservers match it by patterns, whose dots can be slashes.
+fn named_in_place<'a>(segments: &'a [&'a [u8]]) -> impl Iterator<Item = Guarded> + 'a {
+    let below = segments.strip_prefix(&[&b"_matrix"[..], b"client"]);
+    let mut rest = below.unwrap_or_default().iter();
+    let users = iter::from_fn(move || {
+        rest.find(|segment| **segment == b"user")?;
+        Some(rest.as_slice())
+    });
+    users.filter_map(|below| match below {
+        [_, account_data, event_type, ..] if ACCOUNT_DATA.contains(account_data) => {
             Guarded::of(until_query(event_type), true)
         }
         [_, b"rooms" | b"devices", _, account_data, event_type, ..]
-            if ACCOUNT_DATA.contains(&account_data) =>
+            if ACCOUNT_DATA.contains(account_data) =>
         {
             Guarded::of(until_query(event_type), false)
         }
@@ -182,7 +185,7 @@ fn until_query(segment: &[u8]) -> &[u8] {
 /// Returns a text as it is, and decoded once, twice and so on.
 fn readings(text: &[u8]) -> impl Iterator<Item = Cow<'_, [u8]>> {
     let first = Some(Cow::Borrowed(text));
-    let decoded = std::iter::successors(first, |before| {
+    let decoded = iter::successors(first, |before| {
         let next: Vec<u8> = percent_decode(before).collect();
         (next.len() < before.len()).then_some(Cow::Owned(next))
     });
@@ -212,6 +215,17 @@ mod tests {
     use super::*;
     use crate::routes;
     use crate::settings::Settings;
+
+    /// Those of the table, and others that homeservers have or could take for one.
+    const PREFIXES: [&str; 7] = [
+        "v3",
+        "r0",
+        "unstable",
+        "api/v1",
+        "v2",
+        "unstable/org.matrix.msc3391",
+        "unstable/org/matrix/msc3391",
+    ];
 
     const DRAWS: usize = 20_000;
     const DRAWS_LONG: usize = 2_000_000;
@@ -309,6 +323,17 @@ mod tests {
             ("/%5Fmatrix/client/v3/user/@a:x/account_data/m.push_rules".into(), Way::Nowhere),
             // A prefix that is not in the table, and which a homeserver may have.
             ("/_matrix/client/v9/user/@a:x/account_data/m.push_rules".into(), Way::Nowhere),
+            // Synapse's pattern has a dot for any mark.
+            (
+                "/_matrix/client/unstable/org/matrix/msc3391/user/@a:x/account_data/m.push_rules"
+                    .into(),
+                Way::Nowhere,
+            ),
+            (
+                "/_matrix/client/unstable/orgXmatrix.msc3391/user/@a:x/account_data/m.push_rules"
+                    .into(),
+                Way::Nowhere,
+            ),
             // An observed type with another one in its path.
             (
                 "/_matrix/client/v3/user/a%2Faccount_data%2Fm.fully_read%2F/account_data/m.push_rules"
@@ -413,7 +438,8 @@ mod tests {
         let mapped =
             |segment: &Vec<u8>| segment.starts_with(b"org.matrix.msc4331.device_account_data.");
         let is = |place: usize, word: &[u8]| segments.get(place).is_some_and(|own| *own == word);
-        [1, 2].into_iter().any(|user| {
+        // Whatever the prefix is: a dot of a pattern may stand for any mark, slashes among them.
+        (1..segments.len()).any(|user| {
             let global = is(user, b"user") && is(user + 2, b"account_data");
             let room = is(user, b"user") && is(user + 2, b"rooms") && is(user + 4, b"account_data");
             let global = global.then(|| segments.get(user + 3)).flatten();
@@ -464,7 +490,7 @@ mod tests {
         ];
         let (mut nowhere, mut harmless) = (0, 0);
         for _ in 0..draws {
-            let prefix = ["v3", "r0", "unstable", "api/v1", "v2"][dice.below(5)];
+            let prefix = PREFIXES[dice.below(PREFIXES.len())];
             let scope = ["", "rooms/!r/"][dice.below(2)];
             let event_type = types[dice.below(types.len())];
             let user = ["@a:x", "@a%2Fb:x"][dice.below(2)];

@@ -1,20 +1,28 @@
-//! Paths of the route table with more behind them, which Synapse takes for what they begin with.
+//! Paths beside the route table that Synapse takes for some of it.
 //!
-//! Its patterns of account data and of `/delete_devices` have no end. The table's do, so that such a
-//! write would go on past what the gateway does to it: limits, and the end of device account data.
+//! Its patterns of account data and of `/delete_devices` have no end, and dots of a prefix stand for
+//! any mark. The table knows better, so that such a write would go on past what the gateway does to
+//! it: limits, turns, and the end of device account data.
 
 use axum::http::Method;
 
 /// Ends devices whatever stands behind it, also without a slash between.
 const DELETE_DEVICES: &str = "delete_devices";
 
-/// Tells whether a request must not go on since homeservers could not look at the end of its path.
-pub(crate) fn is_too_long(method: &Method, path: &str) -> bool {
+/// The prefix that has dots, as Synapse's pattern has it.
+const DOTTED_PREFIX: &str = "unstable/org.matrix.msc3391/user/";
+
+/// Tells whether a request must not go on since homeservers could take its path for one of the table,
+/// of whose end they do not look at all, or whose dots they read as any mark.
+pub(crate) fn is_misread(method: &Method, path: &str) -> bool {
     let Some(rest) = path.strip_prefix("/_matrix/client/") else {
         return false;
     };
     if matches!(*method, Method::GET | Method::HEAD) {
         return false;
+    }
+    if !rest.starts_with(DOTTED_PREFIX) && fits(rest, DOTTED_PREFIX) {
+        return true;
     }
     // Prefixes have one segment or two.
     let behind_one = rest.split_once('/').map(|(_, below)| below);
@@ -23,6 +31,17 @@ pub(crate) fn is_too_long(method: &Method, path: &str) -> bool {
         .into_iter()
         .flatten()
         .any(goes_on_behind)
+}
+
+/// Tells whether a path begins as a pattern whose dots stand for any mark.
+fn fits(path: &str, pattern: &str) -> bool {
+    let mut marks = path.chars();
+    let mut pattern = pattern.chars();
+    pattern.all(|expected| {
+        marks
+            .next()
+            .is_some_and(|mark| expected == '.' || expected == mark)
+    })
 }
 
 /// Tells whether what stands below a prefix goes on where the table's path ends.
@@ -62,9 +81,31 @@ mod tests {
             for prefix in PREFIXES {
                 let path = format!("/_matrix/client/{prefix}/{below}");
                 for method in [Method::PUT, Method::POST, Method::DELETE] {
-                    assert!(is_too_long(&method, &path), "{method} {path}");
+                    assert!(is_misread(&method, &path), "{method} {path}");
                 }
-                assert!(!is_too_long(&Method::GET, &path), "{path}");
+                assert!(!is_misread(&Method::GET, &path), "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_dot_of_a_prefix_is_no_other_mark() {
+        for (prefix, expected) in [
+            ("unstable/org.matrix.msc3391", false),
+            ("unstable/org/matrix/msc3391", true),
+            ("unstable/orgXmatrix.msc3391", true),
+            ("unstable/org.matrix%msc3391", true),
+            ("unstable/org.matrix.msc3391x", false),
+            ("unstable/orgXXmatrix.msc3391", false),
+            ("unstable/org/matrix/msc3814", false),
+            ("v3/org/matrix/msc3391", false),
+        ] {
+            for below in ["account_data/m.direct", "rooms/!r:b/account_data/m.direct"] {
+                let path = format!("/_matrix/client/{prefix}/user/@a:b/{below}");
+                for method in [Method::PUT, Method::POST, Method::DELETE] {
+                    assert_eq!(is_misread(&method, &path), expected, "{method} {path}");
+                }
+                assert!(!is_misread(&Method::GET, &path), "{path}");
             }
         }
     }
@@ -84,7 +125,7 @@ mod tests {
         ] {
             for prefix in PREFIXES {
                 let path = format!("/_matrix/client/{prefix}/{below}");
-                assert!(!is_too_long(&Method::PUT, &path), "{path}");
+                assert!(!is_misread(&Method::PUT, &path), "{path}");
             }
         }
     }

@@ -23,6 +23,8 @@ async fn a_path_that_could_mean_a_guarded_write_never_reaches_the_homeserver() {
         "/_matrix/client/v3/user/@a:x/account_data/org.matrix.msc4331.device_account_data.D.a/",
         "/_matrix/client/v3/user/@a:x/account_data/m.direct/x",
         "/_matrix/client/v3/delete_devices/x",
+        "/_matrix/client/unstable/org/matrix/msc3391/user/@a:x/account_data/m.push_rules",
+        "/_matrix/client/unstable/org/matrix.msc3391/user/@a:x/account_data/m.direct",
     ] {
         for method in [Method::PUT, Method::DELETE, Method::POST] {
             let request = Request::new(method.clone(), target).body("{}");
