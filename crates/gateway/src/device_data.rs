@@ -26,9 +26,12 @@ use crate::identity::Identity;
 use crate::life;
 use crate::mapped;
 use crate::metrics;
-use crate::owed;
+use crate::owed::{self, Standing};
 use crate::turns::Turn;
 use crate::upstream::Told;
+
+/// What is told to wait while a device is ending.
+const ENDING_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// How late a write may be done whose answer did not come.
 const LATE_WRITE_MAX: Duration = Duration::from_secs(10);
@@ -41,8 +44,10 @@ pub(crate) async fn get(gateway: &Gateway, call: Call) -> Answer {
     // Where it cannot be done now, what is owed still reads as none.
     drop(life::settle(gateway, &credentials, &who.user).await);
     let turn = gateway.turns().shared(&who.user).await?;
-    if gateway.owed().has(&who.user, &device) {
-        return Err(GetError::NotFound.into());
+    match gateway.owed().standing(&who.user, &device) {
+        Standing::Free => {}
+        Standing::Ending => return Err(unsettled(ENDING_RETRY_AFTER)),
+        Standing::Owed => return Err(GetError::NotFound.into()),
     }
     let devices = gateway.devices();
     let exists = devices.exists_recently(upstream, &credentials, &who.user, &device);
@@ -152,12 +157,19 @@ async fn turn_to_write(
         return Err(PermitError::NoSuchDevice.into());
     }
     // What is owed of other devices is none of this one's concern.
-    if gateway.owed().has(&who.user, device) {
-        settled?;
-        let retry_after = Duration::from_millis(owed::PAUSE_MS);
-        return Err(GatewayError::WriteFenced { retry_after }.into());
+    match gateway.owed().standing(&who.user, device) {
+        Standing::Free => Ok(turn),
+        Standing::Ending => Err(unsettled(ENDING_RETRY_AFTER)),
+        Standing::Owed => {
+            settled?;
+            Err(unsettled(Duration::from_millis(owed::PAUSE_MS)))
+        }
     }
-    Ok(turn)
+}
+
+/// The device ended, or is about to, and what it had is not emptied yet.
+fn unsettled(retry_after: Duration) -> Failure {
+    GatewayError::EndUnsettled { retry_after }.into()
 }
 
 /// Reads what is to be written in place of what; expectations count where they are switched on.

@@ -20,6 +20,7 @@ use crate::credentials::Credentials;
 use crate::devices::DEVICES_BYTES_MAX;
 use crate::entries::{self, Stored};
 use crate::gateway::Gateway;
+use crate::owed::Standing;
 use crate::pass::pass;
 
 /// `GET /devices`.
@@ -88,20 +89,16 @@ async fn answer(gateway: &Gateway, call: Call, places: impl Fn(&str) -> Vec<Plac
 /// Returns the entries of the caller's devices. Those that are still to be emptied read as none.
 async fn entries(gateway: &Gateway, credentials: &Credentials) -> Result<Vec<Stored>, Failure> {
     let upstream = gateway.upstream();
-    let owed = match gateway.owed().is_empty() {
-        true => None,
-        false => {
-            let who = gateway.identities().recent(upstream, credentials).await?;
-            gateway.owed().of(&who.user)
-        }
-    };
-    let mark = gateway.request_ids().next();
-    let mut entries = entries::list(upstream, credentials, None, &mark).await?;
-    let is_owed = |entry: &Stored| {
-        owed.as_ref()
-            .is_some_and(|debt| debt.ended.has(&entry.device))
-    };
-    entries.retain(|entry| !is_owed(entry));
+    let mark = || gateway.request_ids().next();
+    if gateway.owed().is_empty() {
+        return entries::list(upstream, credentials, None, &mark()).await;
+    }
+    let who = gateway.identities().recent(upstream, credentials).await?;
+    // Else they could be emptied in between, by what is then known not to be owed.
+    let _turn = gateway.turns().shared(&who.user).await?;
+    let mut entries = entries::list(upstream, credentials, None, &mark()).await?;
+    let standing = |entry: &Stored| gateway.owed().standing(&who.user, &entry.device);
+    entries.retain(|entry| standing(entry) == Standing::Free);
     Ok(entries)
 }
 

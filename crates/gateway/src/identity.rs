@@ -81,7 +81,17 @@ impl Identities {
         upstream: &Upstream,
         credentials: &Credentials,
     ) -> Result<Arc<Identity>, Failure> {
-        Ok(ask(upstream, credentials).await?)
+        let asking = self.recent.asking();
+        let identity = ask(upstream, credentials).await?;
+        let whose = credentials.fingerprint();
+        self.recent.keep(whose, Arc::clone(&identity), asking);
+        Ok(identity)
+    }
+
+    /// Returns whose a request is as it was told last, if it ever was, however long ago: for the end of
+    /// a session that the homeserver does not tell about any more. A token never changes its owner.
+    pub(crate) fn last(&self, credentials: &Credentials) -> Option<Arc<Identity>> {
+        self.recent.last(&credentials.fingerprint())
     }
 
     /// Returns whose a request is, as it was told a short time ago at most.

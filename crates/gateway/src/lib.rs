@@ -17,6 +17,7 @@ mod credentials;
 mod device_data;
 mod device_objects;
 mod devices;
+mod emptying;
 mod entries;
 mod gateway;
 mod guard;

@@ -157,7 +157,7 @@ pub struct GatewayStats {
     pub protected_writes: Vec<ProtectedStats>,
     /// Entries that were emptied since their device ended, by cause.
     pub emptied_entries: Vec<(&'static str, u64)>,
-    /// Devices that ended and whose entries are still to be emptied.
+    /// Devices that ended and whose entries could not be emptied when that was tried.
     pub emptyings_pending: u64,
     /// Requests that wait since another one writes to the same account.
     pub turns_waiting: u64,
@@ -201,7 +201,7 @@ pub(crate) struct GatewayMetrics {
     protected_writes: [[[AtomicU64; AGENTS.len()]; OUTCOMES.len()]; TYPES.len()],
     emptied_entries: [AtomicU64; CAUSES.len()],
     fences_set: AtomicU64,
-    /// Devices that ended and whose entries are still to be emptied.
+    /// Devices that ended and whose entries could not be emptied when that was tried.
     pub(crate) emptyings_pending: Gauge,
     /// Requests that wait since another one writes to the same account.
     pub(crate) turns_waiting: Gauge,

@@ -123,11 +123,14 @@ impl<K: Clone + Eq + Hash, V: Clone> Recent<K, V> {
         known.map(|(value, _)| value)
     }
 
+    /// Returns what was told last, however long ago, and whatever was forgotten since.
+    pub(crate) fn last(&self, key: &K) -> Option<V> {
+        self.told.get(key).map(|(value, _)| value)
+    }
+
     /// Keeps what was told.
     pub(crate) fn keep(&self, key: K, value: V, asking: Asking) {
-        if self.is_on() {
-            self.told.insert(key, (value, asking));
-        }
+        self.told.insert(key, (value, asking));
     }
 }
 

@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,7 +22,6 @@ type Locks = Mutex<HashMap<UserId, Arc<RwLock<()>>>>;
 /// The turns of all users.
 pub(crate) struct Turns {
     locks: Arc<Locks>,
-    alone: Arc<AtomicUsize>,
     metrics: Arc<GatewayMetrics>,
     wait: Duration,
 }
@@ -36,22 +34,8 @@ pub(crate) struct Turn {
 }
 
 enum Held {
-    Shared {
-        _guard: OwnedRwLockReadGuard<()>,
-    },
-    Alone {
-        _guard: OwnedRwLockWriteGuard<()>,
-        _counted: Counted,
-    },
-}
-
-/// Counts those who have, or wait for, a turn alone.
-struct Counted(Arc<AtomicUsize>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
+    Shared { _guard: OwnedRwLockReadGuard<()> },
+    Alone { _guard: OwnedRwLockWriteGuard<()> },
 }
 
 /// Keeps a user's lock in the map.
@@ -67,7 +51,6 @@ impl Turns {
     pub(crate) fn new(wait: Duration, metrics: Arc<GatewayMetrics>) -> Self {
         Self {
             locks: Arc::default(),
-            alone: Arc::default(),
             metrics,
             wait,
         }
@@ -92,23 +75,13 @@ impl Turns {
     /// # Errors
     /// [`GatewayError::UpstreamTimeout`] where those before take too long.
     pub(crate) async fn alone(&self, user: &UserId) -> Result<Turn, GatewayError> {
-        self.alone.fetch_add(1, Ordering::SeqCst);
-        let counted = Counted(Arc::clone(&self.alone));
         let place = self.place(user);
         let guard = self.wait(place.lock().write_owned()).await?;
-        let held = Held::Alone {
-            _guard: guard,
-            _counted: counted,
-        };
+        let held = Held::Alone { _guard: guard };
         Ok(Turn {
             _held: held,
             _place: place,
         })
-    }
-
-    /// Tells whether anybody has a turn alone, or waits for one.
-    pub(crate) fn is_any_alone(&self) -> bool {
-        self.alone.load(Ordering::SeqCst) > 0
     }
 
     async fn wait<T>(&self, turn: impl Future<Output = T>) -> Result<T, GatewayError> {
@@ -191,12 +164,10 @@ mod tests {
         drop(turns.alone(&user("@bob:x")).await.unwrap());
         drop((first, second));
         let end = end.await.unwrap();
-        assert!(turns.is_any_alone());
         assert_eq!(turns.metrics.turns_waiting.read(), 0);
         assert!(turns.shared(&alice).now_or_never().is_none());
         drop(end);
         drop(turns.shared(&alice).await.unwrap());
-        assert!(!turns.is_any_alone());
         assert!(lock(&turns.locks).is_empty());
     }
 

@@ -189,18 +189,26 @@ async fn a_device_that_deleted_itself_is_emptied_by_the_next_session_of_its_user
     assert!(has(&laptop, "PHONE").await);
 }
 
-/// As by way of another gateway: what it has may be its own.
+/// What its ID has is of the device that ended, as it was not written through the gateway since.
 #[tokio::test]
-async fn a_device_that_began_anew_past_the_gateway_keeps_what_was_owed_of_the_one_before() {
-    let (lab, [phone, laptop, _], user) = three().await;
+async fn a_device_that_deleted_itself_and_began_anew_past_the_gateway_starts_empty() {
+    let (lab, [phone, ..], user) = three().await;
     phone.delete_device("PHONE", PASSWORD).await.unwrap();
     let again = login(&lab.beside(), &user, "PHONE").await;
-    let kind = format!("org.matrix.msc4331.device_account_data.PHONE.{KIND}");
-    let content = json!({"of": "the new one"});
-    again.put(Scope::Global, &kind, &content).await.unwrap();
-    assert!(has(&laptop, "PHONE").await);
-    assert_eq!(kept(&lab, &laptop, "PHONE").await, Some(content));
-    put(&lab.client().with_session(again.session().clone())).await;
+    let again = lab.client().with_session(again.session().clone());
+    assert!(!has(&again, "PHONE").await);
+    assert_eq!(kept(&lab, &again, "PHONE").await, tombstone());
+    put(&again).await;
+    assert!(has(&again, "PHONE").await);
+}
+
+#[tokio::test]
+async fn a_device_that_deleted_itself_starts_empty_also_after_days() {
+    let (lab, [phone, ..], user) = three().await;
+    phone.delete_device("PHONE", PASSWORD).await.unwrap();
+    lab.clock.advance(30 * 24 * 60 * 60 * 1_000);
+    let again = login(&lab.client(), &user, "PHONE").await;
+    assert_eq!(kept(&lab, &again, "PHONE").await, tombstone());
 }
 
 #[tokio::test]
@@ -233,12 +241,20 @@ async fn entries_of_a_device_that_was_removed_past_the_gateway_are_emptied_when_
 
 /// The one documented exception: nothing tells the gateway that it is another device.
 #[tokio::test]
-async fn a_device_removed_and_made_anew_past_the_gateway_reads_the_entries_of_the_one_before() {
-    let (lab, [phone, laptop, _], user) = three().await;
-    let beside = lab.beside().with_session(phone.session().clone());
-    beside.logout().await.unwrap();
-    login(&lab.beside(), &user, "PHONE").await;
-    assert!(has(&laptop, "PHONE").await);
+async fn a_device_removed_past_the_gateway_and_made_anew_reads_the_entries_of_the_one_before() {
+    for is_anew_beside in [true, false] {
+        let (lab, [phone, laptop, _], user) = three().await;
+        let beside = lab.beside().with_session(phone.session().clone());
+        beside.logout().await.unwrap();
+        // A login tells nothing of whether there was such a device before.
+        let anew = if is_anew_beside {
+            lab.beside()
+        } else {
+            lab.client()
+        };
+        login(&anew, &user, "PHONE").await;
+        assert!(has(&laptop, "PHONE").await, "{is_anew_beside}");
+    }
 }
 
 #[tokio::test]

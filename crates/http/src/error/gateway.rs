@@ -17,6 +17,12 @@ pub enum GatewayError {
     /// 404: the path could mean another one to the homeserver.
     #[error("the path is ambiguous: no empty or dot segments, and nothing encoded twice")]
     AmbiguousPath,
+    /// 503: a device of this ID ended, or is about to, and what it had is not emptied yet.
+    #[error("the end of a device with this ID is not settled yet")]
+    EndUnsettled {
+        /// How long to wait.
+        retry_after: Duration,
+    },
     /// 403: the type holds device account data, which is written by its own path.
     #[error("the type holds device account data: write it by the path of the device")]
     MappedType,
@@ -63,6 +69,7 @@ impl GatewayError {
     pub(super) fn row(&self) -> (StatusCode, &'static str) {
         match self {
             Self::AmbiguousPath => (StatusCode::NOT_FOUND, "M_UNRECOGNIZED"),
+            Self::EndUnsettled { .. } => (StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN"),
             Self::MappedType => (StatusCode::FORBIDDEN, "M_FORBIDDEN"),
             Self::OutcomeUnknown { .. } => (StatusCode::GATEWAY_TIMEOUT, "M_UNKNOWN"),
             Self::QueryTooLong => (StatusCode::BAD_REQUEST, "M_INVALID_PARAM"),
@@ -77,7 +84,8 @@ impl GatewayError {
 
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::OutcomeUnknown { retry_after }
+            Self::EndUnsettled { retry_after }
+            | Self::OutcomeUnknown { retry_after }
             | Self::TooManyWrites { retry_after }
             | Self::UpstreamDown { retry_after }
             | Self::WriteFenced { retry_after } => Some(*retry_after),
@@ -94,6 +102,7 @@ impl GatewayError {
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::AmbiguousPath => "ambiguous_path",
+            Self::EndUnsettled { .. } => "end_unsettled",
             Self::MappedType => "mapped_type",
             Self::OutcomeUnknown { .. } => "outcome_unknown",
             Self::QueryTooLong => "query_too_long",

@@ -101,7 +101,7 @@ impl Figures {
         )?;
         page.gauge(
             "kitbag_gateway_emptyings_pending",
-            "Devices that ended and whose entries are still to be emptied",
+            "Devices that ended and whose entries could not be emptied when that was tried",
             stats.emptyings_pending,
         )?;
         page.gauge(

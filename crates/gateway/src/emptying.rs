@@ -1,0 +1,160 @@
+//! Empties the entries of devices that ended, as far as that is done within a time.
+
+use std::time::Duration;
+
+use kitbag_domain::{DeviceId, UserId};
+use kitbag_http::shared::GatewayError;
+use tokio::time::{self, Instant};
+
+use crate::answer::{Failure, may_be_late};
+use crate::credentials::Credentials;
+use crate::devices;
+use crate::entries::{self, Of};
+use crate::gateway::Gateway;
+use crate::metrics::Cause;
+use crate::owed::{Ended, Whose};
+
+/// Devices that a filter names: it is a part of a path.
+const FILTER_DEVICES_MAX: usize = 50;
+
+/// Which entries are to be emptied.
+pub(crate) struct Emptying {
+    /// Those of these, whoever uses their IDs now.
+    sure: Ended,
+    /// Those of these, where the homeserver does not have them.
+    gone: Ended,
+    cause: Cause,
+}
+
+impl Emptying {
+    /// Of what ends now.
+    pub(crate) fn of(ended: Ended, cause: Cause) -> Self {
+        match ended.contains(&Whose::Others) {
+            false => Self::of_parts([ended, Ended::default()], cause),
+            true => Self::of_parts([Ended::default(), ended], cause),
+        }
+    }
+
+    /// Of what ended for sure, and of what is to be emptied where the homeserver does not have it.
+    pub(crate) fn of_parts([sure, gone]: [Ended; 2], cause: Cause) -> Self {
+        Self { sure, gone, cause }
+    }
+
+    fn has(&self, device: &DeviceId, living: Option<&devices::Ids>) -> bool {
+        let is_gone = living.is_some_and(|living| !living.contains(device.as_str()));
+        let may_be = self.gone.has(device) || self.gone.contains(&Whose::Others);
+        self.sure.has(device) || (is_gone && may_be)
+    }
+
+    /// Tells whether those whose entries are to be emptied can all be named.
+    fn are_known(&self) -> bool {
+        let is_open = |ended: &Ended| ended.contains(&Whose::All) || ended.contains(&Whose::Others);
+        !is_open(&self.sure) && !is_open(&self.gone)
+    }
+}
+
+/// Until when the gateway empties entries while somebody waits: what is left then is owed.
+#[derive(Clone, Copy)]
+pub(crate) struct Deadline(Instant);
+
+impl Deadline {
+    /// As long as an answer of the homeserver may take.
+    pub(crate) fn of(gateway: &Gateway) -> Self {
+        Self(Instant::now() + ask_timeout(gateway))
+    }
+
+    /// Does the work as long as there is time.
+    pub(crate) async fn keep<T>(
+        self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let done = time::timeout_at(self.0, work).await;
+        done.unwrap_or_else(|_| Err(GatewayError::UpstreamTimeout.into()))
+    }
+}
+
+/// Tells whether what failed so may still be done.
+pub(crate) fn is_late(failure: &Failure) -> bool {
+    match failure {
+        Failure::Denied(_) => true,
+        Failure::Relayed(told) => may_be_late(told.status()),
+    }
+}
+
+/// Empties the entries of devices that ended; who calls has the turn, or had it when they ended.
+/// Returns the devices that lived before, where it was asked for them.
+pub(crate) async fn empty(
+    gateway: &Gateway,
+    credentials: &Credentials,
+    user: &UserId,
+    emptying: &Emptying,
+) -> Result<devices::Ids, Failure> {
+    let upstream = gateway.upstream();
+    // Asked for before the entries: of a device that begins in between, the entries are not its own.
+    let living = match emptying.gone.is_empty() {
+        true => None,
+        false => Some(devices::all(upstream, credentials).await?),
+    };
+    if !(emptying.sure.is_empty() && emptying.gone.is_empty()) {
+        empty_listed(gateway, credentials, user, emptying, living.as_ref()).await?;
+    }
+    Ok(living.unwrap_or_default())
+}
+
+/// Lists entries and empties those of devices that ended: at once where there are not too many.
+async fn empty_listed(
+    gateway: &Gateway,
+    credentials: &Credentials,
+    user: &UserId,
+    emptying: &Emptying,
+    living: Option<&devices::Ids>,
+) -> Result<(), Failure> {
+    let upstream = gateway.upstream();
+    let empty_of = async |of: Of<'_>| {
+        let mark = gateway.request_ids().next();
+        let listed = entries::list_if_small(upstream, credentials, of, &mark).await?;
+        let Some(mut entries) = listed else {
+            return Ok::<_, Failure>(None);
+        };
+        entries.retain(|entry| emptying.has(&entry.device, living));
+        let emptied = || gateway.metrics().emptied(emptying.cause);
+        entries::empty(upstream, credentials, user, entries, emptied).await?;
+        Ok(Some(()))
+    };
+    let too_large = || Failure::from(GatewayError::UpstreamTooLarge);
+    let named = || emptying.sure.devices().chain(emptying.gone.devices());
+    let of = match (named().next(), named().nth(1)) {
+        (Some(device), None) if emptying.are_known() => Of::Device(device),
+        _ => Of::All,
+    };
+    if empty_of(of).await?.is_some() {
+        return Ok(());
+    }
+    let everybody = match emptying.sure.contains(&Whose::All) {
+        true => devices::all(upstream, credentials).await?,
+        false => devices::Ids::new(),
+    };
+    let everybody: Vec<DeviceId> = parsed(&everybody).collect();
+    // One by one to its end: all contents at once could be as much as an account can have.
+    for device in named().chain(&everybody) {
+        empty_of(Of::Device(device)).await?.ok_or_else(too_large)?;
+    }
+    if emptying.are_known() {
+        return Ok(());
+    }
+    // What is left is of devices that nobody can name, but for what the living ones keep.
+    let keeps = |device: &DeviceId| !emptying.has(device, living);
+    let kept = living.into_iter().flat_map(parsed).filter(keeps);
+    let kept: Vec<DeviceId> = kept.take(FILTER_DEVICES_MAX).collect();
+    empty_of(Of::AllBut(&kept)).await?.ok_or_else(too_large)
+}
+
+/// Returns those that are IDs here too.
+pub(crate) fn parsed(ids: &devices::Ids) -> impl Iterator<Item = DeviceId> {
+    ids.iter().filter_map(|id| DeviceId::parse(id.clone()).ok())
+}
+
+/// Returns how long an answer may take that the gateway waits for.
+pub(crate) fn ask_timeout(gateway: &Gateway) -> Duration {
+    Duration::from_millis(gateway.settings().upstream.ask_timeout_ms)
+}

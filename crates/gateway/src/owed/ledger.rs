@@ -1,0 +1,390 @@
+//! What is owed, as a machine without a clock: each function is one step, at a time that is told.
+//!
+//! - An end that is on its way to the homeserver is written down first. Until it is known what became
+//!   of it, nobody reads or writes its devices who does not wait for its turn.
+//! - What ended surely is owed until the entries under its ID are emptied, whoever uses the ID by
+//!   then: as nobody writes it before, these are of the device that ended.
+//! - What may have ended, as no answer came, is emptied once the homeserver does not have it, and
+//!   forgotten where it lives although no request can still be under way.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kitbag_domain::{DeviceId, UnixMs, UserId};
+
+/// What is owed at most, to all users; beyond it the oldest falls.
+const OWED_MAX: usize = 20_000;
+
+/// What is owed to one user.
+pub(crate) const OWED_TO_ONE_MAX: usize = 1_000;
+
+/// How long it is not tried again after it failed, but at a login.
+pub(crate) const PAUSE_MS: u64 = 30_000;
+
+/// How late the homeserver may do what it did not answer to.
+pub(crate) const LATE_MS: u64 = 10_000;
+
+/// How long it is tried in vain: longer nobody is kept from using a device again.
+const FAILING_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+
+/// Whose entries.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Whose {
+    /// Those of all devices.
+    All,
+    /// Those of devices that the homeserver does not have any more.
+    Others,
+    /// Those of one device.
+    Device(DeviceId),
+}
+
+/// What ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ended(pub(super) BTreeSet<Whose>);
+
+/// What became of an end that was on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Became {
+    /// It was refused, or all is emptied already.
+    Nothing,
+    /// Its devices ended.
+    Owed,
+    /// They may have ended, or may still end.
+    MayBeOwed,
+}
+
+/// How it stands with a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It is read and written.
+    Free,
+    /// It may be ending right now.
+    Ending,
+    /// What is stored is of one that ended.
+    Owed,
+}
+
+/// What is owed to a user, as it was when it was asked for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Debt(BTreeMap<Whose, Owing>);
+
+#[derive(Clone, Debug)]
+struct Owing {
+    /// Greater than those of all that was owed before.
+    stamp: u64,
+    is_sure: bool,
+    since_ms: UnixMs,
+    failing_since_ms: Option<UnixMs>,
+}
+
+/// When it was tried last, in vain.
+#[derive(Clone, Copy, Debug)]
+struct Tried {
+    at_ms: UnixMs,
+    /// Whether something of it may still be done.
+    is_late: bool,
+}
+
+#[derive(Debug, Default)]
+struct OfUser {
+    owing: BTreeMap<Whose, Owing>,
+    /// On their way, by their stamps.
+    ending: BTreeMap<u64, Ended>,
+    tried: Option<Tried>,
+}
+
+/// All that is owed.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    users: BTreeMap<UserId, OfUser>,
+    /// What is owed, the oldest first.
+    order: BTreeMap<u64, (UserId, Whose)>,
+    stamp: u64,
+    failing: usize,
+    lost: usize,
+}
+
+impl Ended {
+    /// All devices of a user.
+    pub(crate) fn all() -> Self {
+        Self([Whose::All].into())
+    }
+
+    /// Some devices.
+    pub(crate) fn these(devices: impl IntoIterator<Item = DeviceId>) -> Self {
+        Self(devices.into_iter().map(Whose::Device).collect())
+    }
+
+    /// Those that the homeserver does not have any more.
+    pub(crate) fn others() -> Self {
+        Self([Whose::Others].into())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Tells whether this is one of them.
+    pub(crate) fn contains(&self, whose: &Whose) -> bool {
+        self.0.contains(whose)
+    }
+
+    /// Tells whether a device is known to be one of them.
+    pub(crate) fn has(&self, device: &DeviceId) -> bool {
+        self.contains(&Whose::All) || self.contains(&Whose::Device(device.clone()))
+    }
+
+    /// Returns those that are named.
+    pub(crate) fn devices(&self) -> impl Iterator<Item = &DeviceId> {
+        self.0.iter().filter_map(|whose| match whose {
+            Whose::Device(device) => Some(device),
+            Whose::All | Whose::Others => None,
+        })
+    }
+}
+
+impl Debt {
+    /// Returns what ended for sure, and what is to be emptied where the homeserver does not have it.
+    pub(crate) fn parts(&self) -> [Ended; 2] {
+        let part = |of_sure: bool| {
+            let of_it = self.0.iter().filter(|(whose, owing)| {
+                let is_named = **whose != Whose::Others;
+                (owing.is_sure && is_named) == of_sure
+            });
+            Ended(of_it.map(|(whose, _)| whose.clone()).collect())
+        };
+        [part(true), part(false)]
+    }
+}
+
+impl Ledger {
+    /// An end is about to be sent to the homeserver; returns its number.
+    pub(crate) fn begin(&mut self, user: &UserId, ended: Ended) -> u64 {
+        self.stamp += 1;
+        let of_user = self.users.entry(user.clone()).or_default();
+        of_user.ending.insert(self.stamp, ended);
+        self.stamp
+    }
+
+    /// It is known what became of it.
+    pub(crate) fn finish(&mut self, user: &UserId, number: u64, became: Became, now_ms: UnixMs) {
+        let of_user = self.users.get_mut(user);
+        let ended = of_user.and_then(|of_user| of_user.ending.remove(&number));
+        if let Some(ended) = ended {
+            match became {
+                Became::Nothing => {}
+                Became::Owed => self.add(user, &ended, true, now_ms),
+                Became::MayBeOwed => self.add(user, &ended, false, now_ms),
+            }
+        }
+        self.tidy(user);
+    }
+
+    /// Devices ended, or may have.
+    pub(crate) fn add(&mut self, user: &UserId, ended: &Ended, is_sure: bool, now_ms: UnixMs) {
+        // First all, then others, then those that are named.
+        for whose in ended.0.iter().take(OWED_TO_ONE_MAX) {
+            let whose = match whose {
+                // Of all that may have ended those did that are not there any more.
+                Whose::All if !is_sure => Whose::Others,
+                whose => whose.clone(),
+            };
+            self.add_one(user, whose, is_sure, now_ms);
+        }
+        self.bound(user, ended.0.len(), now_ms);
+        if let Some(of_user) = self.users.get_mut(user) {
+            // By other credentials it may go.
+            of_user.tried = of_user.tried.filter(|tried| tried.is_late);
+        }
+    }
+
+    fn add_one(&mut self, user: &UserId, whose: Whose, is_sure: bool, now_ms: UnixMs) {
+        let before = self.take(user, &whose).map(|before| before.is_sure);
+        let is_sure = match whose {
+            // All of them did, or one may still.
+            Whose::Others => is_sure && before.unwrap_or(true),
+            Whose::All | Whose::Device(_) => is_sure || before.unwrap_or(false),
+        };
+        self.stamp += 1;
+        self.order.insert(self.stamp, (user.clone(), whose.clone()));
+        let owing = Owing {
+            stamp: self.stamp,
+            is_sure,
+            since_ms: now_ms,
+            failing_since_ms: None,
+        };
+        let of_user = self.users.entry(user.clone()).or_default();
+        of_user.owing.insert(whose, owing);
+    }
+
+    /// Lets the oldest fall where there is too much.
+    fn bound(&mut self, user: &UserId, added: usize, now_ms: UnixMs) {
+        let owing = self.users.get(user).map(|of_user| &of_user.owing);
+        let owing = owing.into_iter().flatten();
+        let named = owing.filter(|(whose, _)| matches!(whose, Whose::Device(_)));
+        let mut named: Vec<_> = named.map(|(whose, owing)| (owing.stamp, whose)).collect();
+        let too_many = named.len().saturating_sub(OWED_TO_ONE_MAX);
+        named.sort_unstable();
+        let oldest: Vec<Whose> = named[..too_many]
+            .iter()
+            .map(|(_, whose)| (*whose).clone())
+            .collect();
+        for whose in &oldest {
+            self.take(user, whose);
+        }
+        if too_many > 0 || added > OWED_TO_ONE_MAX {
+            // There they are found as long as nobody uses their IDs again.
+            self.add_one(user, Whose::Others, true, now_ms);
+        }
+        while self.order.len() > OWED_MAX
+            && let Some((_, (oldest, whose))) = self.order.first_key_value()
+        {
+            let (oldest, whose) = (oldest.clone(), whose.clone());
+            self.take(&oldest, &whose);
+            self.tidy(&oldest);
+            self.lost += 1;
+        }
+    }
+
+    /// Tells how it stands with a device.
+    pub(crate) fn standing(&self, user: &UserId, device: &DeviceId) -> Standing {
+        let Some(of_user) = self.users.get(user) else {
+            return Standing::Free;
+        };
+        let may_end = |ended: &Ended| ended.has(device) || ended.contains(&Whose::Others);
+        let is_sure = |whose: &Whose| of_user.owing.get(whose).is_some_and(|owing| owing.is_sure);
+        if is_sure(&Whose::All) || is_sure(&Whose::Device(device.clone())) {
+            Standing::Owed
+        } else if of_user.ending.values().any(may_end) {
+            Standing::Ending
+        } else {
+            Standing::Free
+        }
+    }
+
+    /// Tells whether nothing is known of anybody.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.users.is_empty()
+    }
+
+    /// Tells whether something is owed to a user, or may soon be.
+    pub(crate) fn knows(&self, user: &UserId) -> bool {
+        self.users.contains_key(user)
+    }
+
+    /// Returns what is owed to a user, where it can be tried: what was tried a moment ago and may
+    /// still be done would be done behind the next write.
+    pub(crate) fn of(&self, user: &UserId, now_ms: UnixMs) -> Option<Debt> {
+        let is_late = |tried: Tried| tried.is_late && !is_past(tried.at_ms, LATE_MS, now_ms);
+        self.unless(user, is_late)
+    }
+
+    /// As [`Ledger::of`], where it has not failed a short time ago.
+    pub(crate) fn due(&self, user: &UserId, now_ms: UnixMs) -> Option<Debt> {
+        self.unless(user, |tried| !is_past(tried.at_ms, PAUSE_MS, now_ms))
+    }
+
+    fn unless(&self, user: &UserId, rests: impl FnOnce(Tried) -> bool) -> Option<Debt> {
+        let of_user = self.users.get(user)?;
+        let is_due = !of_user.owing.is_empty() && !of_user.tried.is_some_and(rests);
+        is_due.then(|| Debt(of_user.owing.clone()))
+    }
+
+    /// A debt was paid, but for what was added since. `lives` tells which devices the homeserver had:
+    /// those of them that only may have ended kept what they have.
+    pub(crate) fn settle(
+        &mut self,
+        user: &UserId,
+        paid: &Debt,
+        lives: impl Fn(&DeviceId) -> bool,
+        now_ms: UnixMs,
+    ) {
+        let mut is_left = false;
+        for (whose, seen) in &paid.0 {
+            let is_gone = matches!(whose, Whose::Device(device) if !lives(device));
+            let is_known = seen.is_sure || is_gone || is_past(seen.since_ms, LATE_MS, now_ms);
+            if !self.is_same(user, whose, seen) {
+                continue;
+            }
+            match is_known {
+                true => drop(self.take(user, whose)),
+                false => is_left = true,
+            }
+        }
+        if is_left {
+            self.rest(user, false, now_ms);
+        }
+        self.tidy(user);
+    }
+
+    /// A debt could not be paid now. `is_late` where something of it may still be done.
+    pub(crate) fn failed(&mut self, user: &UserId, debt: &Debt, is_late: bool, now_ms: UnixMs) {
+        self.rest(user, is_late, now_ms);
+        for (whose, seen) in &debt.0 {
+            if !self.is_same(user, whose, seen) {
+                continue;
+            }
+            let first = seen.failing_since_ms.filter(|first| *first <= now_ms);
+            let since_ms = first.unwrap_or(now_ms);
+            if is_past(since_ms, FAILING_MS_MAX, now_ms) {
+                self.take(user, whose);
+                self.lost += 1;
+            } else if let Some(of_user) = self.users.get_mut(user)
+                && let Some(owing) = of_user.owing.get_mut(whose)
+            {
+                self.failing += usize::from(owing.failing_since_ms.is_none());
+                owing.failing_since_ms = Some(since_ms);
+            }
+        }
+        self.tidy(user);
+    }
+
+    /// What is owed to a user was tried in vain.
+    pub(crate) fn rest(&mut self, user: &UserId, is_late: bool, now_ms: UnixMs) {
+        if let Some(of_user) = self.users.get_mut(user) {
+            of_user.tried = Some(Tried {
+                at_ms: now_ms,
+                is_late,
+            });
+        }
+    }
+
+    /// Returns how much is owed that could not be emptied when that was tried.
+    pub(crate) fn failing(&self) -> usize {
+        self.failing
+    }
+
+    /// Returns how much was given up since this was asked last.
+    pub(crate) fn take_lost(&mut self) -> usize {
+        std::mem::take(&mut self.lost)
+    }
+
+    fn is_same(&self, user: &UserId, whose: &Whose, seen: &Owing) -> bool {
+        let known = self.users.get(user).and_then(|user| user.owing.get(whose));
+        known.is_some_and(|known| known.stamp == seen.stamp)
+    }
+
+    fn take(&mut self, user: &UserId, whose: &Whose) -> Option<Owing> {
+        let taken = self.users.get_mut(user)?.owing.remove(whose)?;
+        self.order.remove(&taken.stamp);
+        self.failing -= usize::from(taken.failing_since_ms.is_some());
+        Some(taken)
+    }
+
+    /// Forgets a user to whom nothing is owed.
+    fn tidy(&mut self, user: &UserId) {
+        let is_settled = |user: &OfUser| user.owing.is_empty() && user.ending.is_empty();
+        if self.users.get(user).is_some_and(is_settled) {
+            self.users.remove(user);
+        }
+    }
+}
+
+/// Where a clock went back it is past too.
+fn is_past(since_ms: UnixMs, allowed_ms: u64, now_ms: UnixMs) -> bool {
+    let age_ms = now_ms.checked_sub(since_ms);
+    age_ms.is_none_or(|age_ms| age_ms >= allowed_ms)
+}
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+mod tests;
