@@ -78,7 +78,7 @@ pub(crate) async fn list(
     upstream: &Upstream,
     credentials: &Credentials,
     device: Option<&DeviceId>,
-    mark: &RequestId,
+    mark: &RequestId<'_>,
 ) -> Result<Vec<Stored>, Failure> {
     let of = device.map_or(Of::All, Of::Device);
     let listed = list_if_small(upstream, credentials, of, mark).await?;
@@ -93,9 +93,9 @@ pub(crate) async fn list_if_small(
     upstream: &Upstream,
     credentials: &Credentials,
     devices: Of<'_>,
-    mark: &RequestId,
+    mark: &RequestId<'_>,
 ) -> Result<Option<Vec<Stored>>, Failure> {
-    let target = listing(devices, mark.as_str());
+    let target = listing(devices, &mark.to_string());
     let request = credentials.request(Method::GET, &target, Bytes::new())?;
     let told = match upstream.ask(request, LISTING_BYTES_MAX).await {
         Err(GatewayError::UpstreamTooLarge) => return Ok(None),

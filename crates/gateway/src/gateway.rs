@@ -264,14 +264,15 @@ impl Gateway {
             None => Way::Through,
         };
         // By reference from here on: each future around it would hold it anew, and move it.
-        let response = pin!(self.go(way, request, &request_id));
-        let response = inner.own_metrics.request(response.instrument(span)).await;
+        let response = pin!(self.go(way, request, request_id));
+        let response = response.instrument(span);
+        let (response, took_us) = inner.own_metrics.request(started, response).await;
         counting.answered(response.status());
-        counting.took(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
+        counting.took(took_us);
         response
     }
 
-    async fn go(&self, way: Way<'_>, mut request: Request<Body>, id: &RequestId) -> Response {
+    async fn go(&self, way: Way<'_>, mut request: Request<Body>, id: RequestId<'_>) -> Response {
         match way {
             Way::Endpoint(handler, route, variables) => {
                 let unread = share_body(&mut request);
@@ -291,7 +292,7 @@ impl Gateway {
             Way::OwnPath if request.method() == Method::OPTIONS => {
                 let mut response = Response::new(Body::empty());
                 *response.status_mut() = StatusCode::NO_CONTENT;
-                finish(&mut response, id.clone(), true);
+                finish(&mut response, id, true);
                 response
             }
             Way::OwnPath => self.refuse(request, id, Denial::method_not_allowed()).await,
@@ -305,7 +306,7 @@ impl Gateway {
     async fn refuse(
         &self,
         mut request: Request<Body>,
-        request_id: &RequestId,
+        request_id: RequestId<'_>,
         denial: Denial,
     ) -> Response {
         metrics::for_client(share_body(&mut request).drain()).await;
@@ -317,7 +318,7 @@ impl Gateway {
         handler: Handler,
         call: Call,
         unread: Unread,
-        id: &RequestId,
+        id: RequestId<'_>,
     ) -> Response {
         let is_head = call.head.parts.method == Method::HEAD;
         // What a handler holds is dropped with it, so nothing half-done is looked at again.
@@ -330,7 +331,7 @@ impl Gateway {
             Ok(mut response) => {
                 // The gateway's own; those of the homeserver have it.
                 if !response.headers().contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
-                    finish(&mut response, id.clone(), true);
+                    finish(&mut response, id, true);
                 }
                 response
             }
@@ -344,7 +345,7 @@ impl Gateway {
     }
 
     /// Builds the answer to a request that is not done; that of the homeserver stays as it is.
-    fn render(&self, failure: Failure, request_id: &RequestId) -> Response {
+    fn render(&self, failure: Failure, request_id: RequestId<'_>) -> Response {
         let denial = match failure {
             Failure::Denied(denial) => denial,
             Failure::Relayed(response) => return *response,
@@ -352,8 +353,8 @@ impl Gateway {
         self.0.metrics.deny(&denial);
         debug!(reason = denial.reason(), "refused");
         let info_uri = self.0.settings.limits_info_uri.as_deref();
-        let mut response = denial.render(request_id.as_str(), info_uri.unwrap_or(INFO_URI));
-        finish(&mut response, request_id.clone(), true);
+        let mut response = denial.render(request_id, info_uri.unwrap_or(INFO_URI));
+        finish(&mut response, request_id, true);
         response
     }
 }

@@ -242,20 +242,24 @@ impl Default for GatewayMetrics {
 
 impl GatewayMetrics {
     /// Does the work of one request, and counts what of its time was the gateway's own.
-    pub(crate) async fn request<T>(&self, work: impl Future<Output = T>) -> T {
-        let started = Instant::now();
+    pub(crate) async fn request<T>(
+        &self,
+        started: Instant,
+        work: impl Future<Output = T>,
+    ) -> (T, u64) {
         let work = async {
             let done = work.await;
             (done, WAITED_US.with(Cell::get))
         };
         let (done, waited_us) = WAITED_US.scope(Cell::new(0), work).await;
+        let took_us = micros_since(started);
         // What waited at once for two counts twice.
-        let added_us = micros_since(started).saturating_sub(waited_us);
+        let added_us = took_us.saturating_sub(waited_us);
         self.durations
             .own(Durations::new)
             .added_us
             .observe(added_us);
-        done
+        (done, took_us)
     }
 
     /// Waits for the homeserver, and counts for how long.
@@ -468,7 +472,7 @@ mod tests {
             for_client(long()).await;
         };
         let started = Instant::now();
-        metrics.request(work).await;
+        metrics.request(started, work).await;
         let all_us = micros_since(started);
         let stats = metrics.read(Stats::default());
         let (why, took) = &stats.upstream_us[Asked::Sync as usize];
@@ -478,7 +482,7 @@ mod tests {
         let added = &stats.added_us;
         assert_eq!(added.count(), 1);
         assert!(added.sum <= all_us - 120_000, "{added:?} of {all_us}");
-        metrics.request(long()).await;
+        metrics.request(Instant::now(), long()).await;
         let own_us = metrics.read(Stats::default()).added_us.sum - added.sum;
         assert!(own_us >= 60_000, "{own_us}");
     }

@@ -112,7 +112,7 @@ impl Private {
         unread.drain().await;
         let mut response = answer.unwrap_or_else(|denial| {
             self.counts().deny(&denial);
-            let mut response = denial.render(id.as_str(), "");
+            let mut response = denial.render(id, "");
             if response.status() == StatusCode::METHOD_NOT_ALLOWED {
                 let allowed = HeaderValue::from_static("GET,HEAD");
                 response.headers_mut().insert(ALLOW, allowed);

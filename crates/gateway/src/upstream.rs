@@ -23,7 +23,7 @@ use kitbag_http::shared::GatewayError;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error as ThisError;
-use tokio::time;
+use tokio::time::{self, Instant};
 use tracing::{debug, info, warn};
 
 pub use self::address::{UpstreamAddress, UpstreamAddressError};
@@ -118,8 +118,10 @@ impl Upstream {
     pub(crate) async fn send(&self, mut request: Request<Body>) -> Result<Response, GatewayError> {
         self.make_ready(&mut request);
         while let Some(mut link) = self.0.pool.take() {
-            let again = link.may_be_stale().then(|| repeatable(&request)).flatten();
-            match link.exchange(request).await {
+            let now = Instant::now();
+            let may_be_stale = link.may_be_stale(now);
+            let again = may_be_stale.then(|| repeatable(&request)).flatten();
+            match link.exchange(request, now).await {
                 Ok(response) => return self.receive(response, link),
                 Err(ExchangeError::Unsent(unsent)) => request = *unsent,
                 Err(ExchangeError::Ended(error)) => {
@@ -133,8 +135,9 @@ impl Upstream {
                 Err(error) => return Err(failure(error)),
             }
         }
-        let mut link = self.connect().await?;
-        match link.exchange(request).await {
+        // Seldom, and larger than all else here: each request would have room for it.
+        let mut link = Box::pin(self.connect()).await?;
+        match link.exchange(request, Instant::now()).await {
             Ok(response) => self.receive(response, link),
             Err(error) => Err(failure(error)),
         }

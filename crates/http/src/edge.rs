@@ -158,7 +158,7 @@ struct Work<'a> {
     unread: Unread,
     is_head: bool,
     has_cors: bool,
-    request_id: RequestId,
+    request_id: RequestId<'a>,
     counting: Counting<'a>,
 }
 
@@ -187,10 +187,10 @@ impl Work<'_> {
             app.metrics.refuse(&error);
             if error.row().0.is_server_error() {
                 let now = app.clock.now_ms();
-                app.failures.log(&error, request_id.as_str(), now);
+                app.failures.log(&error, request_id, now);
             }
             let allowed_methods = response.headers_mut().remove(ALLOW);
-            response = error.render(request_id.as_str(), app.info_uri());
+            response = error.render(request_id, app.info_uri());
             if let Some(methods) = allowed_methods {
                 response.headers_mut().insert(ALLOW, methods);
             }
@@ -235,11 +235,11 @@ impl App {
 }
 
 /// Puts the headers on that every answer carries [spec, "Web Browser Clients"].
-pub fn finish(response: &mut Response, request_id: RequestId, has_cors: bool) {
+pub fn finish(response: &mut Response, request_id: RequestId<'_>, has_cors: bool) {
     const ALLOWED_METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
     const ALLOWED_HEADERS: &str = "X-Requested-With, Content-Type, Authorization, Date";
     let headers: &mut HeaderMap = response.headers_mut();
-    headers.insert(REQUEST_ID_HEADER, request_id.into_header());
+    headers.insert(REQUEST_ID_HEADER, request_id.header());
     if !has_cors {
         return;
     }

@@ -25,6 +25,7 @@ pub use self::gateway::{Denial, GatewayError};
 use crate::passwords::PasswordError;
 use crate::push_rules::SpecRulesError;
 use crate::rate_limit::RateLimited;
+use crate::request_id::RequestId;
 use crate::uia::Challenge;
 
 /// Why a request was not answered with what it asked for.
@@ -191,7 +192,7 @@ impl ApiError {
     }
 
     /// Builds the answer. What went wrong inside is not for clients: they get the request's ID.
-    pub(crate) fn render(&self, request_id: &str, info_uri: &str) -> Response {
+    pub(crate) fn render(&self, request_id: RequestId<'_>, info_uri: &str) -> Response {
         let (status, errcode) = self.row();
         let text = match self {
             // Says that it is not here that something is wrong, and nothing else.

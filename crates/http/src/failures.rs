@@ -12,6 +12,7 @@ use tracing::{debug, error};
 
 use crate::error::ApiError;
 use crate::passwords::PasswordError;
+use crate::request_id::RequestId;
 
 /// How often a line tells of a trouble that lasts.
 const INTERVAL_MS: u64 = 60_000;
@@ -31,7 +32,7 @@ struct Told {
 
 impl Failures {
     /// Logs a request that failed inside, where the log does not tell of its trouble already.
-    pub(crate) fn log(&self, error: &ApiError, request_id: &str, now: UnixMs) {
+    pub(crate) fn log(&self, error: &ApiError, request_id: RequestId<'_>, now: UnixMs) {
         let status = error.row().0.as_u16();
         let told = trouble(error).map(|trouble| &self.0[trouble]);
         match told.map_or(Some(0), |told| tell(told, now)) {

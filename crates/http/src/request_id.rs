@@ -18,9 +18,8 @@ const RUN_CHARACTERS: usize = 6;
 const NUMBER_DIGITS_MAX: usize = 20;
 
 /// Numbers the requests of a process.
-/// Made once.
 pub struct RequestIds {
-    /// Tells processes apart.
+    /// Made once; tells processes apart.
     run: String,
     /// How many requests each stripe of threads has numbered.
     numbered: Stripes<AtomicU64>,
@@ -36,23 +35,29 @@ impl RequestIds {
     }
 
     #[must_use]
-    pub fn next(&self) -> RequestId {
+    pub fn next(&self) -> RequestId<'_> {
         let numbered = self.numbered.own(AtomicU64::default);
         let before = numbered.fetch_add(1, Ordering::Relaxed);
-        let number = before * STRIPES as u64 + stripes::number() as u64;
-        RequestId::new(&self.run, number)
+        RequestId {
+            run: &self.run,
+            number: before * STRIPES as u64 + stripes::number() as u64,
+        }
     }
 }
 
-/// The ID of one request, as its header has it.
-#[derive(Clone)]
-pub struct RequestId(HeaderValue);
+/// The ID of one request. It is written only where it is told: most requests of a gateway go through
+/// without it.
+#[derive(Clone, Copy)]
+pub struct RequestId<'a> {
+    run: &'a str,
+    number: u64,
+}
 
-impl RequestId {
-    fn new(run: &str, number: u64) -> Self {
-        // From the last digit on, by hand: each request has one, and it is written once.
+impl RequestId<'_> {
+    pub(crate) fn header(self) -> HeaderValue {
+        // From the last digit on, by hand: each answer has one.
         let mut digits = [0; NUMBER_DIGITS_MAX];
-        let (mut start, mut rest) = (NUMBER_DIGITS_MAX, number);
+        let (mut start, mut rest) = (NUMBER_DIGITS_MAX, self.number);
         loop {
             start -= 1;
             digits[start] = b'0' + u8::try_from(rest % 10).expect("a digit is below 10");
@@ -62,28 +67,18 @@ impl RequestId {
             }
         }
         let digits = &digits[start..];
-        let mut text = Vec::with_capacity(run.len() + 1 + digits.len());
-        text.extend_from_slice(run.as_bytes());
+        let mut text = Vec::with_capacity(self.run.len() + 1 + digits.len());
+        text.extend_from_slice(self.run.as_bytes());
         text.push(b'-');
         text.extend_from_slice(digits);
         let header = HeaderValue::from_maybe_shared(Bytes::from(text));
-        Self(header.expect("IDs are made of letters and digits"))
-    }
-
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        let text = self.0.to_str();
-        text.expect("IDs are made of letters and digits")
-    }
-
-    pub(crate) fn into_header(self) -> HeaderValue {
-        self.0
+        header.expect("IDs are made of letters and digits")
     }
 }
 
-impl fmt::Display for RequestId {
+impl fmt::Display for RequestId<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        write!(f, "{}-{}", self.run, self.number)
     }
 }
 
@@ -115,8 +110,9 @@ mod tests {
     #[test]
     fn the_id_of_a_request_ends_with_its_number() {
         for number in [0, 7, 10, 4_096, u64::MAX] {
-            let id = RequestId::new("aB3", number);
-            assert_eq!(id.as_str(), format!("aB3-{number}"));
+            let id = RequestId { run: "aB3", number };
+            assert_eq!(id.header(), format!("aB3-{number}"));
+            assert_eq!(id.to_string(), format!("aB3-{number}"));
         }
     }
 }

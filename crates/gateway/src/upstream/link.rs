@@ -85,27 +85,23 @@ impl Link {
     }
 
     /// Tells whether nobody used it for so long that the homeserver may have ended it just now.
-    pub(super) fn may_be_stale(&self) -> bool {
-        self.idle_since.elapsed() >= STALE_AFTER
+    pub(super) fn may_be_stale(&self, now: Instant) -> bool {
+        now.duration_since(self.idle_since) >= STALE_AFTER
     }
 
-    /// Sends a request and waits for the head of the answer.
+    /// Sends a request `now` and waits for the head of the answer.
     pub(super) async fn exchange(
         &mut self,
         request: Request<Body>,
+        now: Instant,
     ) -> Result<Response<Incoming>, ExchangeError> {
         let (request, sent) = Sent::watch(request);
         let mut seen = 0;
         let mut answering = pin!(self.sender.try_send_request(request));
-        self.wait_anew();
+        self.patience.as_mut().reset(now + self.timeout);
         poll_fn(|context| {
             self.poll_connection(context);
-            // The answer comes out of the connection, just now or in a later turn: nobody else has to
-            // wake this task for it. tokio's own reason to wait, that the turn was long, has.
-            let mut quiet = match coop::has_budget_remaining() {
-                true => Context::from_waker(Waker::noop()),
-                false => Context::from_waker(context.waker()),
-            };
+            let mut quiet = woken_by_connection(context);
             if let Poll::Ready(answer) = answering.as_mut().poll(&mut quiet) {
                 return Poll::Ready(answer.map_err(|mut error| match error.take_message() {
                     Some(request) => ExchangeError::Unsent(Box::new(request)),
@@ -139,6 +135,16 @@ impl Link {
     fn wait_anew(&mut self) {
         let until = Instant::now() + self.timeout;
         self.patience.as_mut().reset(until);
+    }
+}
+
+/// Returns in what context to ask for what comes out of a connection that this task polls itself: it
+/// is there now, or in a later turn of the connection, and nobody else has to wake the task for it.
+/// tokio's own reason to wait, that the turn was long, has.
+fn woken_by_connection<'a>(context: &Context<'a>) -> Context<'a> {
+    match coop::has_budget_remaining() {
+        true => Context::from_waker(Waker::noop()),
+        false => Context::from_waker(context.waker()),
     }
 }
 
@@ -228,7 +234,8 @@ impl<K: Keep> Received<K> {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        match ready!(Pin::new(&mut self.incoming).poll_frame(context)) {
+        let mut quiet = woken_by_connection(context);
+        match ready!(Pin::new(&mut self.incoming).poll_frame(&mut quiet)) {
             Some(Ok(frame)) => {
                 self.give_back_at_end();
                 if let Some(link) = &mut self.link {

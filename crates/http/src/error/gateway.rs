@@ -8,6 +8,7 @@ use kitbag_domain::{ContentError, GetError, IdError, PermitError, WriteError};
 use thiserror::Error;
 
 use super::ApiError;
+use crate::request_id::RequestId;
 
 /// Why the gateway does not do what it was asked for, beside what the API refuses too.
 ///
@@ -160,7 +161,7 @@ impl Denial {
 
     /// Builds the answer; `info_uri` is the page that a full account is pointed to.
     #[must_use]
-    pub fn render(&self, request_id: &str, info_uri: &str) -> Response {
+    pub fn render(&self, request_id: RequestId<'_>, info_uri: &str) -> Response {
         self.0.render(request_id, info_uri)
     }
 
