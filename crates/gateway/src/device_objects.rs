@@ -2,23 +2,28 @@
 //! the settings say so: the answer of the homeserver, with one member more in a device that has any.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, ETAG};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
+use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use kitbag_http::shared::GatewayError;
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time;
 use tracing::debug;
 
 use crate::answer::{Answer, Failure};
 use crate::call::Call;
 use crate::credentials::Credentials;
 use crate::devices::DEVICES_BYTES_MAX;
-use crate::entries::{self, Stored};
+use crate::entries::{self, LISTING_BYTES_MAX, Stored};
 use crate::gateway::Gateway;
 use crate::owed::Standing;
 use crate::pass::pass;
@@ -51,6 +56,52 @@ pub(crate) async fn one(gateway: &Gateway, call: Call) -> Answer {
 /// A device in an answer: its ID, and where the object ends.
 type Place = (String, usize);
 
+/// Bytes that this has in memory at once for all requests: six of the largest, and many usual ones
+/// that are being sent.
+const BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Bytes of one request while it is read: both answers of the homeserver, and what is made of them.
+const REQUEST_BYTES_MAX: usize = 2 * (DEVICES_BYTES_MAX + LISTING_BYTES_MAX);
+
+/// Room in memory, shared by all requests.
+pub(crate) struct Memory(Arc<Semaphore>);
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(BYTES_MAX)))
+    }
+}
+
+impl Memory {
+    /// Waits for room for one request; `None` where others take it for too long.
+    async fn reserve(&self, wait: Duration) -> Option<OwnedSemaphorePermit> {
+        let bytes = u32::try_from(REQUEST_BYTES_MAX).expect("it is some megabytes");
+        let room = Arc::clone(&self.0).acquire_many_owned(bytes);
+        time::timeout(wait, room).await.ok()?.ok()
+    }
+}
+
+/// What is sent, and the room that it takes until then.
+struct Held {
+    bytes: Bytes,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Held {
+    /// Gives the room back that the answer does not need.
+    fn sent(bytes: Bytes, mut room: OwnedSemaphorePermit) -> Bytes {
+        let spare = room.num_permits().saturating_sub(bytes.len());
+        drop(room.split(spare));
+        Bytes::from_owner(Self { bytes, _room: room })
+    }
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 async fn answer(gateway: &Gateway, call: Call, places: impl Fn(&str) -> Vec<Place>) -> Answer {
     let credentials = call.head.credentials();
     let mut request = call.into_request();
@@ -61,6 +112,11 @@ async fn answer(gateway: &Gateway, call: Call, places: impl Fn(&str) -> Vec<Plac
     if !is_get || response.status() != StatusCode::OK {
         return Ok(response);
     }
+    let wait = Duration::from_millis(gateway.settings().upstream.ask_timeout_ms);
+    let Some(room) = gateway.device_objects().reserve(wait).await else {
+        debug!("devices are told without their account data, as there is no room for these");
+        return Ok(response);
+    };
     let (mut parts, body) = response.into_parts();
     let body = Limited::new(body, DEVICES_BYTES_MAX).collect().await;
     let body = body.map_err(|_| GatewayError::UpstreamBroken)?.to_bytes();
@@ -75,15 +131,12 @@ async fn answer(gateway: &Gateway, call: Call, places: impl Fn(&str) -> Vec<Plac
     let added = std::str::from_utf8(&body)
         .ok()
         .and_then(|body| add(body, places(body), &entries));
-    let body = match added {
-        Some(added) => {
-            parts.headers.remove(CONTENT_LENGTH);
-            parts.headers.remove(ETAG);
-            Body::from(added)
-        }
-        None => Body::from(body),
-    };
-    Ok(Response::from_parts(parts, body))
+    if added.is_some() {
+        parts.headers.remove(CONTENT_LENGTH);
+        parts.headers.remove(ETAG);
+    }
+    let body = Held::sent(added.map_or(body, Bytes::from), room);
+    Ok(Response::from_parts(parts, Body::from(body)))
 }
 
 /// Returns the entries of the caller's devices. Those that are still to be emptied read as none.
@@ -183,5 +236,23 @@ mod tests {
         );
         assert_eq!(added, expected);
         assert_eq!(add(body, places(body, &devices), &entries[2..]), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn there_is_room_for_some_at_once_and_what_is_sent_takes_its_own_size() {
+        let memory = Memory::default();
+        let wait = Duration::from_secs(5);
+        let mut rooms = Vec::new();
+        while let Some(room) = memory.reserve(wait).await {
+            rooms.push(room);
+        }
+        assert_eq!(rooms.len(), 6);
+        let free = memory.0.available_permits();
+        let sent = Held::sent(Bytes::from_static(b"abc"), rooms.pop().unwrap());
+        assert_eq!(sent, &b"abc"[..]);
+        assert_eq!(memory.0.available_permits(), free + REQUEST_BYTES_MAX - 3);
+        assert!(memory.reserve(wait).await.is_some());
+        drop(sent);
+        assert_eq!(memory.0.available_permits(), free + REQUEST_BYTES_MAX);
     }
 }

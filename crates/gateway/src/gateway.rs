@@ -23,6 +23,7 @@ use tracing::{Instrument as _, debug, debug_span};
 use crate::answer::{Answer, Failure};
 use crate::call::{Call, Head};
 use crate::compare::Compare;
+use crate::device_objects;
 use crate::devices::Devices;
 use crate::guard;
 use crate::headers;
@@ -94,6 +95,7 @@ struct Inner {
     forgotten: Arc<Forgotten>,
     identities: Identities,
     devices: Devices,
+    device_objects: device_objects::Memory,
     observed: Observed,
     write_rates: WriteRates,
     compare: Compare,
@@ -139,6 +141,7 @@ impl Gateway {
             router: routes::router(&settings, &metrics),
             identities,
             devices,
+            device_objects: device_objects::Memory::default(),
             forgotten,
             owed: Owed::new(Arc::clone(&own_metrics), Arc::clone(&clock)),
             turns: Turns::new(wait, Arc::clone(&own_metrics)),
@@ -176,6 +179,11 @@ impl Gateway {
 
     pub(crate) fn devices(&self) -> &Devices {
         &self.0.devices
+    }
+
+    /// The room for devices with their account data.
+    pub(crate) fn device_objects(&self) -> &device_objects::Memory {
+        &self.0.device_objects
     }
 
     pub(crate) fn write_rates(&self) -> &WriteRates {

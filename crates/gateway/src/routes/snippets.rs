@@ -156,6 +156,84 @@ fn handled() -> Vec<String> {
 }
 
 #[test]
+fn routed_snippets_have_the_same_two_expressions() {
+    for written in [expressions(), refusals()] {
+        let first = written[0].1.as_str();
+        for (file, expression) in &written {
+            assert_eq!(expression.as_str(), first, "{file}");
+        }
+    }
+}
+
+/// Returns what a snippet for several gateways chooses by, of a decoded path.
+type ChosenBy = Box<dyn Fn(&str) -> Option<String>>;
+
+fn chosen_by() -> [(&'static str, ChosenBy); 3] {
+    let find = |file: &str, before: &str, after: &str| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/gateway");
+        let text = fs::read_to_string(folder.join(file)).unwrap();
+        let (_, rest) = text.split_once(before).expect(file);
+        Regex::new(rest.split_once(after).expect(file).0).expect(file)
+    };
+    let first = |expression: Regex| -> ChosenBy {
+        Box::new(move |path| Some(expression.captures(path)?[1].to_owned()))
+    };
+    let haproxy = "haproxy-several.cfg";
+    let named = find(haproxy, "acl named path,url_dec -m reg '", "'\n");
+    let before = find(
+        haproxy,
+        "'path,url_dec,regsub(",
+        ",),field(1,/)' if named\n",
+    );
+    let chosen: ChosenBy = Box::new(move |path| {
+        let rest = named.is_match(path).then(|| before.replace(path, ""))?;
+        rest.split('/').next().map(str::to_owned)
+    });
+    [
+        (
+            "nginx-several.conf",
+            first(find("nginx-several.conf", "\"~", "\" $named;")),
+        ),
+        (
+            "several.Caddyfile",
+            first(find("several.Caddyfile", "path_regexp named ", "\n")),
+        ),
+        (haproxy, chosen),
+    ]
+}
+
+#[test]
+fn snippets_for_several_send_all_spellings_of_a_user_to_one_gateway() {
+    let entries = [
+        "account_data/a",
+        "account_data/a%2Fuser%2F@b:x%2Fc",
+        "account_data/a%0Ab",
+        "rooms/!r:x/account_data/a",
+        "devices/D/net.zemos.account_data/user",
+        "devices/user%2F/account_data/a",
+    ];
+    for (file, chosen_by) in chosen_by() {
+        for (prefix, entry) in CLIENT_PREFIXES
+            .iter()
+            .flat_map(|prefix| entries.iter().map(move |entry| (prefix, entry)))
+        {
+            for user in ["@a:x", "%40a%3Ax", "@%61:x"] {
+                let target = format!("{prefix}/user/{user}/{entry}");
+                let path = percent_decode_str(&target).decode_utf8().unwrap();
+                assert_eq!(
+                    chosen_by(&path).as_deref(),
+                    Some("@a:x"),
+                    "{file}: {target}"
+                );
+            }
+        }
+        for path in ["/_matrix/client/v3/logout", "/_matrix/client/v3/devices/D"] {
+            assert_eq!(chosen_by(path), None, "{file}: {path}");
+        }
+    }
+}
+
+#[test]
 fn routed_snippets_send_the_gateway_all_that_it_handles() {
     for (file, expression) in expressions() {
         for path in handled() {

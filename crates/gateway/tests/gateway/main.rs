@@ -7,6 +7,7 @@
 mod authorization;
 mod compare;
 mod device_data;
+mod device_objects;
 mod ends;
 mod faults;
 mod guard;
