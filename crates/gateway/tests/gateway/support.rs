@@ -60,6 +60,12 @@ pub(crate) async fn serve(
 
 /// Starts a homeserver with nobody in it.
 pub(crate) async fn homeserver() -> Running {
+    let (edge, stop, stopping) = homeserver_edge();
+    serve(edge, stop, stopping).await
+}
+
+/// Makes such a homeserver, which does not listen yet.
+pub(crate) fn homeserver_edge() -> (Edge, watch::Sender<bool>, watch::Receiver<bool>) {
     let (stop, stopping) = watch::channel(false);
     let mut settings = kitbag_http::Settings::default();
     settings.registration.mode = RegistrationMode::Open;
@@ -76,7 +82,7 @@ pub(crate) async fn homeserver() -> Running {
         render_metrics: Arc::new(|stats| format!("{stats:?}")),
         stopping: stopping.clone(),
     });
-    serve(edge, stop, stopping).await
+    (edge, stop, stopping)
 }
 
 /// Starts a gateway before the homeserver at `upstream`, with what `change` makes of the settings.
@@ -128,9 +134,26 @@ pub(crate) struct Lab {
     /// That of the gateway.
     pub(crate) clock: Arc<TestClock>,
     names: AtomicU64,
+    _between: Option<Running>,
 }
 
 impl Lab {
+    /// Of a homeserver, a gateway whose clock this is, and what runs between the two.
+    pub(crate) fn of(
+        homeserver: Running,
+        between: Option<Running>,
+        gateway: Running,
+        clock: Arc<TestClock>,
+    ) -> Self {
+        Self {
+            homeserver,
+            gateway,
+            clock,
+            names: AtomicU64::new(1),
+            _between: between,
+        }
+    }
+
     pub(crate) async fn start() -> Self {
         Self::with(|_| {}).await
     }
@@ -144,12 +167,7 @@ impl Lab {
         let homeserver = homeserver().await;
         let clock = Arc::<TestClock>::default();
         let gateway = gateway_at(&homeserver.url, Arc::clone(&clock), limits, change).await;
-        Self {
-            homeserver,
-            gateway,
-            clock,
-            names: AtomicU64::new(1),
-        }
+        Self::of(homeserver, None, gateway, clock)
     }
 
     /// Returns a client that goes through the gateway.
