@@ -178,7 +178,13 @@ impl Stage {
             true => REUSED[dice.below(REUSED.len())].to_owned(),
             false => format!("FRESH{}", self.fresh.fetch_add(1, Ordering::SeqCst)),
         };
-        self.begin(&device, dice.chance(30)).await;
+        self.begin_again(&device, dice).await;
+    }
+
+    /// Who logs in looks at once at what its device has.
+    async fn begin_again(&self, device: &str, dice: &mut Dice) {
+        let session = self.begin(device, dice.chance(30)).await;
+        self.read(&session, device).await;
     }
 
     async fn begin(&self, device: &str, is_beside: bool) -> Session {
@@ -226,8 +232,12 @@ impl Stage {
         };
         let (told, _) = self.told(&session, done);
         self.keep_end(&session, which, span, told, is_beside, true);
-        if told == Told::Done {
+        // Some are used once more, and some begin again at once.
+        if told == Told::Done && dice.chance(70) {
             self.leave(&session);
+        }
+        if dice.chance(40) {
+            self.begin_again(&session.device(), dice).await;
         }
     }
 
@@ -263,6 +273,9 @@ impl Stage {
         };
         let (told, _) = self.told(&session, done);
         self.keep_end(&session, which, span, told, is_beside, false);
+        if dice.chance(40) {
+            self.begin_again(&device, dice).await;
+        }
     }
 
     fn keep_end(
@@ -313,9 +326,11 @@ impl Stage {
         // Nothing that is to be emptied keeps anybody from reading.
         assert!(matches!(told, Told::Done | Told::NoSession), "{told:?}");
         let number = |content: Value| usize::try_from(content["write"].as_u64().unwrap()).unwrap();
-        let found = found?.map(number);
+        let found = found.flatten().map(number);
         self.history.lock().unwrap().read.push(Read {
             device: device.to_owned(),
+            session: session.number,
+            told,
             found,
             span,
         });
@@ -324,9 +339,13 @@ impl Stage {
 
     async fn read_any(&self, dice: &mut Dice) {
         let session = self.any_session(dice).await;
-        let device = match dice.chance(60) {
-            true => REUSED[dice.below(REUSED.len())].to_owned(),
-            false => self.any_session(dice).await.device(),
+        let device = {
+            let history = self.history.lock().unwrap();
+            let begun = &history.begun[dice.below(history.begun.len())];
+            match dice.chance(50) {
+                true => REUSED[dice.below(REUSED.len())].to_owned(),
+                false => begun.device.clone(),
+            }
         };
         self.read(&session, &device).await;
     }
@@ -417,7 +436,7 @@ fn seeds() -> Vec<u64> {
     match (seed(), is_long()) {
         (Some(seed), _) => vec![seed],
         (None, true) => (0..100).collect(),
-        (None, false) => vec![1, 2],
+        (None, false) => vec![1, 2, 3],
     }
 }
 

@@ -104,6 +104,9 @@ pub(super) struct Written {
 #[derive(Debug)]
 pub(super) struct Read {
     pub(super) device: String,
+    /// The number of the session.
+    pub(super) session: usize,
+    pub(super) told: Told,
     /// The number of the write.
     pub(super) found: Option<usize>,
     pub(super) span: Span,
@@ -129,12 +132,24 @@ impl History {
         for written in self.written.iter().flatten() {
             self.judge_refusal(written);
         }
-        for read in &self.read {
+        for read in self.read.iter().filter(|read| read.told == Told::Done) {
+            self.judge_session(read);
             if let Some(number) = read.found {
                 self.judge_life(read, number);
             }
             self.judge_loss(read);
         }
+    }
+
+    /// Nobody reads whose device had ended.
+    fn judge_session(&self, read: &Read) {
+        let begun = &self.begun[read.session];
+        let before = self.ended.iter().find(|ended| {
+            let is_of_it = ended.is_sure() && ended.which.has(&begun.device);
+            let is_between = begun.span.end < ended.span.start && ended.span.end < read.span.start;
+            is_of_it && is_between && !(ended.is_beside && self.is_remembered(ended, read))
+        });
+        assert!(before.is_none(), "{read:?} of {begun:?} after {before:?}");
     }
 
     /// A session that lives writes its device, unless something explains that it does not.
@@ -150,10 +165,12 @@ impl History {
             Told::Nothing => ends().any(|ended| {
                 ended.span.end > begun.span.start && ended.span.start < written.span.end
             }),
-            // The one before it ended through the gateway, and may not be emptied yet.
-            Told::Fenced => {
-                ends().any(|ended| !ended.is_beside && ended.span.start < begun.span.end)
-            }
+            // The one before it ended, and is not emptied yet. Past the gateway that is noticed by
+            // whoever reads it.
+            Told::Fenced => ends().any(|ended| {
+                let is_noticed = !ended.is_beside || self.has_faults;
+                is_noticed && ended.span.start < begun.span.end
+            }),
             Told::Failed(_) => self.has_faults,
             Told::Refused => false,
         };
@@ -175,7 +192,7 @@ impl History {
         let before = self.ended.iter().find(|ended| {
             let is_of_it = ended.is_sure() && ended.which.has(&read.device);
             let is_between = begun.span.end < ended.span.start && ended.span.end < read.span.start;
-            is_of_it && is_between && !self.is_excused(ended, read)
+            is_of_it && is_between && !self.is_excused(ended, read) && !self.had_ended(begun, ended)
         });
         assert!(
             before.is_none(),
@@ -184,32 +201,29 @@ impl History {
         );
     }
 
-    /// Tells whether a device that ended may be read: the documented exceptions.
+    /// Tells whether a device that ended may be read: where it ended past the gateway, which remembers
+    /// it, or cannot tell it from the next one of its ID.
     fn is_excused(&self, ended: &Ended, read: &Read) -> bool {
         let mut anew = self.begun.iter().filter(|begun| {
             let is_of_it = begun.device == read.device;
             is_of_it && begun.span.end > ended.span.start && begun.span.start < read.span.end
         });
-        if ended.is_beside {
-            // It is remembered, or the gateway cannot tell the two apart.
-            let age_ms = read.span.start_ms - ended.span.end_ms;
-            age_ms < self.remember_ms || anew.next().is_some()
-        } else {
-            // What is still to be emptied may be its own.
-            !self.is_emptied(ended) && anew.any(|begun| begun.is_beside)
-        }
+        ended.is_beside && (self.is_remembered(ended, read) || anew.next().is_some())
     }
 
-    /// Tells whether nothing can have kept the entries from being emptied at once.
-    fn is_emptied(&self, ended: &Ended) -> bool {
-        let outlives = ended.is_logout || !ended.which.has(&ended.by);
-        let mut begun = self.begun.iter().filter(|begun| begun.device == ended.by);
-        let is_replaced = begun.any(|begun| begun.span.overlaps(&ended.span));
-        let mut others = self.ended.iter().filter(|other| {
-            !std::ptr::eq(*other, ended) && other.may_be() && other.which.has(&ended.by)
-        });
-        let is_ended = others.any(|other| other.span.overlaps(&ended.span));
-        outlives && !is_replaced && !is_ended && !self.has_faults
+    /// Tells whether the device of a session need not have been there any more, where a request ends
+    /// those that are there.
+    fn had_ended(&self, begun: &Begun, ended: &Ended) -> bool {
+        let is_other = |other: &&Ended| !std::ptr::eq(*other, ended) && other.may_be();
+        let mut others = self.ended.iter().filter(is_other);
+        let is_between =
+            |other: &Ended| other.span.end > begun.span.start && other.span.start < ended.span.end;
+        let is_gone = others.any(|other| other.which.has(&begun.device) && is_between(other));
+        matches!(ended.which, Which::AllBut(_)) && is_gone
+    }
+
+    fn is_remembered(&self, ended: &Ended, read: &Read) -> bool {
+        read.span.start_ms - ended.span.end_ms < self.remember_ms
     }
 
     /// What was acknowledged before is read, or something newer.
@@ -243,7 +257,9 @@ impl History {
         let mut lines = Vec::new();
         for (number, begun) in self.begun.iter().enumerate() {
             if begun.device == device {
-                lines.push((begun.span, format!("session {number}: {begun:?}")));
+                let way = if begun.is_beside { "past" } else { "through" };
+                let span = begun.span;
+                lines.push((span, format!("session {number} begun {way}: {span:?}")));
             }
         }
         for ended in self.ended.iter().filter(|ended| ended.which.has(device)) {
