@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::body::{Body, HttpBody as _};
 use axum::http::header::USER_AGENT;
-use axum::http::{HeaderValue, Method, Request, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
 use kitbag_domain::{Content, ContentError, Key, PUSH_RULES, PermitError};
@@ -29,6 +29,9 @@ use crate::metrics::{self, Outcome};
 use crate::pass::pass;
 use crate::settings::Protection;
 
+/// The entry of a room that its tags are.
+const TAGS: &str = "m.tag";
+
 /// Where homeservers have the push rules.
 const PUSH_RULES_PATH: &str = "/_matrix/client/v3/pushrules/";
 
@@ -37,27 +40,47 @@ const PUSH_RULES_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// `PUT` and `DELETE`: what the server manages is refused before the homeserver sees it (MSC4010), and
 /// so is what holds device account data.
-pub(crate) async fn write(gateway: &Gateway, mut call: Call) -> Answer {
-    if let Some(guarded) = guard::read_strictly(call.head.parts.uri.path()) {
-        permit(gateway, &call.head, guarded).await?;
+pub(crate) async fn write(gateway: &Gateway, call: Call) -> Answer {
+    let guarded = guard::read_strictly(call.head.parts.uri.path());
+    let Some(guarded) = guarded else {
+        return write_unguarded(gateway, call).await;
+    };
+    permit(gateway, &call.head, guarded).await?;
+    let headers = call.head.parts.headers.clone();
+    let answer = write_unguarded(gateway, call).await?;
+    if answer.status().is_success() {
+        count_guarded(gateway, &headers, PUSH_RULES, Outcome::Observed);
+        gateway.observed().saw(&headers);
     }
+    Ok(answer)
+}
+
+/// Writes what anybody may, within the limits.
+async fn write_unguarded(gateway: &Gateway, mut call: Call) -> Answer {
     let credentials = call.head.credentials();
     if let Err(too_many) = gateway.write_rates().count(&credentials.session()) {
-        let (who, key) = judge(gateway, &call.head, &credentials).await?;
-        let headers = &call.head.parts.headers;
-        return Err(too_many.tell(&who, key.event_type.as_str(), headers).into());
+        return Err(beyond_limit(gateway, &call.head, too_many.into()).await);
     }
     if gateway.compare().is_enabled() {
         return compare_and_write(gateway, call, &credentials).await;
     }
     call.body = match bounded(gateway, call.body).await {
         Ok(body) => body,
-        Err(denial) => {
-            judge(gateway, &call.head, &credentials).await?;
-            return Err(denial.into());
-        }
+        Err(denial) => return Err(beyond_limit(gateway, &call.head, denial).await),
     };
     pass(gateway, call.into_request()).await
+}
+
+/// Returns why a write is refused: what is wrong with the token and the path comes before limits.
+async fn beyond_limit(gateway: &Gateway, head: &Head, denial: Denial) -> Failure {
+    match judge(gateway, head, &head.credentials()).await {
+        Ok((who, key)) => {
+            let event_type = key.event_type.as_str();
+            gateway.excesses().tell(&denial, head, &who, event_type);
+            denial.into()
+        }
+        Err(failure) => failure,
+    }
 }
 
 /// Writes by turns (MSC4547). The homeserver is asked first who asks, since no one else may have, or
@@ -72,7 +95,11 @@ async fn compare_and_write(gateway: &Gateway, call: Call, credentials: &Credenti
     let is_put = head.parts.method == Method::PUT;
     let expectation = is_put.then(|| expectation(&head.parts.uri)).transpose()?;
     let expectation = expectation.filter(|expected| !expected.is_empty());
-    let body = whole(gateway, body).await?;
+    let body = whole(gateway, body).await;
+    let body = body.inspect_err(|denial| {
+        let excesses = gateway.excesses();
+        excesses.tell(denial, &head, &who, event_type);
+    })?;
     if expectation.is_some() {
         Content::parse(body.clone(), gateway.limits())?;
     }
@@ -82,6 +109,23 @@ async fn compare_and_write(gateway: &Gateway, call: Call, credentials: &Credenti
         let target = mapped::entry_path(&who.user, room, event_type);
         compare::judge(stored(gateway, credentials, &target).await?, expectation)?;
     }
+    send(gateway, turn, head, body).await
+}
+
+/// `PUT` and `DELETE` of a tag, where writes take turns: all tags of a room are one entry of it.
+pub(crate) async fn tag(gateway: &Gateway, call: Call) -> Answer {
+    let Call { head, body } = call;
+    let (upstream, credentials) = (gateway.upstream(), head.credentials());
+    let who = gateway.identities().recent(upstream, &credentials).await?;
+    let path = head.own_path(&who.user)?;
+    let body = whole(gateway, body).await?;
+    let entry = EntryId::new(&who.user, path.get("room"), None, TAGS);
+    let turn = gateway.compare().turn(entry).await?;
+    send(gateway, turn, head, body).await
+}
+
+/// Sends a write whose turn it is.
+async fn send(gateway: &Gateway, turn: compare::Turn, head: Head, body: Bytes) -> Answer {
     let gateway = gateway.clone();
     let request = Request::from_parts(head.parts, body.into());
     // A task of its own: a client that goes away does not leave the outcome open.
@@ -119,23 +163,22 @@ pub(crate) async fn read(gateway: &Gateway, call: Call) -> Answer {
 
 /// Refuses a write of a guarded type, but for one that is only observed.
 async fn permit(gateway: &Gateway, head: &Head, guarded: Guarded) -> Result<(), Failure> {
-    let user_agent = head.parts.headers.get(USER_AGENT);
-    let count = |event_type, outcome| {
-        let user_agent = user_agent.map(HeaderValue::as_bytes);
-        gateway.metrics().protected(event_type, outcome, user_agent);
-    };
     let is_observed = gateway.settings().protect.push_rules == Protection::Observe;
     if is_observed && guarded == Guarded::ServerManaged(PUSH_RULES) {
-        count(PUSH_RULES, Outcome::Observed);
-        gateway.observed().saw(&head.parts.headers);
         return Ok(());
     }
     let (_, key) = judge(gateway, head, &head.credentials()).await?;
-    count(key.event_type.as_str(), Outcome::Refused);
+    let event_type = key.event_type.as_str();
+    count_guarded(gateway, &head.parts.headers, event_type, Outcome::Refused);
     Err(match guarded {
         Guarded::Mapped => GatewayError::MappedType.into(),
         Guarded::ServerManaged(_) => PermitError::ServerManaged(key.event_type).into(),
     })
+}
+
+fn count_guarded(gateway: &Gateway, headers: &HeaderMap, event_type: &str, outcome: Outcome) {
+    let user_agent = headers.get(USER_AGENT).map(HeaderValue::as_bytes);
+    gateway.metrics().protected(event_type, outcome, user_agent);
 }
 
 /// Tells what is wrong with the token and the path, which the API tells before everything else.

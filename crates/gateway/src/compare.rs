@@ -17,13 +17,11 @@ use axum::body::Body;
 use axum::http::Request;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use kitbag_domain::{
-    Clock, Content, ContentError, Expectation, Limits, UnixMs, UserId, WriteError, conflicts,
-};
+use kitbag_domain::{Content, ContentError, Expectation, Limits, UserId, WriteError, conflicts};
 use kitbag_http::shared::GatewayError;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::OwnedMutexGuard;
-use tokio::time;
+use tokio::time::{self, Instant};
 
 use crate::answer::{Failure, broken, may_be_late};
 use crate::entries::WRITTEN_BYTES_MAX;
@@ -73,9 +71,8 @@ pub(crate) struct Compare {
 }
 
 struct Shared {
-    fence_ms: u64,
+    fence: Duration,
     wait: Duration,
-    clock: Arc<dyn Clock>,
     metrics: Arc<GatewayMetrics>,
     entries: Mutex<Entries>,
 }
@@ -84,10 +81,10 @@ struct Shared {
 struct Entries {
     /// Those that somebody writes, or waits to.
     writers: HashMap<EntryId, Writers>,
-    /// Until when others are not written.
-    fences: HashMap<EntryId, UnixMs>,
+    /// Until when others are not written, whatever becomes of the time of day.
+    fences: HashMap<EntryId, Instant>,
     /// The same in the order in which they were set, which is that of their ends.
-    fences_in_order: VecDeque<(UnixMs, EntryId)>,
+    fences_in_order: VecDeque<(Instant, EntryId)>,
 }
 
 #[derive(Default)]
@@ -120,13 +117,11 @@ impl Compare {
     pub(crate) fn new(
         settings: CompareSettings,
         wait: Duration,
-        clock: Arc<dyn Clock>,
         metrics: Arc<GatewayMetrics>,
     ) -> Self {
         let shared = || Shared {
-            fence_ms: settings.fence_ms,
+            fence: Duration::from_millis(settings.fence_ms),
             wait,
-            clock,
             metrics,
             entries: Mutex::default(),
         };
@@ -180,7 +175,7 @@ impl Turn {
             return upstream.ask(request, WRITTEN_BYTES_MAX).await;
         };
         let unknown = GatewayError::OutcomeUnknown {
-            retry_after: Duration::from_millis(held.place.shared.fence_ms),
+            retry_after: held.place.shared.fence,
         };
         let sent = Sent(Some(held));
         let told = upstream.ask(request, WRITTEN_BYTES_MAX).await;
@@ -261,7 +256,7 @@ impl Shared {
     }
 
     fn fence(&self, entry: EntryId) {
-        let ends_at = self.clock.now_ms().saturating_add(self.fence_ms);
+        let ends_at = Instant::now() + self.fence;
         let mut entries = self.lock();
         if entries.fences.len() >= FENCES_MAX {
             entries.take_oldest_fence(self);
@@ -275,18 +270,14 @@ impl Shared {
 
 impl Entries {
     fn refuse_fenced(&mut self, entry: &EntryId, shared: &Shared) -> Result<(), GatewayError> {
-        let now = shared.clock.now_ms();
-        while let Some((ends_at, _)) = self.fences_in_order.front() {
-            // A clock that goes back must not lengthen it.
-            let is_on = (now..=now.saturating_add(shared.fence_ms)).contains(ends_at);
-            if is_on && *ends_at > now {
-                break;
-            }
+        let now = Instant::now();
+        let is_over = |(ends_at, _): &(Instant, EntryId)| *ends_at <= now;
+        while self.fences_in_order.front().is_some_and(is_over) {
             self.take_oldest_fence(shared);
         }
         match self.fences.get(entry) {
             Some(ends_at) => Err(GatewayError::WriteFenced {
-                retry_after: Duration::from_millis(ends_at.saturating_sub(now)),
+                retry_after: ends_at.saturating_duration_since(now),
             }),
             None => Ok(()),
         }
@@ -331,21 +322,16 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
-    use kitbag_testkit::clock::TestClock;
-
     use super::*;
 
-    const FENCE_MS: u64 = 30_000;
+    const FENCE: Duration = Duration::from_secs(30);
 
-    fn compare() -> (Compare, Arc<TestClock>) {
-        let clock = Arc::<TestClock>::default();
+    fn compare() -> Compare {
         let settings = CompareSettings {
             enabled: true,
-            fence_ms: FENCE_MS,
+            fence_ms: 30_000,
         };
-        let wait = Duration::from_secs(60);
-        let compare = Compare::new(settings, wait, Arc::clone(&clock) as _, Arc::default());
-        (compare, clock)
+        Compare::new(settings, Duration::from_secs(60), Arc::default())
     }
 
     fn entry(event_type: &str) -> EntryId {
@@ -395,7 +381,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_writes_an_entry_at_a_time_and_no_two_entries_wait_for_each_other() {
-        let (compare, _clock) = compare();
+        let compare = compare();
         let first = turn(&compare, "a").await;
         let mut second = pin!(compare.turn(entry("a")));
         assert!(second.as_mut().now_or_never().is_none());
@@ -407,7 +393,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_for_one_entry_is_bounded() {
-        let (compare, _clock) = compare();
+        let compare = compare();
         let first = turn(&compare, "a").await;
         let waiting: Vec<_> = (1..WRITERS_MAX).map(|_| compare.turn(entry("a"))).collect();
         let mut waiting: Vec<_> = waiting.into_iter().map(Box::pin).collect();
@@ -422,7 +408,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_turn_is_waited_for_within_bounds() {
-        let (compare, _clock) = compare();
+        let compare = compare();
         let first = turn(&compare, "a").await;
         let second = time::timeout(Duration::from_secs(61), compare.turn(entry("a")));
         assert_eq!(fenced_ms(second.await.unwrap()), Some(1_000));
@@ -431,30 +417,26 @@ mod tests {
         assert!(is_empty(&compare));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn an_entry_is_fenced_for_a_while_also_for_who_waits_already() {
-        let (compare, clock) = compare();
+        let compare = compare();
         let first = turn(&compare, "a").await;
         let mut second = pin!(compare.turn(entry("a")));
         assert!(second.as_mut().now_or_never().is_none());
         fence(first);
         assert_eq!(fenced_ms(second.await), Some(30_000));
-        clock.advance(FENCE_MS - 1);
+        time::advance(FENCE - Duration::from_millis(1)).await;
         assert_eq!(fenced_ms(compare.turn(entry("a")).await), Some(1));
         drop(turn(&compare, "b").await);
-        clock.advance(1);
-        drop(turn(&compare, "a").await);
-        // A clock that goes back does not lengthen it.
-        fence(turn(&compare, "a").await);
-        clock.set(TestClock::START_MS - 1);
+        time::advance(Duration::from_millis(1)).await;
         drop(turn(&compare, "a").await);
         Sent(turn(&compare, "a").await.0).settle();
         drop(turn(&compare, "a").await);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn fences_are_bounded_and_counted() {
-        let (compare, clock) = compare();
+        let compare = compare();
         let shared = compare.shared.as_ref().unwrap();
         for number in 0..=FENCES_MAX {
             fence(turn(&compare, &number.to_string()).await);
@@ -462,7 +444,7 @@ mod tests {
         assert_eq!(shared.metrics.fences.read(), FENCES_MAX as u64);
         drop(turn(&compare, "0").await);
         assert!(compare.turn(entry("1")).await.is_err());
-        clock.advance(FENCE_MS);
+        time::advance(FENCE).await;
         drop(turn(&compare, "1").await);
         assert_eq!(shared.metrics.fences.read(), 0);
         assert!(shared.lock().fences_in_order.is_empty());

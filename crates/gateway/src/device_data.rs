@@ -1,6 +1,7 @@
 //! `GET`, `PUT` and `DELETE` of device account data (MSC4331), kept in the homeserver as global
 //! account data: `/user/{userId}/devices/{deviceId}/account_data/{type}`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -65,16 +66,21 @@ pub(crate) async fn get(gateway: &Gateway, call: Call) -> Answer {
 pub(crate) async fn put(gateway: &Gateway, call: Call) -> Answer {
     let Call { head, body } = call;
     let credentials = head.credentials();
-    let identities = gateway.identities();
-    let who = identities.fresh(gateway.upstream(), &credentials).await?;
-    let (key, device) = target(&head, &who)?;
-    // Read before the turn, in which nothing waits for a client; what is wrong with it is told last.
+    let (who, key, device) = begin_write(gateway, &head, &credentials).await?;
+    // Read before the turn, in which nothing waits for a client.
     let content = match may_write(&who, &device, &key) {
-        Ok(()) => read_write(gateway, &head, &who, &key, body).await,
+        Ok(()) => read_write(gateway, &head, body).await,
         Err(error) => Err(error.into()),
     };
+    let (expectation, content) = match content {
+        Ok(content) => content,
+        Err(denial) => {
+            let excesses = gateway.excesses();
+            excesses.tell(&denial, &head, &who, key.event_type.as_str());
+            return Err(behind_device(gateway, &credentials, &who, &device, denial).await);
+        }
+    };
     let turn = turn_to_write(gateway, &credentials, &who, &device).await?;
-    let (expectation, content) = content?;
     let entry = Place::of(&who, &device, &key);
     let compared = entry.compared(gateway, &key).await?;
     let stored = entry.stored(gateway, &credentials).await?;
@@ -93,13 +99,9 @@ pub(crate) async fn put(gateway: &Gateway, call: Call) -> Answer {
 pub(crate) async fn delete(gateway: &Gateway, call: Call) -> Answer {
     let head = call.head;
     let credentials = head.credentials();
-    let identities = gateway.identities();
-    let who = identities.fresh(gateway.upstream(), &credentials).await?;
-    let (key, device) = target(&head, &who)?;
+    let (who, key, device) = begin_write(gateway, &head, &credentials).await?;
     let turn = turn_to_write(gateway, &credentials, &who, &device).await?;
     may_write(&who, &device, &key)?;
-    let event_type = key.event_type.as_str();
-    gateway.write_rates().limit(&head, &who, event_type)?;
     let entry = Place::of(&who, &device, &key);
     let compared = entry.compared(gateway, &key).await?;
     if entry.stored(gateway, &credentials).await?.is_some() {
@@ -131,6 +133,29 @@ fn target(head: &Head, who: &Identity) -> Result<(Key, DeviceId), Failure> {
     Ok((key, path.device()?))
 }
 
+/// Counts a write, and returns who writes what. One too many costs the homeserver nothing but to say
+/// who it is of, which may be remembered.
+async fn begin_write(
+    gateway: &Gateway,
+    head: &Head,
+    credentials: &Credentials,
+) -> Result<(Arc<Identity>, Key, DeviceId), Failure> {
+    let (identities, upstream) = (gateway.identities(), gateway.upstream());
+    let counted = gateway.write_rates().count(&credentials.session());
+    let who = match &counted {
+        Ok(()) => identities.fresh(upstream, credentials).await?,
+        Err(_) => identities.recent(upstream, credentials).await?,
+    };
+    let (key, device) = target(head, &who)?;
+    if let Err(too_many) = counted {
+        let denial = Denial::from(too_many);
+        let excesses = gateway.excesses();
+        excesses.tell(&denial, head, &who, key.event_type.as_str());
+        return Err(denial.into());
+    }
+    Ok((who, key, device))
+}
+
 /// Checks who may write what; whether there is such a device is for [`turn_to_write`].
 fn may_write(who: &Identity, device: &DeviceId, key: &Key) -> Result<(), PermitError> {
     match WritePolicy::of(key) {
@@ -139,6 +164,24 @@ fn may_write(who: &Identity, device: &DeviceId, key: &Key) -> Result<(), PermitE
             Err(PermitError::NotOwnDevice)
         }
         WritePolicy::AnyDevice | WritePolicy::OwnDevice => Ok(()),
+    }
+}
+
+/// Returns why a write is refused: where there is no such device that comes first. As nothing is
+/// written, it may be remembered.
+async fn behind_device(
+    gateway: &Gateway,
+    credentials: &Credentials,
+    who: &Identity,
+    device: &DeviceId,
+    denial: Denial,
+) -> Failure {
+    let (upstream, devices) = (gateway.upstream(), gateway.devices());
+    let exists = devices.exists_recently(upstream, credentials, &who.user, device);
+    match exists.await {
+        Ok(true) => denial.into(),
+        Ok(false) => PermitError::NoSuchDevice.into(),
+        Err(failure) => failure,
     }
 }
 
@@ -176,12 +219,8 @@ fn unsettled(retry_after: Duration) -> Failure {
 async fn read_write(
     gateway: &Gateway,
     head: &Head,
-    who: &Identity,
-    key: &Key,
     body: Body,
-) -> Result<(Expectation, Content), Failure> {
-    let event_type = key.event_type.as_str();
-    gateway.write_rates().limit(head, who, event_type)?;
+) -> Result<(Expectation, Content), Denial> {
     let expectation = match gateway.compare().is_enabled() {
         true => expectation(&head.parts.uri)?,
         false => Expectation::default(),

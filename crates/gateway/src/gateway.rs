@@ -25,6 +25,7 @@ use crate::call::{Call, Head};
 use crate::compare::Compare;
 use crate::device_objects;
 use crate::devices::Devices;
+use crate::excesses::Excesses;
 use crate::guard;
 use crate::headers;
 use crate::identity::Identities;
@@ -98,6 +99,7 @@ struct Inner {
     device_objects: device_objects::Memory,
     observed: Observed,
     write_rates: WriteRates,
+    excesses: Excesses,
     compare: Compare,
     owed: Owed,
     turns: Turns,
@@ -148,7 +150,8 @@ impl Gateway {
             additions: Turns::new(wait, Arc::clone(&own_metrics)),
             observed: Observed::new(Arc::clone(&clock)),
             write_rates: WriteRates::new(settings.writes, Arc::clone(&clock)),
-            compare: Compare::new(settings.msc4547, wait, clock, Arc::clone(&own_metrics)),
+            excesses: Excesses::new(clock),
+            compare: Compare::new(settings.msc4547, wait, Arc::clone(&own_metrics)),
             passed: metrics.route(PASS_ROUTE.to_owned()),
             synced: metrics.route(SYNC_ROUTE.to_owned()),
             metrics,
@@ -188,6 +191,11 @@ impl Gateway {
 
     pub(crate) fn write_rates(&self) -> &WriteRates {
         &self.0.write_rates
+    }
+
+    /// What the log says of writes beyond a limit.
+    pub(crate) fn excesses(&self) -> &Excesses {
+        &self.0.excesses
     }
 
     pub(crate) fn compare(&self) -> &Compare {

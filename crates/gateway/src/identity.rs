@@ -82,10 +82,16 @@ impl Identities {
         credentials: &Credentials,
     ) -> Result<Arc<Identity>, Failure> {
         let asking = self.recent.asking();
-        let identity = ask(upstream, credentials).await?;
+        let asked = ask(upstream, credentials).await;
         let whose = credentials.fingerprint();
-        self.recent.keep(whose, Arc::clone(&identity), asking);
-        Ok(identity)
+        match &asked {
+            Ok(identity) => self.recent.keep(whose, Arc::clone(identity), asking),
+            Err(Refusal::Relayed(told)) if told.status() == StatusCode::UNAUTHORIZED => {
+                self.forget(whose);
+            }
+            Err(_) => {}
+        }
+        Ok(asked?)
     }
 
     /// Returns whose a request is as it was told last, if it ever was, however long ago: for the end of
@@ -304,6 +310,30 @@ mod tests {
         permits.add_permits(2);
         read.await.unwrap();
         assert_eq!(scripted.asked().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn who_is_refused_when_asked_for_a_write_is_not_remembered_for_reads() {
+        let count = Arc::new(AtomicUsize::new(0));
+        let (told, token) = (Arc::clone(&count), credentials("a"));
+        let scripted = Scripted::start(move |_| {
+            // As it is known, then refused for a moment.
+            let status = [200, 401, 200][told.fetch_add(1, Ordering::Relaxed)];
+            async move { json(status, &json!({"user_id": "@alice:x"})) }
+        });
+        let scripted = scripted.await;
+        let settings = UpstreamSettings {
+            url: Some(scripted.url().parse().unwrap()),
+            ..UpstreamSettings::default()
+        };
+        let upstream = Upstream::new(settings, Arc::default()).unwrap();
+        let identities = identities();
+        identities.recent(&upstream, &token).await.unwrap();
+        identities.recent(&upstream, &token).await.unwrap();
+        assert_eq!(count.load(Ordering::Relaxed), 1);
+        assert!(identities.fresh(&upstream, &token).await.is_err());
+        identities.recent(&upstream, &token).await.unwrap();
+        assert_eq!(count.load(Ordering::Relaxed), 3);
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod device_objects;
 mod devices;
 mod emptying;
 mod entries;
+mod excesses;
 mod gateway;
 mod guard;
 mod headers;

@@ -17,6 +17,7 @@ use tokio::{task, time};
 
 use crate::gateway::{Connected, Gateway};
 use crate::metrics::GatewayStats;
+use crate::versions::VERSIONS_BYTES_MAX;
 
 const HEALTH: &str = "/health";
 const METRICS: &str = "/metrics";
@@ -28,9 +29,6 @@ const PROBED: &str = "/_matrix/client/versions";
 
 /// How long it may take: below what programs wait that ask for `/health`.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Bytes of its answer.
-const PROBE_BYTES_MAX: usize = 64 * 1024;
 
 /// Writes a page of metrics out of the figures; may block.
 pub type RenderGatewayMetrics = Arc<dyn Fn(GatewayStats) -> String + Send + Sync>;
@@ -62,7 +60,7 @@ impl Gateway {
         let started = Instant::now();
         let mut request = Request::new(Body::empty());
         *request.uri_mut() = http::Uri::from_static(PROBED);
-        let answer = self.upstream().ask(request, PROBE_BYTES_MAX);
+        let answer = self.upstream().ask(request, VERSIONS_BYTES_MAX);
         match time::timeout(PROBE_TIMEOUT, answer).await {
             Ok(Ok(told)) => Probe::Answered {
                 status: told.status().as_u16(),

@@ -121,6 +121,12 @@ const CLIENT: &[Row] = &[
     ("/register",                                     |m| m.post(handler!(life::login))),
 ];
 
+/// Tags of a room, which are an entry of it, where the writes of one take turns.
+const TAGS: &[Row] = &[("/user/{user}/rooms/{room}/tags/{tag}", |m| {
+    let m = m.put(handler!(account_data::tag));
+    m.delete(handler!(account_data::tag))
+})];
+
 /// A device's end.
 const DEVICE: &[Row] = &[("/devices/{device}", |m| {
     m.delete(handler!(life::delete_device))
@@ -176,6 +182,9 @@ pub(crate) fn router(settings: &Settings, metrics: &Metrics) -> Router<Route> {
         router = add(router, CLIENT_PREFIXES, DEVICE_OBJECTS, metrics);
     } else {
         router = add(router, CLIENT_PREFIXES, DEVICE, metrics);
+    }
+    if settings.msc4547.enabled {
+        router = add(router, CLIENT_PREFIXES, TAGS, metrics);
     }
     if settings.msc4331.stable_path {
         router = add(router, DEVICE_PREFIXES, STABLE_DEVICE_DATA, metrics);

@@ -17,7 +17,7 @@ use crate::call::Call;
 use crate::gateway::Gateway;
 
 /// Bytes of the homeserver's answer: Synapse's has some 3,000.
-const VERSIONS_BYTES_MAX: usize = 256 * 1024;
+pub(crate) const VERSIONS_BYTES_MAX: usize = 256 * 1024;
 
 /// Device account data; the proposal names no flag.
 const DEVICE_DATA_FLAG: &str = "org.matrix.msc4331";

@@ -5,14 +5,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::http::HeaderMap;
 use kitbag_domain::{Clock, UnixMs};
-use kitbag_http::shared::{GatewayError, user_agent};
-use tracing::warn;
+use kitbag_http::shared::GatewayError;
 
-use crate::call::Head;
 use crate::credentials::Fingerprint;
-use crate::identity::Identity;
 use crate::settings::WriteRateSettings;
 
 /// Sessions that are counted at a time: those that wrote within the last minutes. Where there are
@@ -20,9 +16,6 @@ use crate::settings::WriteRateSettings;
 const SESSIONS_MAX: usize = 16_384;
 
 const MINUTE_US: u64 = 60_000_000;
-
-/// How long a session that writes too often is not told of again in the log.
-const TELLING_PAUSE_MS: u64 = 60_000;
 
 /// Counts the writes of all sessions. One is a token: whom it acts as is for the homeserver to heed
 /// or not, so that an application service has one limit for all.
@@ -44,14 +37,6 @@ struct Rate {
 struct Session {
     /// When all its writes will have come back.
     settled_at_us: u64,
-    told_at_ms: Option<UnixMs>,
-}
-
-/// A write too many.
-#[derive(Debug)]
-pub(crate) struct TooManyWrites {
-    retry_after: Duration,
-    is_news: bool,
 }
 
 impl WriteRates {
@@ -69,22 +54,11 @@ impl WriteRates {
         }
     }
 
-    /// Counts a write by somebody who is known, and refuses one too many.
+    /// Counts a write of account data, in whichever scope, by whoever shows these credentials.
     ///
     /// # Errors
-    /// [`GatewayError::TooManyWrites`].
-    pub(crate) fn limit(
-        &self,
-        head: &Head,
-        who: &Identity,
-        event_type: &str,
-    ) -> Result<(), GatewayError> {
-        let counted = self.count(&head.credentials().session());
-        counted.map_err(|too_many| too_many.tell(who, event_type, &head.parts.headers))
-    }
-
-    /// Counts a write of account data, in whichever scope, by whoever shows these credentials.
-    pub(crate) fn count(&self, session: &Fingerprint) -> Result<(), TooManyWrites> {
+    /// [`GatewayError::TooManyWrites`], which counts nothing.
+    pub(crate) fn count(&self, session: &Fingerprint) -> Result<(), GatewayError> {
         let Some(rate) = self.rate else {
             return Ok(());
         };
@@ -101,7 +75,7 @@ impl WriteRates {
 }
 
 impl Session {
-    fn count(&mut self, now_ms: UnixMs, rate: Rate) -> Result<(), TooManyWrites> {
+    fn count(&mut self, now_ms: UnixMs, rate: Rate) -> Result<(), GatewayError> {
         let now_us = now_ms * 1_000;
         // A clock that went back would lock the session out.
         self.settled_at_us = self.settled_at_us.clamp(now_us, now_us + rate.burst_us);
@@ -110,43 +84,13 @@ impl Session {
             self.settled_at_us += rate.write_us;
             return Ok(());
         }
-        let told_since_ms = self.told_at_ms.map(|at| now_ms.saturating_sub(at));
-        let is_news = told_since_ms.is_none_or(|since_ms| since_ms >= TELLING_PAUSE_MS);
-        if is_news {
-            self.told_at_ms = Some(now_ms);
-        }
-        Err(TooManyWrites {
+        Err(GatewayError::TooManyWrites {
             retry_after: Duration::from_micros(ahead_us - rate.burst_us),
-            is_news,
         })
     }
 
     fn is_done(&self, now_ms: UnixMs) -> bool {
-        let is_told = |at: UnixMs| now_ms.saturating_sub(at) < TELLING_PAUSE_MS;
-        self.settled_at_us <= now_ms * 1_000 && !self.told_at_ms.is_some_and(is_told)
-    }
-}
-
-impl TooManyWrites {
-    /// Tells the operator, once a minute for each session, and returns what the client is told.
-    pub(crate) fn tell(
-        self,
-        who: &Identity,
-        event_type: &str,
-        headers: &HeaderMap,
-    ) -> GatewayError {
-        if self.is_news {
-            warn!(
-                user = %who.user.as_str(),
-                device = who.device.as_ref().map(kitbag_domain::DeviceId::as_str),
-                event_type,
-                user_agent = user_agent(headers).as_deref(),
-                "a client writes account data too often, and is told to wait"
-            );
-        }
-        GatewayError::TooManyWrites {
-            retry_after: self.retry_after,
-        }
+        self.settled_at_us <= now_ms * 1_000
     }
 }
 
@@ -183,8 +127,9 @@ mod tests {
         let (rates, clock) = rates(3, 60);
         assert_eq!(allowed(&rates, 1, 100), 3);
         assert_eq!(allowed(&rates, 2, 100), 3, "each session for itself");
-        let wait = rates.count(&session(1)).unwrap_err().retry_after;
-        assert_eq!(wait, Duration::from_secs(1));
+        let retry_after = Duration::from_secs(1);
+        let too_many = GatewayError::TooManyWrites { retry_after };
+        assert_eq!(rates.count(&session(1)), Err(too_many));
         clock.advance(999);
         assert_eq!(allowed(&rates, 1, 100), 0);
         clock.advance(1);
@@ -237,22 +182,5 @@ mod tests {
             "counted again"
         );
         assert_eq!(rates.sessions.lock().unwrap().len(), 1);
-    }
-
-    #[test]
-    fn a_session_is_news_once_a_minute() {
-        let (rates, clock) = rates(1, 1);
-        let news = |advance_ms| {
-            clock.advance(advance_ms);
-            rates
-                .count(&session(1))
-                .err()
-                .map(|too_many| too_many.is_news)
-        };
-        assert_eq!(news(0), None);
-        assert_eq!(news(1), Some(true));
-        assert_eq!(news(30_000), Some(false));
-        assert_eq!(news(29_999), None, "it was a minute");
-        assert_eq!(news(1), Some(true));
     }
 }

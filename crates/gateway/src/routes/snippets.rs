@@ -8,7 +8,7 @@ use regex::Regex;
 
 use super::{
     CLIENT, CLIENT_PREFIXES, DELETION, DELETION_PREFIXES, DEVICE, DEVICE_DATA, DEVICE_OBJECTS,
-    DEVICE_PREFIXES, Row, STABLE_DEVICE_DATA, VERSIONS,
+    DEVICE_PREFIXES, Row, STABLE_DEVICE_DATA, TAGS, VERSIONS,
 };
 
 /// Each routed snippet, and what stands before its regular expression.
@@ -130,9 +130,10 @@ fn resolved(target: &str) -> String {
 
 /// Returns a path for each row of the whole table below each of its prefixes.
 fn handled() -> Vec<String> {
-    let tables: [(&[&str], &[Row]); 7] = [
+    let tables: [(&[&str], &[Row]); 8] = [
         (&[""], VERSIONS),
         (CLIENT_PREFIXES, CLIENT),
+        (CLIENT_PREFIXES, TAGS),
         (CLIENT_PREFIXES, DEVICE),
         (CLIENT_PREFIXES, DEVICE_OBJECTS),
         (DEVICE_PREFIXES, DEVICE_DATA),
@@ -146,6 +147,7 @@ fn handled() -> Vec<String> {
             .flat_map(|prefix| rows.iter().map(move |row| (prefix, row)))
         {
             let path = path.replace("{user}", "@a:b").replace("{room}", "!r:b");
+            let path = path.replace("{tag}", "u.a");
             // A device's ID may have a slash, which proxies decode.
             let path = path.replace("{device}", "A/B").replace("{type}", "a.b");
             assert!(!path.contains('{'), "{path}");

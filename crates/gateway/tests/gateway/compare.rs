@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::stream;
 use http_body_util::StreamBody;
@@ -385,6 +385,46 @@ async fn all_writes_of_an_entry_take_turns_and_those_of_others_do_not_wait() {
 }
 
 #[tokio::test]
+async fn tags_of_a_room_take_the_turn_of_the_entry_that_they_are() {
+    let mut held = Held::start().await;
+    let gateway = gateway(&held.upstream.url(), on).await;
+    let tag = |room: &str, tag: &str| {
+        format!("/_matrix/client/v3/user/@a:x/rooms/{room}:x/tags/{tag}?a=%7e")
+    };
+    let first = begin(&gateway, Method::PUT, "a", &tag("!r", "u.a"));
+    assert_eq!(held.next().await, tag("!r", "u.a"));
+    let entry = PATH.replace("account_data", "rooms/!r:x/account_data");
+    let entry = entry.replace("org.example.a", "m.tag");
+    let same = [
+        begin(&gateway, Method::PUT, "a", &entry),
+        begin(&gateway, Method::DELETE, "a", &tag("%21r", "u.b")),
+    ];
+    let other = begin(&gateway, Method::PUT, "a", &tag("!s", "u.a"));
+    assert_eq!(
+        held.next().await,
+        tag("!s", "u.a"),
+        "while the first is under way"
+    );
+    // What is wrong with the path is told without it.
+    let strangers = tag("!r", "u.a").replace("@a", "@b");
+    let refused = timeout(DEADLINE, begin(&gateway, Method::PUT, "a", &strangers)).await;
+    assert_eq!(refused.unwrap().unwrap().status, 403);
+    held.let_go();
+    held.let_go();
+    for write in [first, other] {
+        assert_eq!(write.await.unwrap().status, 200);
+    }
+    for _ in 0..same.len() {
+        held.next().await;
+        assert!(held.came.try_recv().is_err(), "one at a time");
+        held.let_go();
+    }
+    for write in same {
+        assert_eq!(write.await.unwrap().status, 200);
+    }
+}
+
+#[tokio::test]
 async fn nobody_else_waits_for_or_has_the_turn_of_an_entry() {
     let mut held = Held::start().await;
     let gateway = gateway(&held.upstream.url(), on).await;
@@ -462,8 +502,8 @@ async fn fenced(
     (gateway, clock, client)
 }
 
-/// Sees that the entry is fenced, others are not, and that it ends.
-async fn see_the_fence(client: &Client, clock: &TestClock) {
+/// Sees that the entry is fenced, and others are not.
+async fn see_the_fence(client: &Client) {
     for path in [PATH, &format!("{PATH}?expect_revision_id=1")] {
         let response = put(client, "a", path, "{}").await;
         assert_eq!(told(&response), (503, json!("M_UNKNOWN")), "{path}");
@@ -471,19 +511,40 @@ async fn see_the_fence(client: &Client, clock: &TestClock) {
     }
     let others = PATH.replace("example.a", "example.b");
     assert_eq!(put(client, "a", &others, "{}").await.status, 200);
-    clock.advance(FENCE_MS);
-    assert_eq!(put(client, "a", PATH, "{}").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_fence_ends_after_its_time_whatever_the_clock_says() {
+    const FENCE: Duration = Duration::from_millis(500);
+    for moved_ms in [-86_400_000, 86_400_000] {
+        let upstream = homeserver_that(|| Some(whole(504, "")));
+        let upstream = upstream.await;
+        let short = |settings: &mut Settings| settings.msc4547.fence_ms = 500;
+        let (_gateway, clock, client) = fenced(&upstream.url(), short).await;
+        let started = Instant::now();
+        assert_eq!(put(&client, "a", PATH, "{}").await.status, 504);
+        clock.set(TestClock::START_MS.saturating_add_signed(moved_ms));
+        loop {
+            let status = put(&client, "a", PATH, "{}").await.status;
+            if started.elapsed() < FENCE {
+                assert_eq!(status, 503, "{moved_ms}");
+            } else if status == 200 {
+                break;
+            }
+            assert!(started.elapsed() < DEADLINE, "{moved_ms} {status}");
+        }
+    }
 }
 
 #[tokio::test]
 async fn an_entry_is_fenced_behind_a_write_that_nobody_answered() {
     let upstream = homeserver_that(|| None).await;
     let soon = |settings: &mut Settings| settings.upstream.ask_timeout_ms = 1_500;
-    let (_gateway, clock, client) = fenced(&upstream.url(), soon).await;
+    let (_gateway, _clock, client) = fenced(&upstream.url(), soon).await;
     let response = put(&client, "a", PATH, "{}").await;
     assert_eq!(told(&response), (504, json!("M_UNKNOWN")));
     assert_eq!(response.header("retry-after"), Some("30"));
-    see_the_fence(&client, &clock).await;
+    see_the_fence(&client).await;
 }
 
 #[tokio::test]
@@ -494,10 +555,10 @@ async fn an_entry_is_fenced_behind_a_write_whose_connection_was_lost() {
         Some(hyper::Response::new(ScriptedBody::new(body)))
     };
     let upstream = homeserver_that(lost).await;
-    let (_gateway, clock, client) = fenced(&upstream.url(), |_| {}).await;
+    let (_gateway, _clock, client) = fenced(&upstream.url(), |_| {}).await;
     let response = put(&client, "a", PATH, "{}").await;
     assert_eq!(told(&response), (504, json!("M_UNKNOWN")));
-    see_the_fence(&client, &clock).await;
+    see_the_fence(&client).await;
 }
 
 #[tokio::test]
@@ -518,11 +579,11 @@ async fn an_entry_is_fenced_behind_a_write_of_which_a_proxy_does_not_know() {
     for status in [502, 503, 504, 520, 524] {
         let upstream = homeserver_that(move || Some(whole(status, "<html>of the proxy</html>")));
         let upstream = upstream.await;
-        let (_gateway, clock, client) = fenced(&upstream.url(), |_| {}).await;
+        let (_gateway, _clock, client) = fenced(&upstream.url(), |_| {}).await;
         let response = put(&client, "a", PATH, "{}").await;
         assert_eq!(told(&response), (504, json!("M_UNKNOWN")), "{status}");
         assert_eq!(response.header("retry-after"), Some("30"), "{status}");
-        see_the_fence(&client, &clock).await;
+        see_the_fence(&client).await;
     }
 }
 

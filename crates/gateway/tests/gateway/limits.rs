@@ -209,6 +209,98 @@ async fn the_log_names_a_session_that_writes_too_often_once_a_minute() {
 }
 
 #[tokio::test]
+async fn the_log_names_who_writes_what_is_too_large_once_a_minute() {
+    let log = LogCapture::start();
+    let upstream = Scripted::start(homeserver).await;
+    let of_device = PATH.replace("account_data", "devices/D/account_data");
+    for (path, compares) in [(PATH, false), (PATH, true), (&of_device, false)] {
+        let clock = Arc::<TestClock>::default();
+        let change = |settings: &mut kitbag_gateway::Settings| settings.msc4547.enabled = compares;
+        let limits = Limits::default();
+        let gateway = gateway_at(&upstream.url(), Arc::clone(&clock), limits, change).await;
+        let client = Client::new(&gateway.url).unwrap();
+        let told_before = log.lines("account data that is too large").len();
+        let told = || {
+            log.lines("account data that is too large")
+                .split_off(told_before)
+        };
+        // The log is watched for this token.
+        let write = async |bytes| {
+            let request = Request::new(Method::PUT, path).token("kt_token");
+            let request = request.header("user-agent", "Growing/1.0 (test)");
+            let body = format!("{{\"a\":\"{}\"}}", "x".repeat(bytes));
+            client.send(request.body(body)).await.unwrap().status
+        };
+        assert_eq!((write(10).await, told().len()), (200, 0), "{path}");
+        for _ in 0..3 {
+            assert_eq!((write(LIMIT).await, told().len()), (413, 1), "{path}");
+        }
+        let line = told().remove(0);
+        for named in [
+            "WARN",
+            "user=@a:x",
+            "device=\"D\"",
+            "event_type=\"org.example.a\"",
+            "user_agent=\"Growing/1.0 (test)\"",
+        ] {
+            assert!(line.contains(named), "{line}");
+        }
+        clock.advance(60_000);
+        assert_eq!((write(LIMIT).await, told().len()), (413, 2), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_write_of_a_device_that_is_refused_costs_the_homeserver_few_questions() {
+    let upstream = Scripted::start(homeserver).await;
+    let gateway = gateway(&upstream.url(), |settings| settings.writes.burst = 4).await;
+    let client = Client::new(&gateway.url).unwrap();
+    let path = PATH.replace("account_data", "devices/D/account_data");
+    let deletion = path.replace("v3", "unstable/org.matrix.msc3391");
+    let mut asked_before = 0;
+    for (method, path, body, status, questions) in [
+        // Who writes, and the device once.
+        (Method::PUT, &path, "no JSON", 400, &["whoami", "D"][..]),
+        (Method::PUT, &path, "[]", 400, &["whoami"]),
+        (
+            Method::PUT,
+            &path,
+            "{}",
+            200,
+            &["whoami", "D", "sync", "org.example.a"],
+        ),
+        (
+            Method::DELETE,
+            &deletion,
+            "",
+            200,
+            &["whoami", "D", "org.example.a"],
+        ),
+        // Who writes is known from before.
+        (Method::PUT, &path, "{}", 429, &[]),
+        (Method::DELETE, &deletion, "", 429, &[]),
+    ] {
+        let request = Request::new(method.clone(), path).token("one").body(body);
+        assert_eq!(
+            client.send(request).await.unwrap().status,
+            status,
+            "{method} {body}"
+        );
+        let asked = upstream.asked().split_off(asked_before);
+        asked_before += asked.len();
+        let targets: Vec<_> = asked.iter().map(|asked| &*asked.target).collect();
+        let is_expected =
+            |target: &&&str| questions.iter().any(|question| target.contains(question));
+        assert!(
+            targets.iter().all(|target| is_expected(&target)),
+            "{method} {body} {targets:?}"
+        );
+        let is_few = status == 200 || targets.len() == questions.len();
+        assert!(is_few, "{method} {body} {targets:?}");
+    }
+}
+
+#[tokio::test]
 async fn writes_of_a_device_count_as_those_of_its_session() {
     let lab = Lab::with(seldom).await;
     let phone = lab.user("PHONE").await;

@@ -212,6 +212,32 @@ async fn what_is_observed_is_told_once_a_minute_and_what_is_refused_is_not() {
     );
 }
 
+#[tokio::test]
+async fn what_did_not_go_through_is_not_told_as_observed() {
+    let log = LogCapture::start();
+    let upstream = Scripted::start(homeserver).await;
+    let observe = |settings: &mut kitbag_gateway::Settings| {
+        settings.protect.push_rules = Protection::Observe;
+        settings.writes.burst = 1;
+        settings.writes.per_minute = 1;
+    };
+    let gateway = gateway(&upstream.url(), observe).await;
+    let client = Client::new(&gateway.url).unwrap();
+    let large = " ".repeat(2 * 1024 * 1024);
+    for (token, body, status, told) in [
+        ("none", "{}", 401, 0),
+        ("large", &large, 413, 0),
+        ("one", "{}", 200, 1),
+        ("one", "{}", 429, 1),
+    ] {
+        let target = account_data("@a:x", Scope::Global, Naming::Stable, "m.push_rules");
+        let request = Request::new(Method::PUT, target).token(token);
+        let response = client.send(request.body(body.to_owned())).await.unwrap();
+        let lines = log.lines("push rules were written");
+        assert_eq!((response.status, lines.len()), (status, told), "{token}");
+    }
+}
+
 const PUSH_RULES: &str = "/_matrix/client/v3/user/@a:x/account_data/m.push_rules";
 
 /// A homeserver that has push rules by their own path alone, or not even there.

@@ -1,10 +1,11 @@
 //! What the homeserver can do, with what the gateway adds.
 
 use kitbag_client::{Client, Method, Request};
+use kitbag_gateway::Probe;
 use kitbag_testkit::scripted::{Asked, Scripted, ScriptedBody, whole};
 use serde_json::{Value, json};
 
-use crate::support::{Lab, gateway};
+use crate::support::{Lab, gateway, set_up};
 
 const VERSIONS: &str = "/_matrix/client/versions";
 
@@ -83,6 +84,22 @@ async fn what_is_no_list_of_versions_goes_through_untouched() {
         );
         assert_eq!(response.header("etag"), Some("\"1\""));
     }
+}
+
+#[tokio::test]
+async fn a_homeserver_whose_versions_are_long_is_well() {
+    let long = "v".repeat(200 * 1024);
+    let upstream = Scripted::start(move |_| {
+        let told = json!({"versions": [long]}).to_string();
+        async move { whole(200, told) }
+    })
+    .await;
+    let gateway = set_up(&upstream.url(), |_| {}).unwrap();
+    let probe = gateway.probe().await;
+    assert!(
+        matches!(probe, Probe::Answered { status: 200, .. }),
+        "{probe:?}"
+    );
 }
 
 #[tokio::test]
