@@ -2,6 +2,7 @@
 
 mod conformance;
 mod lab;
+mod proxies;
 mod removal;
 mod requests;
 mod tools;
@@ -32,13 +33,16 @@ pub(crate) enum Piece {
     Python,
     /// matrix-js-sdk.
     Js,
+    /// The snippets of docs/gateway in nginx, HAProxy and Caddy.
+    Proxies,
     /// The operator's commands: sweep and doctor.
     Tools,
 }
 
 impl Piece {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Requests,
+        Self::Proxies,
         Self::Conformance,
         Self::Removal,
         Self::Python,
@@ -52,6 +56,7 @@ impl Piece {
         match self {
             Self::Conformance => conformance::run(lab).and_then(counted),
             Self::Js => flows(Sdk::Js),
+            Self::Proxies => proxies::run(lab),
             Self::Python => flows(Sdk::Python),
             Self::Removal => removal::run(lab).and_then(counted),
             Self::Requests => requests::run(lab).and_then(counted),

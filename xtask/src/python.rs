@@ -97,7 +97,9 @@ pub(crate) fn install(
     if stamp.try_exists()? {
         fs::remove_file(&stamp).with_context(|| format!("cannot remove {}", stamp.display()))?;
     }
-    work().context("cannot install packages (the registries of Python or npm are needed once)")?;
+    work().context(
+        "cannot install packages (the registries of Python, npm or Debian are needed once)",
+    )?;
     fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))
 }
 

@@ -165,7 +165,7 @@ impl Drop for Synapse {
 }
 
 /// Returns an address that is free now.
-fn free_address() -> anyhow::Result<SocketAddr> {
+pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no address is free")?;
     listener.local_addr().context("a listener has an address")
 }
