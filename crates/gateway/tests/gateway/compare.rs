@@ -2,15 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use futures_util::stream;
-use http_body_util::StreamBody;
 use kitbag_client::path::{Naming, account_data};
 use kitbag_client::{Client, Method, PutOutcome, Request, Response, Revision, Scope};
-use kitbag_domain::Limits;
 use kitbag_gateway::Settings;
-use kitbag_testkit::clock::TestClock;
 use kitbag_testkit::dice::Dice;
 use kitbag_testkit::scripted::{Asked, Scripted, ScriptedBody, json as answer, whole};
 use kitbag_testkit::settings::{is_long, seed};
@@ -19,31 +15,31 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::support::{Lab, Running, gateway, gateway_at};
+use crate::support::{Lab, Running, gateway};
 
 /// What can only take so long where something hangs.
-const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 const FENCE_MS: u64 = 30_000;
 
-const PATH: &str = "/_matrix/client/v3/user/@a:x/account_data/org.example.a";
+pub(crate) const PATH: &str = "/_matrix/client/v3/user/@a:x/account_data/org.example.a";
 
 /// Writers of one round: they all expect what the last round stored.
 const WRITERS: usize = 12;
 const ROUNDS: usize = 12;
 const ROUNDS_LONG: usize = 1_000;
 
-fn on(settings: &mut Settings) {
+pub(crate) fn on(settings: &mut Settings) {
     settings.msc4547.enabled = true;
     settings.msc4547.fence_ms = FENCE_MS;
     settings.writes.enabled = false;
 }
 
 /// Contents by path, of a homeserver that knows no revisions.
-type Contents = Arc<Mutex<HashMap<String, String>>>;
+pub(crate) type Contents = Arc<Mutex<HashMap<String, String>>>;
 
 /// What it answers; everybody is the localpart that their token reads, but for `none`.
-fn plain(asked: &Asked, contents: &Contents) -> hyper::Response<ScriptedBody> {
+pub(crate) fn plain(asked: &Asked, contents: &Contents) -> hyper::Response<ScriptedBody> {
     let token = asked
         .headers
         .get("authorization")
@@ -81,7 +77,7 @@ fn plain(asked: &Asked, contents: &Contents) -> hyper::Response<ScriptedBody> {
 }
 
 /// Starts a homeserver without compare-and-swap, whose answers come in any order.
-async fn homeserver_without() -> Scripted {
+pub(crate) async fn homeserver_without() -> Scripted {
     let contents = Contents::default();
     let dice = Arc::new(Mutex::new(Dice::new(seed().unwrap_or(1))));
     Scripted::start(move |asked| {
@@ -97,14 +93,14 @@ async fn homeserver_without() -> Scripted {
     .await
 }
 
-async fn put(client: &Client, token: &str, path: &str, body: &str) -> Response {
+pub(crate) async fn put(client: &Client, token: &str, path: &str, body: &str) -> Response {
     let request = Request::new(Method::PUT, path)
         .token(token)
         .body(body.to_owned());
     client.send(request).await.unwrap()
 }
 
-fn told(response: &Response) -> (u16, Value) {
+pub(crate) fn told(response: &Response) -> (u16, Value) {
     let body: Value = response.json().unwrap();
     (response.status, body["errcode"].clone())
 }
@@ -459,144 +455,6 @@ async fn a_client_that_goes_away_leaves_no_outcome_open() {
         (409, json!("M_REVISION_ID_MISMATCH")),
         "what was written stays"
     );
-}
-
-/// A homeserver that does not answer the first write of all, in some way.
-async fn homeserver_that<F>(fails: F) -> Scripted
-where
-    F: Fn() -> Option<hyper::Response<ScriptedBody>> + Clone + Send + Sync + 'static,
-{
-    let contents = Contents::default();
-    let failed = Arc::new(Semaphore::new(1));
-    Scripted::start(move |asked: Asked| {
-        let (contents, failed) = (Arc::clone(&contents), Arc::clone(&failed));
-        let fails = fails.clone();
-        async move {
-            let is_first = asked.method == Method::PUT
-                && failed.try_acquire().is_ok_and(|one| {
-                    one.forget();
-                    true
-                });
-            match is_first.then(fails) {
-                None => plain(&asked, &contents),
-                Some(Some(response)) => response,
-                // Longer than anybody waits.
-                Some(None) => std::future::pending().await,
-            }
-        }
-    })
-    .await
-}
-
-async fn fenced(
-    upstream: &str,
-    change: impl FnOnce(&mut Settings),
-) -> (Running, Arc<TestClock>, Client) {
-    let clock = Arc::<TestClock>::default();
-    let change = |settings: &mut Settings| {
-        on(settings);
-        change(settings);
-    };
-    let gateway = gateway_at(upstream, Arc::clone(&clock), Limits::default(), change).await;
-    let client = Client::new(&gateway.url).unwrap();
-    (gateway, clock, client)
-}
-
-/// Sees that the entry is fenced, and others are not.
-async fn see_the_fence(client: &Client) {
-    for path in [PATH, &format!("{PATH}?expect_revision_id=1")] {
-        let response = put(client, "a", path, "{}").await;
-        assert_eq!(told(&response), (503, json!("M_UNKNOWN")), "{path}");
-        assert_eq!(response.header("retry-after"), Some("30"));
-    }
-    let others = PATH.replace("example.a", "example.b");
-    assert_eq!(put(client, "a", &others, "{}").await.status, 200);
-}
-
-#[tokio::test]
-async fn a_fence_ends_after_its_time_whatever_the_clock_says() {
-    const FENCE: Duration = Duration::from_millis(500);
-    for moved_ms in [-86_400_000, 86_400_000] {
-        let upstream = homeserver_that(|| Some(whole(504, "")));
-        let upstream = upstream.await;
-        let short = |settings: &mut Settings| settings.msc4547.fence_ms = 500;
-        let (_gateway, clock, client) = fenced(&upstream.url(), short).await;
-        let started = Instant::now();
-        assert_eq!(put(&client, "a", PATH, "{}").await.status, 504);
-        clock.set(TestClock::START_MS.saturating_add_signed(moved_ms));
-        loop {
-            let status = put(&client, "a", PATH, "{}").await.status;
-            if started.elapsed() < FENCE {
-                assert_eq!(status, 503, "{moved_ms}");
-            } else if status == 200 {
-                break;
-            }
-            assert!(started.elapsed() < DEADLINE, "{moved_ms} {status}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn an_entry_is_fenced_behind_a_write_that_nobody_answered() {
-    let upstream = homeserver_that(|| None).await;
-    let soon = |settings: &mut Settings| settings.upstream.ask_timeout_ms = 1_500;
-    let (_gateway, _clock, client) = fenced(&upstream.url(), soon).await;
-    let response = put(&client, "a", PATH, "{}").await;
-    assert_eq!(told(&response), (504, json!("M_UNKNOWN")));
-    assert_eq!(response.header("retry-after"), Some("30"));
-    see_the_fence(&client).await;
-}
-
-#[tokio::test]
-async fn an_entry_is_fenced_behind_a_write_whose_connection_was_lost() {
-    let lost = || {
-        let lost = Err(std::io::Error::other("of the test"));
-        let body = StreamBody::new(stream::iter([lost]));
-        Some(hyper::Response::new(ScriptedBody::new(body)))
-    };
-    let upstream = homeserver_that(lost).await;
-    let (_gateway, _clock, client) = fenced(&upstream.url(), |_| {}).await;
-    let response = put(&client, "a", PATH, "{}").await;
-    assert_eq!(told(&response), (504, json!("M_UNKNOWN")));
-    see_the_fence(&client).await;
-}
-
-#[tokio::test]
-async fn a_write_that_was_never_sent_fences_nothing() {
-    let upstream = homeserver_without().await;
-    let anew = |settings: &mut Settings| settings.upstream.idle_connections_max = 0;
-    let (_gateway, _clock, client) = fenced(&upstream.url(), anew).await;
-    // Who asks is known from here on.
-    assert_eq!(put(&client, "a", PATH, "{}").await.status, 200);
-    drop(upstream);
-    for _ in 0..2 {
-        assert_eq!(put(&client, "a", PATH, "{}").await.status, 502);
-    }
-}
-
-#[tokio::test]
-async fn an_entry_is_fenced_behind_a_write_of_which_a_proxy_does_not_know() {
-    for status in [502, 503, 504, 520, 524] {
-        let upstream = homeserver_that(move || Some(whole(status, "<html>of the proxy</html>")));
-        let upstream = upstream.await;
-        let (_gateway, _clock, client) = fenced(&upstream.url(), |_| {}).await;
-        let response = put(&client, "a", PATH, "{}").await;
-        assert_eq!(told(&response), (504, json!("M_UNKNOWN")), "{status}");
-        assert_eq!(response.header("retry-after"), Some("30"), "{status}");
-        see_the_fence(&client).await;
-    }
-}
-
-#[tokio::test]
-async fn a_write_that_the_homeserver_refused_fences_nothing() {
-    for status in [404, 429, 500, 501] {
-        let refusal = json!({"errcode": "M_UNKNOWN", "error": ""});
-        let refuses = move || Some(answer(status, &refusal));
-        let upstream = homeserver_that(refuses).await;
-        let (_gateway, _clock, client) = fenced(&upstream.url(), |_| {}).await;
-        assert_eq!(put(&client, "a", PATH, "{}").await.status, status);
-        assert_eq!(put(&client, "a", PATH, "{}").await.status, 200);
-    }
 }
 
 #[tokio::test]

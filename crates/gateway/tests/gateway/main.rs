@@ -10,6 +10,7 @@ mod device_data;
 mod device_objects;
 mod ends;
 mod faults;
+mod fences;
 mod guard;
 mod headers;
 mod identity;
