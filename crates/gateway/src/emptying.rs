@@ -29,10 +29,7 @@ pub(crate) struct Emptying {
 impl Emptying {
     /// Of what ends now.
     pub(crate) fn of(ended: Ended, cause: Cause) -> Self {
-        match ended.contains(&Whose::Others) {
-            false => Self::of_parts([ended, Ended::default()], cause),
-            true => Self::of_parts([Ended::default(), ended], cause),
-        }
+        Self::of_parts(ended.parts(), cause)
     }
 
     /// Of what ended for sure, and of what is to be emptied where the homeserver does not have it.
@@ -63,21 +60,43 @@ impl Deadline {
         Self(Instant::now() + ask_timeout(gateway))
     }
 
-    /// Does the work as long as there is time.
+    /// Empties as long as there is time.
     pub(crate) async fn keep<T>(
         self,
-        work: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
-        let done = time::timeout_at(self.0, work).await;
-        done.unwrap_or_else(|_| Err(GatewayError::UpstreamTimeout.into()))
+        emptying: impl Future<Output = Result<T, NotEmptied>>,
+    ) -> Result<T, NotEmptied> {
+        let done = time::timeout_at(self.0, emptying).await;
+        done.unwrap_or_else(|_| {
+            let too_late = GatewayError::UpstreamTimeout.into();
+            Err(NotEmptied::while_written(too_late))
+        })
     }
 }
 
-/// Tells whether what failed so may still be done.
-pub(crate) fn is_late(failure: &Failure) -> bool {
-    match failure {
-        Failure::Denied(_) => true,
-        Failure::Relayed(told) => may_be_late(told.status()),
+/// Why entries were not emptied.
+#[derive(Debug)]
+pub(crate) struct NotEmptied {
+    pub(crate) failure: Failure,
+    /// Whether something of it may still be done, behind what is done next.
+    pub(crate) is_late: bool,
+}
+
+/// Nothing was written yet.
+impl From<Failure> for NotEmptied {
+    fn from(failure: Failure) -> Self {
+        let is_late = false;
+        Self { failure, is_late }
+    }
+}
+
+impl NotEmptied {
+    /// It failed amid the writes.
+    fn while_written(failure: Failure) -> Self {
+        let is_late = match &failure {
+            Failure::Denied(_) => true,
+            Failure::Relayed(told) => may_be_late(told.status()),
+        };
+        Self { failure, is_late }
     }
 }
 
@@ -88,7 +107,7 @@ pub(crate) async fn empty(
     credentials: &Credentials,
     user: &UserId,
     emptying: &Emptying,
-) -> Result<devices::Ids, Failure> {
+) -> Result<devices::Ids, NotEmptied> {
     let upstream = gateway.upstream();
     // Asked for before the entries: of a device that begins in between, the entries are not its own.
     let living = match emptying.gone.is_empty() {
@@ -108,20 +127,21 @@ async fn empty_listed(
     user: &UserId,
     emptying: &Emptying,
     living: Option<&devices::Ids>,
-) -> Result<(), Failure> {
+) -> Result<(), NotEmptied> {
     let upstream = gateway.upstream();
     let empty_of = async |of: Of<'_>| {
         let mark = gateway.request_ids().next();
         let listed = entries::list_if_small(upstream, credentials, of, &mark).await?;
         let Some(mut entries) = listed else {
-            return Ok::<_, Failure>(None);
+            return Ok::<_, NotEmptied>(None);
         };
         entries.retain(|entry| emptying.has(&entry.device, living));
         let emptied = || gateway.metrics().emptied(emptying.cause);
-        entries::empty(upstream, credentials, user, entries, emptied).await?;
+        let emptied = entries::empty(upstream, credentials, user, entries, emptied).await;
+        emptied.map_err(NotEmptied::while_written)?;
         Ok(Some(()))
     };
-    let too_large = || Failure::from(GatewayError::UpstreamTooLarge);
+    let too_large = || NotEmptied::from(Failure::from(GatewayError::UpstreamTooLarge));
     let named = || emptying.sure.devices().chain(emptying.gone.devices());
     let of = match (named().next(), named().nth(1)) {
         (Some(device), None) if emptying.are_known() => Of::Device(device),
@@ -157,4 +177,23 @@ pub(crate) fn parsed(ids: &devices::Ids) -> impl Iterator<Item = DeviceId> {
 /// Returns how long an answer may take that the gateway waits for.
 pub(crate) fn ask_timeout(gateway: &Gateway) -> Duration {
     Duration::from_millis(gateway.settings().upstream.ask_timeout_ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_emptied_in_time_may_still_be_done() {
+        let started = Instant::now();
+        let deadline = Deadline(started + Duration::from_secs(30));
+        let cut = deadline.keep(pending::<Result<(), NotEmptied>>()).await;
+        assert!(cut.unwrap_err().is_late);
+        assert!(started.elapsed() < Duration::from_secs(31));
+        let failed = NotEmptied::from(Failure::from(GatewayError::UpstreamBroken));
+        let failed = deadline.keep(async { Err::<(), _>(failed) }).await;
+        assert!(!failed.unwrap_err().is_late, "nothing was written yet");
+    }
 }

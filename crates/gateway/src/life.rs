@@ -30,7 +30,7 @@ use crate::answer::{Answer, Failure, Outcome};
 use crate::call::Call;
 use crate::credentials::Credentials;
 use crate::devices;
-use crate::emptying::{self, Deadline, Emptying, empty, is_late, parsed};
+use crate::emptying::{self, Deadline, Emptying, NotEmptied, empty, parsed};
 use crate::gateway::Gateway;
 use crate::identity::Identity;
 use crate::metrics::{self, Cause};
@@ -159,13 +159,13 @@ pub(crate) async fn empty_gone(
         match &emptied {
             Ok(_) => devices.set_emptied(&user, &device),
             // What is done late is not to land behind the write of one that begins anew.
-            Err(failure) if is_late(failure) => {
+            Err(failed) if failed.is_late => {
                 gateway.owed().add(&user, &ended);
                 gateway.owed().rest_late(&user);
             }
             Err(_) => {}
         }
-        emptied.map(drop)
+        emptied.map(drop).map_err(|failed| failed.failure)
     };
     if let Err(failure) = to_its_end(gateway, empty_gone).await {
         debug!(?failure, "entries of a device that is gone stay");
@@ -203,7 +203,7 @@ async fn log_out(gateway: Gateway, call: Call, all: bool) -> Answer {
     let (ended, emptying) = match all {
         true => {
             // By their names, so that those that begin later are not shut out.
-            let all = deadline.keep(everybody(&gateway, &credentials, &who)).await;
+            let all = everybody(&gateway, &credentials, &who).await;
             (all.unwrap_or_else(|_| Ended::all()), Ended::all())
         }
         false => {
@@ -313,10 +313,15 @@ async fn pass_in_turn(
 }
 
 /// Devices ended, and their entries could not be emptied, where that was tried.
-fn owe<T>(gateway: &Gateway, user: &UserId, ending: Ending, emptied: Option<Result<T, Failure>>) {
+fn owe<T>(
+    gateway: &Gateway,
+    user: &UserId,
+    ending: Ending,
+    emptied: Option<Result<T, NotEmptied>>,
+) {
     ending.became(Became::Owed);
-    if let Some(Err(failure)) = emptied
-        && is_late(&failure)
+    if let Some(Err(failed)) = emptied
+        && failed.is_late
     {
         gateway.owed().rest_late(user);
     }
@@ -346,17 +351,18 @@ fn look(
     tokio::spawn(look.in_current_span());
 }
 
-/// Returns all devices of the caller.
+/// Returns all devices of the caller, and those that ended past the gateway.
 async fn everybody(
     gateway: &Gateway,
     credentials: &Credentials,
     who: &Identity,
 ) -> Result<Ended, Failure> {
     let living = devices::all(gateway.upstream(), credentials).await?;
-    Ok(Ended::these(parsed(&living).chain(who.device.clone())))
+    let everybody = Ended::these(parsed(&living).chain(who.device.clone()));
+    Ok(everybody.and(Ended::others()))
 }
 
-/// Returns all devices but the caller's own.
+/// Returns all devices but the caller's own, and those that ended past the gateway.
 async fn others(
     gateway: &Gateway,
     credentials: &Credentials,
@@ -365,17 +371,13 @@ async fn others(
     let living = devices::all(gateway.upstream(), credentials).await?;
     let own = who.device.as_ref();
     let others = parsed(&living).filter(|device| Some(device) != own);
-    Ok(Ended::these(others))
+    Ok(Ended::these(others).and(Ended::others()))
 }
 
 /// What became of a request that ends devices; where no answer came nobody knows.
 fn outcome(answer: &Answer) -> Outcome {
-    match answer {
-        Ok(response) => Outcome::of(response.status()),
-        // Nothing was sent.
-        Err(Failure::Denied(denial)) if denial.reason() == "upstream_down" => Outcome::Refused,
-        Err(_) => Outcome::Unknown,
-    }
+    let status = answer.as_ref().map(Response::status);
+    status.map_or(Outcome::Unknown, Outcome::of)
 }
 
 fn is_unauthorized(failure: &Failure) -> bool {
@@ -444,9 +446,9 @@ async fn pay(
             Ok(())
         }
         // These credentials ended meanwhile, those of others need not have.
-        Err(failure) if is_unauthorized(&failure) => Err(failure),
-        Err(failure) => {
-            owed.failed(user, debt, is_late(&failure));
+        Err(failed) if is_unauthorized(&failed.failure) => Err(failed.failure),
+        Err(NotEmptied { failure, is_late }) => {
+            owed.failed(user, debt, is_late);
             Err(failure)
         }
     }

@@ -119,6 +119,18 @@ impl Ended {
         Self([Whose::Others].into())
     }
 
+    /// Returns both.
+    pub(crate) fn and(mut self, more: Self) -> Self {
+        self.0.extend(more.0);
+        self
+    }
+
+    /// Returns what is known to have ended, and what the homeserver does not have any more.
+    pub(crate) fn parts(mut self) -> [Self; 2] {
+        let others = self.0.take(&Whose::Others);
+        [self, Self(others.into_iter().collect())]
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -8,7 +8,6 @@ mod authorization;
 mod compare;
 mod device_data;
 mod device_objects;
-mod ends;
 mod faults;
 mod fences;
 mod guard;

@@ -1,0 +1,350 @@
+//! Ends whose outcome is not known yet, or whose entries are still to be emptied.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use http::Response;
+use kitbag_client::{Client, Method, Request};
+use kitbag_domain::Limits;
+use kitbag_testkit::clock::TestClock;
+use kitbag_testkit::scripted::{Asked, Scripted, ScriptedBody, json};
+use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::SOON;
+use crate::support::{Running, gateway_at};
+use crate::toy::{self, Stored, count, entry};
+
+/// How long the gateway waits for what it asks, where a test lets it wait in vain.
+const BRIEF_MS: u64 = 400;
+
+/// What a homeserver does out of the ordinary, at requests by their method and a part of the path.
+#[derive(Clone)]
+enum Trouble {
+    /// It waits for a permit.
+    Holds(Arc<Semaphore>),
+    /// It does what it was asked for, and answers this.
+    Does(u16),
+    /// It answers this.
+    Says(u16),
+}
+
+#[derive(Default)]
+struct State {
+    living: Mutex<BTreeSet<String>>,
+    stored: Stored,
+    trouble: Mutex<HashMap<(Method, &'static str), Trouble>>,
+    /// Requests that were told that their session is none.
+    refused: AtomicUsize,
+}
+
+impl State {
+    fn answer(&self, asked: &Asked) -> Response<ScriptedBody> {
+        let path = asked.target.split('?').next().unwrap();
+        let path = path.trim_start_matches("/_matrix/client/v3/");
+        let own = asked.headers.get("authorization");
+        let own = own.map_or("", |own| own.to_str().unwrap());
+        let own = own.trim_start_matches("Bearer alice.");
+        let mut living = self.living.lock().unwrap();
+        let is_login = matches!(path, "login" | "register");
+        if !is_login && !living.contains(own) {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+            return toy::error(401, "M_UNKNOWN_TOKEN");
+        }
+        match (asked.method.as_str(), path, path.strip_prefix("devices/")) {
+            ("POST", "login", _) => {
+                living.insert("PHONE".to_owned());
+                let token = "alice.PHONE";
+                let session = json!({"user_id": "@alice:x", "access_token": token});
+                json(200, &session)
+            }
+            ("POST", "logout", _) => {
+                living.remove(own);
+                json(200, &json!({}))
+            }
+            ("DELETE", _, Some(device)) => {
+                living.remove(device);
+                json(200, &json!({}))
+            }
+            ("GET", "devices", _) => {
+                let devices = living.iter().map(|id| json!({"device_id": id}));
+                json(200, &json!({"devices": devices.collect::<Vec<_>>()}))
+            }
+            ("GET", _, Some(device)) if !living.contains(device) => toy::error(404, "M_NOT_FOUND"),
+            _ => toy::answer(asked, &self.stored),
+        }
+    }
+
+    async fn act(&self, asked: Asked) -> Response<ScriptedBody> {
+        let trouble = {
+            let trouble = self.trouble.lock().unwrap();
+            let of_it = trouble.iter().find(|((method, part), _)| {
+                *method == asked.method && asked.target.split('?').next().unwrap().contains(part)
+            });
+            of_it.map(|(_, trouble)| trouble.clone())
+        };
+        match trouble {
+            Some(Trouble::Says(status)) => toy::error(status, "M_UNKNOWN_TOKEN"),
+            Some(Trouble::Does(status)) => {
+                drop(self.answer(&asked));
+                toy::error(status, "M_UNKNOWN")
+            }
+            Some(Trouble::Holds(permits)) => {
+                permits.acquire().await.unwrap().forget();
+                self.answer(&asked)
+            }
+            None => self.answer(&asked),
+        }
+    }
+}
+
+/// A homeserver with devices PHONE and LAPTOP of alice, and a gateway before it.
+struct Stage {
+    state: Arc<State>,
+    upstream: Scripted,
+    gateway: Running,
+    clock: Arc<TestClock>,
+}
+
+impl Stage {
+    /// Starts it, with an entry of PHONE.
+    async fn start(ask_timeout_ms: u64) -> Self {
+        let state = Arc::<State>::default();
+        let devices = ["PHONE", "LAPTOP"].map(str::to_owned);
+        state.living.lock().unwrap().extend(devices);
+        let acting = Arc::clone(&state);
+        let upstream = Scripted::start(move |asked| {
+            let acting = Arc::clone(&acting);
+            async move { acting.act(asked).await }
+        });
+        let upstream = upstream.await;
+        let (url, clock) = (upstream.url(), Arc::<TestClock>::default());
+        let gateway = gateway_at(&url, Arc::clone(&clock), Limits::default(), |settings| {
+            settings.upstream.ask_timeout_ms = ask_timeout_ms;
+        });
+        let gateway = gateway.await;
+        let stage = Self {
+            state,
+            upstream,
+            gateway,
+            clock,
+        };
+        assert_eq!(stage.write("PHONE").await, 200);
+        stage
+    }
+
+    fn trouble(&self, method: Method, part: &'static str, trouble: Trouble) {
+        let mut troubles = self.state.trouble.lock().unwrap();
+        troubles.insert((method, part), trouble);
+    }
+
+    fn holds(&self, method: Method, part: &'static str) -> Arc<Semaphore> {
+        let permits = Arc::new(Semaphore::new(0));
+        self.trouble(method, part, Trouble::Holds(Arc::clone(&permits)));
+        permits
+    }
+
+    fn is_well(&self) {
+        self.state.trouble.lock().unwrap().clear();
+    }
+
+    /// A device begins past the gateway.
+    fn begins(&self, device: &str) {
+        self.state.living.lock().unwrap().insert(device.to_owned());
+    }
+
+    fn send(&self, request: Request) -> JoinHandle<u16> {
+        let client = Client::new(&self.gateway.url).unwrap();
+        tokio::spawn(async move { client.send(request).await.unwrap().status })
+    }
+
+    async fn status(&self, request: Request) -> u16 {
+        timeout(SOON, self.send(request)).await.unwrap().unwrap()
+    }
+
+    async fn write(&self, device: &str) -> u16 {
+        let write = entry(Method::PUT, device, "", &format!("alice.{device}"));
+        self.status(write.body("{\"a\":1}")).await
+    }
+
+    async fn read(&self, by: &str) -> u16 {
+        let read = entry(Method::GET, "PHONE", "", &format!("alice.{by}"));
+        self.status(read).await
+    }
+
+    /// Waits until the homeserver was asked for something so many times.
+    async fn asked(&self, part: &str, times: usize) {
+        let asked = async {
+            while count(&self.upstream, part) < times {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(SOON, asked).await.unwrap();
+    }
+
+    fn tombstones(&self) -> usize {
+        let asked = self.upstream.asked();
+        let are = asked.iter().filter(|asked| {
+            asked.method == Method::PUT && asked.body.starts_with(b"{\"org.matrix.msc4331.deleted")
+        });
+        are.count()
+    }
+}
+
+fn delete(by: &str) -> Request {
+    let delete = Request::new(Method::DELETE, "/_matrix/client/v3/devices/PHONE");
+    delete.token(&format!("alice.{by}"))
+}
+
+fn post(path: &str) -> Request {
+    super::post(path).token("alice.PHONE")
+}
+
+/// It is refused as by the homeserver itself, and not for what its own end left.
+#[tokio::test]
+async fn a_write_that_waits_while_its_device_deletes_itself_is_told_that_the_session_ended() {
+    let stage = Stage::start(30_000).await;
+    let permits = stage.holds(Method::DELETE, "/devices/");
+    let (questions, deleted) = (
+        count(&stage.upstream, "/whoami"),
+        stage.send(delete("PHONE")),
+    );
+    stage.asked("/whoami", questions + 1).await;
+    let write = entry(Method::PUT, "PHONE", "", "alice.PHONE").body("{}");
+    let written = stage.send(write);
+    stage.asked("/whoami", questions + 2).await;
+    // Its session is known, and it waits for its turn, or soon will.
+    permits.add_permits(1);
+    let statuses = async { (deleted.await.unwrap(), written.await.unwrap()) };
+    assert_eq!(timeout(SOON, statuses).await.unwrap(), (200, 401));
+}
+
+#[tokio::test]
+async fn a_login_of_somebody_that_takes_long_keeps_nobody_from_a_device_that_began_anew() {
+    let stage = Stage::start(30_000).await;
+    assert_eq!(stage.status(delete("PHONE")).await, 200);
+    stage.holds(Method::POST, "/register");
+    let register = stage.send(super::post("register").body("{}"));
+    stage.asked("/register", 1).await;
+    stage.begins("PHONE");
+    assert_eq!(stage.read("PHONE").await, 404);
+    assert_eq!(stage.write("PHONE").await, 200);
+    register.abort();
+}
+
+#[tokio::test]
+async fn a_logout_with_a_token_that_is_told_nothing_about_leaves_its_device_empty() {
+    for status in [401, 500] {
+        let stage = Stage::start(30_000).await;
+        stage.trouble(Method::GET, "/whoami", Trouble::Says(status));
+        assert_eq!(stage.status(post("logout")).await, 200);
+        stage.is_well();
+        stage.begins("PHONE");
+        assert_eq!(stage.read("PHONE").await, 404, "{status}");
+        assert_eq!(stage.tombstones(), 1);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_deleted_while_the_homeserver_cannot_say_who_asks() {
+    let stage = Stage::start(30_000).await;
+    for status in [429, 500] {
+        stage.trouble(Method::GET, "/whoami", Trouble::Says(status));
+        assert_eq!(stage.status(delete("LAPTOP")).await, status);
+    }
+    assert_eq!(
+        count(&stage.upstream, "/devices/PHONE"),
+        1,
+        "that of the write"
+    );
+}
+
+#[tokio::test]
+async fn what_a_deletion_without_a_clear_answer_ended_is_emptied_before_anybody_asks() {
+    for status in [500, 202, 503] {
+        let stage = Stage::start(30_000).await;
+        stage.trouble(Method::DELETE, "/devices/", Trouble::Does(status));
+        assert_eq!(stage.status(delete("LAPTOP")).await, status);
+        let emptied = async {
+            while stage.tombstones() == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(SOON, emptied).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_device_that_deleted_itself_without_a_clear_answer_starts_empty() {
+    let stage = Stage::start(30_000).await;
+    stage.trouble(Method::DELETE, "/devices/", Trouble::Does(504));
+    assert_eq!(stage.status(delete("PHONE")).await, 504);
+    // That its credentials are none any more tells it.
+    let refused = async {
+        while stage.state.refused.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, refused).await.unwrap();
+    stage.begins("PHONE");
+    let read = stage.read("PHONE").await;
+    assert_eq!((read, stage.tombstones()), (404, 1));
+    let stage = Stage::start(30_000).await;
+    stage.trouble(Method::DELETE, "/devices/", Trouble::Says(504));
+    assert_eq!(stage.status(delete("PHONE")).await, 504);
+    // It lives, and keeps what it has.
+    stage.clock.advance(30_000);
+    assert_eq!(stage.read("LAPTOP").await, 200);
+}
+
+#[tokio::test]
+async fn a_deletion_whose_turn_does_not_come_empties_nothing_yet() {
+    let stage = Stage::start(BRIEF_MS).await;
+    let permits = stage.holds(Method::PUT, "/account_data/");
+    let write = entry(Method::PUT, "PHONE", "", "alice.PHONE").body("{}");
+    let written = stage.send(write);
+    stage.asked("PHONE.org.example.a", 4).await;
+    // The write may still be done, so that its turn is held for a while.
+    assert_eq!(stage.status(delete("LAPTOP")).await, 200);
+    assert_eq!(stage.tombstones(), 0, "the write would land behind it");
+    assert_eq!(written.await.unwrap(), 504);
+    permits.close();
+}
+
+#[tokio::test]
+async fn while_a_device_is_being_deleted_for_long_others_go_on_and_it_waits() {
+    let stage = Stage::start(BRIEF_MS).await;
+    let permits = stage.holds(Method::DELETE, "/devices/");
+    let deleted = stage.send(delete("LAPTOP"));
+    stage.asked("/devices/PHONE", 2).await;
+    let others = async {
+        // Until the turn is given up.
+        while stage.write("LAPTOP").await != 200 {}
+    };
+    timeout(SOON, others).await.unwrap();
+    assert_eq!(stage.read("LAPTOP").await, 503);
+    assert_eq!(stage.write("PHONE").await, 503);
+    permits.add_permits(1);
+    assert_eq!(timeout(SOON, deleted).await.unwrap().unwrap(), 200);
+    assert_eq!((stage.read("LAPTOP").await, stage.tombstones()), (404, 1));
+}
+
+#[tokio::test]
+async fn what_was_emptied_without_an_answer_is_not_written_while_that_may_come_late() {
+    let stage = Stage::start(BRIEF_MS).await;
+    let permits = stage.holds(Method::PUT, "/account_data/");
+    assert_eq!(stage.status(delete("LAPTOP")).await, 200);
+    permits.close();
+    stage.is_well();
+    let login = || super::post("login").body("{}");
+    assert_eq!(stage.status(login()).await, 200);
+    assert_eq!(stage.write("PHONE").await, 503);
+    assert_eq!(stage.tombstones(), 1);
+    stage.clock.advance(10_000);
+    assert_eq!(stage.status(login()).await, 200);
+    assert_eq!(stage.write("PHONE").await, 200);
+    assert_eq!(stage.tombstones(), 2);
+}
