@@ -44,6 +44,7 @@ pub mod gate;
 pub mod history;
 pub mod hooked;
 pub mod linear;
+pub mod log;
 mod macros;
 pub mod ops;
 pub mod oracle;

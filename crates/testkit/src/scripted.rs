@@ -15,6 +15,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body, Frame, Incoming};
+use hyper::header::AUTHORIZATION;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
@@ -22,6 +23,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::task::{JoinHandle, JoinSet};
+
+use crate::log;
 
 /// A body whose pieces come as the script makes them.
 pub type ScriptedBody = http_body_util::combinators::UnsyncBoxBody<Bytes, io::Error>;
@@ -244,6 +247,9 @@ where
 {
     let answer = |request: Request<Incoming>| async {
         let asked = read(request).await.map_err(io::Error::other)?;
+        if let Some(token) = token(&asked) {
+            log::assert_watched(token);
+        }
         keep(&seen, asked.clone());
         let response = script(asked).await;
         match response.extensions().get() {
@@ -256,6 +262,11 @@ where
         .serve_connection(TokioIo::new(stream), service_fn(answer));
     // Clients and scripts end connections in all sorts of ways: none is an error here.
     drop(connection.await);
+}
+
+fn token(asked: &Asked) -> Option<&str> {
+    let authorization = asked.headers.get(AUTHORIZATION)?.to_str().ok()?;
+    authorization.strip_prefix("Bearer ")
 }
 
 fn keep(seen: &Mutex<Vec<Asked>>, asked: Asked) {

@@ -118,11 +118,11 @@ async fn a_session_without_a_device_reads_and_never_writes() {
         let request = entry(method, "PHONE", "", token).body("{\"a\":1}");
         client.send(request).await.unwrap().status
     };
-    assert_eq!(status(Method::PUT, "alice").await, 403);
-    assert_eq!(status(Method::GET, "alice").await, 404);
+    assert_eq!(status(Method::PUT, "alice.").await, 403);
+    assert_eq!(status(Method::GET, "alice.").await, 404);
     assert_eq!(status(Method::PUT, "alice.PHONE").await, 200);
-    assert_eq!(status(Method::PUT, "alice").await, 403);
-    assert_eq!(status(Method::GET, "alice").await, 200);
+    assert_eq!(status(Method::PUT, "alice.").await, 403);
+    assert_eq!(status(Method::GET, "alice.").await, 200);
 }
 
 #[tokio::test]

@@ -46,7 +46,7 @@ pub(crate) fn plain(asked: &Asked, contents: &Contents) -> hyper::Response<Scrip
         .unwrap()
         .to_str()
         .unwrap();
-    let user = token.strip_prefix("Bearer ").unwrap();
+    let user = token.strip_prefix("Bearer kt_").unwrap();
     if user == "none" {
         return answer(401, &json!({"errcode": "M_UNKNOWN_TOKEN", "error": ""}));
     }
@@ -152,11 +152,11 @@ async fn of_writers_with_the_same_expectation_one_wins_over_a_homeserver_without
     let client = Client::new(&gateway.url).unwrap();
     let in_room = PATH.replace("account_data", "rooms/!r:x/account_data");
     tokio::join!(
-        race_behind_a_first(&client, "a", PATH),
-        race_behind_a_first(&client, "a", &in_room),
+        race_behind_a_first(&client, "kt_a", PATH),
+        race_behind_a_first(&client, "kt_a", &in_room),
         race_behind_a_first(
             &client,
-            "b",
+            "kt_b",
             "/_matrix/client/r0/user/%40b:x/account_data/a"
         ),
     );
@@ -184,7 +184,7 @@ async fn a_conflict_is_told_as_the_api_tells_it() {
     let stored = r#"{ "m.revision_id": "1",  "n": 1.0 }"#;
     let write = |query, body| {
         let (client, path) = (&client, format!("{PATH}{query}"));
-        async move { put(client, "a", &path, body).await }
+        async move { put(client, "kt_a", &path, body).await }
     };
     // Nothing is stored: any expectation holds.
     assert_eq!(write("?expect_revision_id=x", stored).await.status, 200);
@@ -228,32 +228,32 @@ async fn everything_else_is_told_before_a_conflict() {
     let gateway = gateway(&upstream.url(), on).await;
     let client = Client::new(&gateway.url).unwrap();
     let stored = r#"{"m.revision_id": "1"}"#;
-    assert_eq!(put(&client, "a", PATH, stored).await.status, 200);
+    assert_eq!(put(&client, "kt_a", PATH, stored).await.status, 200);
     let large = " ".repeat(1024 * 1024 + 1);
     for (token, path, body, status, errcode) in [
-        ("none", PATH, "{}", 401, "M_UNKNOWN_TOKEN"),
-        ("b", PATH, "{}", 403, "M_FORBIDDEN"),
+        ("kt_none", PATH, "{}", 401, "M_UNKNOWN_TOKEN"),
+        ("kt_b", PATH, "{}", 403, "M_FORBIDDEN"),
         (
-            "a",
+            "kt_a",
             &PATH.replace("org.example.a", "m.push_rules"),
             "{}",
             405,
             "M_BAD_JSON",
         ),
-        ("a", PATH, &large, 413, "M_TOO_LARGE"),
-        ("a", PATH, "no JSON", 400, "M_NOT_JSON"),
-        ("a", PATH, "[]", 400, "M_BAD_JSON"),
-        ("a", PATH, "{}", 409, "M_REVISION_ID_MISMATCH"),
+        ("kt_a", PATH, &large, 413, "M_TOO_LARGE"),
+        ("kt_a", PATH, "no JSON", 400, "M_NOT_JSON"),
+        ("kt_a", PATH, "[]", 400, "M_BAD_JSON"),
+        ("kt_a", PATH, "{}", 409, "M_REVISION_ID_MISMATCH"),
     ] {
         let path = format!("{path}?expect_revision_id=2");
         let response = put(&client, token, &path, body).await;
         assert_eq!(told(&response), (status, json!(errcode)), "{token} {path}");
     }
     let path = format!("{PATH}?expect_revision_id=1&expect_revision_id=2");
-    let response = put(&client, "a", &path, "{}").await;
+    let response = put(&client, "kt_a", &path, "{}").await;
     assert_eq!(told(&response), (400, json!("M_INVALID_PARAM")));
     // A body that nobody expects anything of is the homeserver's to judge.
-    assert_eq!(put(&client, "a", PATH, "no JSON").await.status, 200);
+    assert_eq!(put(&client, "kt_a", PATH, "no JSON").await.status, 200);
 }
 
 #[tokio::test]
@@ -264,7 +264,7 @@ async fn expectations_are_not_looked_at_unless_switched_on() {
     let path = format!("{PATH}?expect_revision_id=2");
     for _ in 0..2 {
         assert_eq!(
-            put(&client, "a", &path, r#"{"m.revision_id": "1"}"#)
+            put(&client, "kt_a", &path, r#"{"m.revision_id": "1"}"#)
                 .await
                 .status,
             200
@@ -340,26 +340,29 @@ fn begin(
 async fn all_writes_of_an_entry_take_turns_and_those_of_others_do_not_wait() {
     let mut held = Held::start().await;
     let gateway = gateway(&held.upstream.url(), on).await;
-    let first = begin(&gateway, Method::PUT, "a", PATH);
+    let first = begin(&gateway, Method::PUT, "kt_a", PATH);
     assert_eq!(held.next().await, PATH);
     // The same entry by other spellings, without an expectation, and to be deleted.
     let spelled = PATH.replace("v3", "r0").replace("@a:x", "%40a%3Ax");
     let deleted = PATH.replace("v3", "unstable/org.matrix.msc3391");
     let same = [
-        begin(&gateway, Method::PUT, "a", &spelled),
-        begin(&gateway, Method::DELETE, "a", &deleted),
+        begin(&gateway, Method::PUT, "kt_a", &spelled),
+        begin(&gateway, Method::DELETE, "kt_a", &deleted),
         begin(
             &gateway,
             Method::PUT,
-            "a",
+            "kt_a",
             &format!("{PATH}?expect_revision_id=1"),
         ),
     ];
     let mut others = Vec::new();
     for (token, path) in [
-        ("a", PATH.replace("account_data", "rooms/!r:x/account_data")),
-        ("a", PATH.replace("example.a", "example.b")),
-        ("b", PATH.replace("@a", "@b")),
+        (
+            "kt_a",
+            PATH.replace("account_data", "rooms/!r:x/account_data"),
+        ),
+        ("kt_a", PATH.replace("example.a", "example.b")),
+        ("kt_b", PATH.replace("@a", "@b")),
     ] {
         others.push(begin(&gateway, Method::PUT, token, &path));
         assert_eq!(held.next().await, path, "while the first is under way");
@@ -387,15 +390,15 @@ async fn tags_of_a_room_take_the_turn_of_the_entry_that_they_are() {
     let tag = |room: &str, tag: &str| {
         format!("/_matrix/client/v3/user/@a:x/rooms/{room}:x/tags/{tag}?a=%7e")
     };
-    let first = begin(&gateway, Method::PUT, "a", &tag("!r", "u.a"));
+    let first = begin(&gateway, Method::PUT, "kt_a", &tag("!r", "u.a"));
     assert_eq!(held.next().await, tag("!r", "u.a"));
     let entry = PATH.replace("account_data", "rooms/!r:x/account_data");
     let entry = entry.replace("org.example.a", "m.tag");
     let same = [
-        begin(&gateway, Method::PUT, "a", &entry),
-        begin(&gateway, Method::DELETE, "a", &tag("%21r", "u.b")),
+        begin(&gateway, Method::PUT, "kt_a", &entry),
+        begin(&gateway, Method::DELETE, "kt_a", &tag("%21r", "u.b")),
     ];
-    let other = begin(&gateway, Method::PUT, "a", &tag("!s", "u.a"));
+    let other = begin(&gateway, Method::PUT, "kt_a", &tag("!s", "u.a"));
     assert_eq!(
         held.next().await,
         tag("!s", "u.a"),
@@ -403,7 +406,7 @@ async fn tags_of_a_room_take_the_turn_of_the_entry_that_they_are() {
     );
     // What is wrong with the path is told without it.
     let strangers = tag("!r", "u.a").replace("@a", "@b");
-    let refused = timeout(DEADLINE, begin(&gateway, Method::PUT, "a", &strangers)).await;
+    let refused = timeout(DEADLINE, begin(&gateway, Method::PUT, "kt_a", &strangers)).await;
     assert_eq!(refused.unwrap().unwrap().status, 403);
     held.let_go();
     held.let_go();
@@ -424,9 +427,9 @@ async fn tags_of_a_room_take_the_turn_of_the_entry_that_they_are() {
 async fn nobody_else_waits_for_or_has_the_turn_of_an_entry() {
     let mut held = Held::start().await;
     let gateway = gateway(&held.upstream.url(), on).await;
-    let first = begin(&gateway, Method::PUT, "a", PATH);
+    let first = begin(&gateway, Method::PUT, "kt_a", PATH);
     held.next().await;
-    for (token, status) in [("none", 401), ("b", 403)] {
+    for (token, status) in [("kt_none", 401), ("kt_b", 403)] {
         let refused = timeout(DEADLINE, begin(&gateway, Method::PUT, token, PATH)).await;
         assert_eq!(refused.unwrap().unwrap().status, status, "at once");
     }
@@ -438,14 +441,14 @@ async fn nobody_else_waits_for_or_has_the_turn_of_an_entry() {
 async fn a_client_that_goes_away_leaves_no_outcome_open() {
     let mut held = Held::start().await;
     let gateway = gateway(&held.upstream.url(), on).await;
-    let gone = begin(&gateway, Method::PUT, "a", PATH);
+    let gone = begin(&gateway, Method::PUT, "kt_a", PATH);
     held.next().await;
     gone.abort();
     assert!(gone.await.unwrap_err().is_cancelled());
     let next = begin(
         &gateway,
         Method::PUT,
-        "a",
+        "kt_a",
         &format!("{PATH}?expect_revision_id=2"),
     );
     held.let_go();

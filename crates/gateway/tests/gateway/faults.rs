@@ -190,7 +190,7 @@ async fn a_success_that_answers_nothing_is_not_the_clients() {
     let upstream = Scripted::start(|_| async { whole(202, "") }).await;
     let gateway = gateway(&upstream.url(), |_| {}).await;
     let path = "/_matrix/client/v3/user/@a:x/devices/D/account_data/t";
-    let put = Request::new(Method::PUT, path).token("t").body("{}");
+    let put = Request::new(Method::PUT, path).token("kt_t").body("{}");
     let client = Client::new(&gateway.url).unwrap();
     assert_failed(&client.send(put).await.unwrap(), 502);
 }

@@ -80,7 +80,7 @@ async fn a_token_that_is_refused_is_asked_about_each_time_and_hears_what_the_hom
     let gateway = gateway(&upstream.url(), |_| {}).await;
     let client = Client::new(&gateway.url).unwrap();
     for round in 1..3 {
-        let read = entry(Method::GET, "PHONE", "", "bad");
+        let read = entry(Method::GET, "PHONE", "", "kt_bad");
         let response = client.send(read).await.unwrap();
         assert_eq!(response.status, 401);
         let expected = r#"{"errcode":"M_UNKNOWN_TOKEN","error":"no"}"#;
@@ -121,7 +121,7 @@ async fn whom_an_application_service_acts_as_is_part_of_who_asks() {
     let gateway = gateway(&upstream.url(), |_| {}).await;
     let client = Client::new(&gateway.url).unwrap();
     let send = |method, query| {
-        let request = entry(method, "PHONE", query, "as");
+        let request = entry(method, "PHONE", query, "kt_as");
         status(&client, request.body("{\"a\":1}"))
     };
     let alice = "?user_id=%40alice:x&device_id=PHONE";

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::log::LogCapture;
+use crate::log;
 use crate::support::{Lab, gateway, gateway_at};
 
 const PATH: &str = "/_matrix/client/v3/user/@a:x/account_data/org.example.a";
@@ -21,7 +21,7 @@ const LIMIT: usize = 1024 * 1024;
 /// A homeserver where everybody but `none` is `@a:x`, and all is written.
 async fn homeserver(asked: Asked) -> hyper::Response<ScriptedBody> {
     let token = asked.headers.get("authorization");
-    if token.is_some_and(|token| token == "Bearer none") {
+    if token.is_some_and(|token| token == "Bearer kt_none") {
         return answer(401, &json!({"errcode": "M_UNKNOWN_TOKEN", "error": ""}));
     }
     let path = asked.target.split('?').next().unwrap();
@@ -42,10 +42,10 @@ async fn a_content_that_is_too_large_is_413_behind_what_is_wrong_with_the_token(
     let gateway = gateway(&upstream.url(), |_| {}).await;
     let client = Client::new(&gateway.url).unwrap();
     for (token, path, bytes, status) in [
-        ("one", PATH, LIMIT, 200),
-        ("one", PATH, LIMIT + 1, 413),
-        ("none", PATH, LIMIT + 1, 401),
-        ("one", &PATH.replace("@a", "@b"), LIMIT + 1, 403),
+        ("kt_one", PATH, LIMIT, 200),
+        ("kt_one", PATH, LIMIT + 1, 413),
+        ("kt_none", PATH, LIMIT + 1, 401),
+        ("kt_one", &PATH.replace("@a", "@b"), LIMIT + 1, 403),
     ] {
         let request = Request::new(Method::PUT, path)
             .token(token)
@@ -70,7 +70,7 @@ async fn send_in_pieces(url: &str, pieces: usize) -> u16 {
         .await
         .unwrap();
     let head = format!(
-        "PUT {PATH} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer one\r\n\
+        "PUT {PATH} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer kt_one\r\n\
          connection: close\r\ntransfer-encoding: chunked\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -116,9 +116,9 @@ async fn a_session_that_writes_too_often_is_told_when_to_go_on() {
         client.send(request).await.unwrap()
     };
     let in_room = PATH.replace("account_data", "rooms/!r:x/account_data");
-    assert_eq!(write(Method::PUT, "one", PATH).await.status, 200);
-    assert_eq!(write(Method::DELETE, "one", &in_room).await.status, 200);
-    let response = write(Method::PUT, "one", PATH).await;
+    assert_eq!(write(Method::PUT, "kt_one", PATH).await.status, 200);
+    assert_eq!(write(Method::DELETE, "kt_one", &in_room).await.status, 200);
+    let response = write(Method::PUT, "kt_one", PATH).await;
     let told: serde_json::Value = response.json().unwrap();
     assert_eq!(
         (response.status, &told["errcode"]),
@@ -127,19 +127,19 @@ async fn a_session_that_writes_too_often_is_told_when_to_go_on() {
     assert_eq!(told["retry_after_ms"], 1_000);
     assert_eq!(response.header("retry-after"), Some("1"));
     // Reads are not counted, and no session counts for another.
-    assert_eq!(write(Method::GET, "one", PATH).await.status, 200);
-    assert_eq!(write(Method::PUT, "two", PATH).await.status, 200);
+    assert_eq!(write(Method::GET, "kt_one", PATH).await.status, 200);
+    assert_eq!(write(Method::PUT, "kt_two", PATH).await.status, 200);
     // What is refused anyway is told as that, and counts nothing.
     let protected = PATH.replace("org.example.a", "m.push_rules");
-    assert_eq!(write(Method::PUT, "one", &protected).await.status, 405);
+    assert_eq!(write(Method::PUT, "kt_one", &protected).await.status, 405);
     let strangers = PATH.replace("@a", "@b");
-    assert_eq!(write(Method::PUT, "one", &strangers).await.status, 403);
+    assert_eq!(write(Method::PUT, "kt_one", &strangers).await.status, 403);
     clock.advance(1_000);
-    assert_eq!(write(Method::PUT, "one", PATH).await.status, 200);
-    assert_eq!(write(Method::PUT, "one", PATH).await.status, 429);
+    assert_eq!(write(Method::PUT, "kt_one", PATH).await.status, 200);
+    assert_eq!(write(Method::PUT, "kt_one", PATH).await.status, 429);
     // A token that is not one is told so, however often.
     for _ in 0..4 {
-        assert_eq!(write(Method::PUT, "none", PATH).await.status, 401);
+        assert_eq!(write(Method::PUT, "kt_none", PATH).await.status, 401);
     }
 }
 
@@ -158,7 +158,7 @@ async fn a_session_counts_as_one_whomever_its_query_names() {
             ("?user_id=@c:x", 429),
         ] {
             let request = Request::new(Method::PUT, format!("{path}{query}"));
-            let request = request.token("one").body("{}");
+            let request = request.token("kt_one").body("{}");
             let response = client.send(request).await.unwrap();
             assert_eq!(response.status, status, "{path}{query}");
         }
@@ -167,7 +167,7 @@ async fn a_session_counts_as_one_whomever_its_query_names() {
 
 #[tokio::test]
 async fn the_log_names_a_session_that_writes_too_often_once_a_minute() {
-    let log = LogCapture::start();
+    let log = log::capture();
     let upstream = Scripted::start(homeserver).await;
     let (clock, limits) = (Arc::<TestClock>::default(), Limits::default());
     let change = |settings: &mut kitbag_gateway::Settings| {
@@ -210,7 +210,7 @@ async fn the_log_names_a_session_that_writes_too_often_once_a_minute() {
 
 #[tokio::test]
 async fn the_log_names_who_writes_what_is_too_large_once_a_minute() {
-    let log = LogCapture::start();
+    let log = log::capture();
     let upstream = Scripted::start(homeserver).await;
     let of_device = PATH.replace("account_data", "devices/D/account_data");
     for (path, compares) in [(PATH, false), (PATH, true), (&of_device, false)] {
@@ -280,7 +280,9 @@ async fn a_write_of_a_device_that_is_refused_costs_the_homeserver_few_questions(
         (Method::PUT, &path, "{}", 429, &[]),
         (Method::DELETE, &deletion, "", 429, &[]),
     ] {
-        let request = Request::new(method.clone(), path).token("one").body(body);
+        let request = Request::new(method.clone(), path)
+            .token("kt_one")
+            .body(body);
         assert_eq!(
             client.send(request).await.unwrap().status,
             status,
@@ -348,7 +350,7 @@ async fn writes_can_be_unlimited() {
     let gateway = gateway(&upstream.url(), unlimited).await;
     let client = Client::new(&gateway.url).unwrap();
     for _ in 0..10 {
-        let request = Request::new(Method::PUT, PATH).token("one").body("{}");
+        let request = Request::new(Method::PUT, PATH).token("kt_one").body("{}");
         assert_eq!(client.send(request).await.unwrap().status, 200);
     }
 }

@@ -6,7 +6,7 @@ use kitbag_gateway::Protection;
 use kitbag_testkit::scripted::{Asked, Scripted, ScriptedBody, json as answer};
 use serde_json::{Value, json};
 
-use crate::log::LogCapture;
+use crate::log;
 use crate::support::{Lab, gateway};
 
 /// A type that holds an entry of a device.
@@ -66,7 +66,7 @@ async fn protected_types_are_405_and_mapped_ones_403_by_every_prefix_scope_and_m
 /// A homeserver where everybody is `@a:x` but for the token `none`, and all is written.
 async fn homeserver(asked: Asked) -> hyper::Response<ScriptedBody> {
     let token = asked.headers.get("authorization");
-    if token.is_some_and(|token| token == "Bearer none") {
+    if token.is_some_and(|token| token == "Bearer kt_none") {
         let soft = json!({"errcode": "M_UNKNOWN_TOKEN", "error": "of the homeserver", "soft_logout": true});
         return answer(401, &soft);
     }
@@ -84,36 +84,41 @@ async fn what_is_wrong_with_the_token_and_the_path_is_told_before_the_type() {
     let long = "x".repeat(255);
     for (token, path, status, errcode) in [
         (
-            "none",
+            "kt_none",
             "@b:x/account_data/m.push_rules",
             401,
             "M_UNKNOWN_TOKEN",
         ),
         (
-            "one",
+            "kt_one",
             "@b:x/rooms/r/account_data/m.push_rules",
             403,
             "M_FORBIDDEN",
         ),
         (
-            "one",
+            "kt_one",
             "@a:x/rooms/r/account_data/m.push_rules",
             400,
             "M_INVALID_PARAM",
         ),
         (
-            "one",
+            "kt_one",
             &format!("@a:x/account_data/{MAPPED}{long}"),
             400,
             "M_INVALID_PARAM",
         ),
         (
-            "one",
+            "kt_one",
             "%40a:x/rooms/!r/account_data/m.push_rules",
             405,
             "M_BAD_JSON",
         ),
-        ("one", "@a:x/account_data/m.push_rules", 405, "M_BAD_JSON"),
+        (
+            "kt_one",
+            "@a:x/account_data/m.push_rules",
+            405,
+            "M_BAD_JSON",
+        ),
     ] {
         let target = format!("/_matrix/client/v3/user/{path}");
         let request = Request::new(Method::PUT, &target)
@@ -145,7 +150,7 @@ async fn an_ordinary_write_costs_the_homeserver_no_other_request() {
     ] {
         let target = format!("/_matrix/client/v3/user/{target}?a=%7e");
         for method in [Method::PUT, Method::DELETE, Method::POST] {
-            let request = Request::new(method, &target).token("one").body("{ }");
+            let request = Request::new(method, &target).token("kt_one").body("{ }");
             assert_eq!(client.send(request).await.unwrap().status, 200);
             let asked = upstream.asked();
             let last = asked.last().unwrap();
@@ -167,7 +172,7 @@ async fn observed_push_rules_go_to_the_homeserver_and_read_markers_never_do() {
         for (event_type, status) in [("m.push_rules", 200), ("m.fully_read", 405)] {
             for method in [Method::PUT, Method::DELETE] {
                 let target = account_data("@a:x", scope, Naming::Stable, event_type);
-                let request = Request::new(method, target).token("one").body("{}");
+                let request = Request::new(method, target).token("kt_one").body("{}");
                 assert_eq!(client.send(request).await.unwrap().status, status);
             }
         }
@@ -186,7 +191,7 @@ async fn observed_push_rules_go_to_the_homeserver_and_read_markers_never_do() {
 
 #[tokio::test]
 async fn what_is_observed_is_told_once_a_minute_and_what_is_refused_is_not() {
-    let log = LogCapture::start();
+    let log = log::capture();
     let upstream = Scripted::start(homeserver).await;
     let observe = |settings: &mut kitbag_gateway::Settings| {
         settings.protect.push_rules = Protection::Observe;
@@ -214,7 +219,7 @@ async fn what_is_observed_is_told_once_a_minute_and_what_is_refused_is_not() {
 
 #[tokio::test]
 async fn what_did_not_go_through_is_not_told_as_observed() {
-    let log = LogCapture::start();
+    let log = log::capture();
     let upstream = Scripted::start(homeserver).await;
     let observe = |settings: &mut kitbag_gateway::Settings| {
         settings.protect.push_rules = Protection::Observe;
@@ -225,10 +230,10 @@ async fn what_did_not_go_through_is_not_told_as_observed() {
     let client = Client::new(&gateway.url).unwrap();
     let large = " ".repeat(2 * 1024 * 1024);
     for (token, body, status, told) in [
-        ("none", "{}", 401, 0),
-        ("large", &large, 413, 0),
-        ("one", "{}", 200, 1),
-        ("one", "{}", 429, 1),
+        ("kt_none", "{}", 401, 0),
+        ("kt_large", &large, 413, 0),
+        ("kt_one", "{}", 200, 1),
+        ("kt_one", "{}", 429, 1),
     ] {
         let target = account_data("@a:x", Scope::Global, Naming::Stable, "m.push_rules");
         let request = Request::new(Method::PUT, target).token(token);
@@ -262,7 +267,7 @@ async fn push_rules_are_read_where_the_homeserver_has_them() {
     let upstream = Scripted::start(move |asked| homeserver_without(told.clone(), asked)).await;
     let gateway = gateway(&upstream.url(), |_| {}).await;
     let client = Client::new(&gateway.url).unwrap();
-    let read = |method, path: &str| client.send(Request::new(method, path).token("T"));
+    let read = |method, path: &str| client.send(Request::new(method, path).token("kt_T"));
     for path in [
         PUSH_RULES,
         &PUSH_RULES.replace("v3", "r0"),

@@ -68,8 +68,8 @@ async fn synapse(stored: &Stored, fault: Fault) -> Scripted {
 fn answer(asked: &Asked, stored: &Stored) -> http::Response<ScriptedBody> {
     let token = asked.headers["authorization"].to_str().unwrap();
     let who = match token {
-        "Bearer admin" => "@admin:x",
-        "Bearer of-a" => "@a:x",
+        "Bearer kt_admin" => "@admin:x",
+        "Bearer kt_of-a" => "@a:x",
         _ => return error(401, "M_UNKNOWN_TOKEN"),
     };
     let (path, query) = asked.target.split_once('?').unwrap_or((&asked.target, ""));
@@ -108,7 +108,7 @@ fn answer(asked: &Asked, stored: &Stored) -> http::Response<ScriptedBody> {
             200,
             &json!({"devices": [{"device_id": "LIVING"}], "total": 1}),
         ),
-        ("POST", [.., "users", "@a:x", "login"]) => json(200, &json!({"access_token": "of-a"})),
+        ("POST", [.., "users", "@a:x", "login"]) => json(200, &json!({"access_token": "kt_of-a"})),
         ("POST", [.., "logout"]) => json(200, &json!({})),
         ("PUT", [.., "user", user, "account_data", kind]) if *user == who => {
             let content = serde_json::from_slice(&asked.body).unwrap();
@@ -166,9 +166,9 @@ fn tombstones(stored: &Stored) -> Vec<(String, String)> {
 async fn entries_of_devices_that_are_gone_are_emptied_for_each_user() {
     let stored = stored();
     let upstream = synapse(&stored, Fault::None).await;
-    let (dry, _) = run(&upstream.url(), "admin", true).await;
+    let (dry, _) = run(&upstream.url(), "kt_admin", true).await;
     assert_eq!(tombstones(&stored), []);
-    let (swept, told) = run(&upstream.url(), "admin", false).await;
+    let (swept, told) = run(&upstream.url(), "kt_admin", false).await;
     let expected = Swept {
         users: 4,
         living_entries: 4,
@@ -191,13 +191,13 @@ async fn entries_of_devices_that_are_gone_are_emptied_for_each_user() {
     // The login ends with the work, and says when it ends else.
     let asked = upstream.asked();
     let logout = asked.iter().find(|asked| asked.target.ends_with("/logout"));
-    assert_eq!(logout.unwrap().headers["authorization"], "Bearer of-a");
+    assert_eq!(logout.unwrap().headers["authorization"], "Bearer kt_of-a");
     let login = asked.iter().find(|asked| asked.target.ends_with("/login"));
     let login: Value = serde_json::from_slice(&login.unwrap().body).unwrap();
     let until_ms = TestClock::START_MS + 600_000;
     assert_eq!(login, json!({"valid_until_ms": until_ms}));
     // What is empty is not emptied again.
-    let (again, _) = run(&upstream.url(), "admin", false).await;
+    let (again, _) = run(&upstream.url(), "kt_admin", false).await;
     assert_eq!(again.unwrap().emptied_entries, 0);
 }
 
@@ -209,7 +209,7 @@ async fn a_list_of_users_that_fails_or_does_not_end_ends_the_sweep() {
     ] {
         let stored = stored();
         let upstream = synapse(&stored, fault).await;
-        let (swept, told) = run(&upstream.url(), "admin", false).await;
+        let (swept, told) = run(&upstream.url(), "kt_admin", false).await;
         let error = swept.unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
         // What was done before is told.
@@ -225,7 +225,7 @@ async fn a_list_of_users_that_fails_or_does_not_end_ends_the_sweep() {
 async fn a_logout_that_fails_is_told_beside_what_was_emptied() {
     let stored = stored();
     let upstream = synapse(&stored, Fault::Logout).await;
-    let (swept, told) = run(&upstream.url(), "admin", false).await;
+    let (swept, told) = run(&upstream.url(), "kt_admin", false).await;
     let swept = swept.unwrap();
     assert_eq!((swept.emptied_entries, swept.failed_users), (4, 2));
     assert_eq!(tombstones(&stored).len(), 4);
@@ -240,7 +240,7 @@ async fn a_logout_that_fails_is_told_beside_what_was_emptied() {
 async fn what_a_device_wrote_that_came_back_meanwhile_stays() {
     let stored = stored();
     let upstream = synapse(&stored, Fault::Back).await;
-    let (swept, _) = run(&upstream.url(), "admin", false).await;
+    let (swept, _) = run(&upstream.url(), "kt_admin", false).await;
     let swept = swept.unwrap();
     let own = ["GONE.t", "GONE.u"].map(|kind| ("@admin:x".to_owned(), format!("{PREFIX}{kind}")));
     assert_eq!(tombstones(&stored), own);
@@ -258,12 +258,12 @@ async fn where_there_is_no_admin_api_or_no_administrator_a_sweep_says_so() {
             }
         });
         let upstream = upstream.await;
-        let (swept, _) = run(&upstream.url(), "token", false).await;
+        let (swept, _) = run(&upstream.url(), "kt_token", false).await;
         let error = swept.unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
     let upstream = synapse(&stored(), Fault::None).await;
-    let (swept, _) = run(&upstream.url(), "nobody", false).await;
+    let (swept, _) = run(&upstream.url(), "kt_nobody", false).await;
     assert!(matches!(swept, Err(SweepError::NotAdmin { status: 401 })));
     let (swept, _) = run(&upstream.url(), "a\nb", false).await;
     assert!(matches!(swept, Err(SweepError::BadToken)));

@@ -1,8 +1,8 @@
 //! A homeserver of a few lines: what Kitbag's own does not have, such as application services, and
 //! what a test has to hold up or count.
 //!
-//! A token reads `LOCALPART.DEVICE`, or `LOCALPART` for one without a device; that of an application
-//! service is `as`, and acts as whom the query names.
+//! A token reads `LOCALPART.DEVICE`, or `LOCALPART.` for one without a device; that of an application
+//! service is `kt_as`, and acts as whom the query names.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -91,13 +91,14 @@ fn who(asked: &Asked, query: &str) -> Option<(String, Option<String>)> {
     let query: HashMap<String, String> = serde_urlencoded::from_str(query).unwrap();
     let user = |localpart: &str| format!("@{localpart}:x");
     match (token, token.split_once('.')) {
-        ("bad", _) => None,
-        ("as", _) => {
+        ("kt_bad", _) => None,
+        ("kt_as", _) => {
             let named = query.get("user_id").cloned();
             Some((named.unwrap_or(user("as")), query.get("device_id").cloned()))
         }
+        (_, Some((localpart, ""))) => Some((user(localpart), None)),
         (_, Some((localpart, device))) => Some((user(localpart), Some(device.to_owned()))),
-        (localpart, None) => Some((user(localpart), None)),
+        (_, None) => None,
     }
 }
 

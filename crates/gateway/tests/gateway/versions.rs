@@ -23,7 +23,7 @@ async fn versions_are_those_of_the_homeserver_with_the_flags_of_what_is_switched
     .await;
     let client = |url: &str| Client::new(url).unwrap();
     let plain = gateway(&upstream.url(), |_| {}).await;
-    let request = Request::new(Method::GET, format!("{VERSIONS}?a=b")).token("T");
+    let request = Request::new(Method::GET, format!("{VERSIONS}?a=b")).token("kt_T");
     let request = request.header("accept-encoding", "gzip");
     let response = client(&plain.url)
         .send(request.header("if-none-match", "\"1\""))

@@ -10,7 +10,7 @@ use kitbag_testkit::gate::in_time;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{Call, LogCapture, Reply, Server, Session};
+use crate::support::{Call, LogCapture, Reply, Server, Session, capture_log};
 
 const C3: &str = "/_matrix/client/v3";
 const REQUESTS: usize = 1_000;
@@ -157,7 +157,7 @@ async fn a_thousand_requests_on_a_failing_disk_give_a_few_lines() {
         let put = lab.put(&format!("large{number}"), 900_000);
         assert_eq!(lab.send(put).await.status, 200);
     }
-    let captured = LogCapture::start();
+    let captured = capture_log();
     // Not by its size: the log that was copied has room of its own.
     let full = Fault::next(DiskCall::Write, Error::NoSpace);
     lab.disk.fail(full.lasting());
@@ -202,7 +202,7 @@ async fn a_thousand_requests_on_a_failing_disk_give_a_few_lines() {
 async fn each_kind_of_trouble_is_logged() {
     let server = Server::start();
     let alice = server.user("alice").await;
-    let captured = LogCapture::start();
+    let captured = capture_log();
     let why = "why".to_owned();
     let errors = [
         StoreError::Corrupt(why.clone()),

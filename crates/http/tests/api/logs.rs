@@ -4,7 +4,7 @@ use kitbag_domain::StoreError;
 use kitbag_http::RegistrationMode;
 use serde_json::{Value, json};
 
-use crate::support::{Call, LogCapture, Reply, Server};
+use crate::support::{Call, Reply, Server, capture_log};
 
 /// Part of everything that is secret in these scenarios.
 const CANARY: &str = "yellowbird";
@@ -85,7 +85,7 @@ fn secret_part(token: &str) -> &str {
 
 #[tokio::test]
 async fn no_log_holds_a_token_a_password_or_a_content() {
-    let captured = LogCapture::start();
+    let captured = capture_log();
     let (tokens, replies) = scenario(&server()).await;
     let statuses: Vec<u16> = replies.iter().map(|reply| reply.status).collect();
     let expected = [
@@ -108,7 +108,7 @@ async fn no_log_holds_a_token_a_password_or_a_content() {
 async fn failures_are_logged_once_with_their_cause_and_the_request() {
     let server = Server::start();
     let alice = server.user("alice").await;
-    let captured = LogCapture::start();
+    let captured = capture_log();
     let secret = format!("{{\"{CANARY}\":1}}");
     server
         .store

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{Lab, V1};
 use crate::endpoints::{admin_calls, every_call};
-use crate::support::{ADMIN_TOKEN, Call, LogCapture, Server, poll_once};
+use crate::support::{ADMIN_TOKEN, Call, LogCapture, Server, capture_log, poll_once};
 
 /// Who asks.
 #[derive(Clone, Copy, Debug)]
@@ -230,7 +230,7 @@ fn audited(log: &LogCapture) -> Vec<String> {
 #[tokio::test]
 async fn each_request_is_noted_with_who_and_what_and_without_contents() {
     let lab = Lab::new().await;
-    let log = LogCapture::start();
+    let log = capture_log();
     let user = format!("{V1}/users/@alice:localhost");
     let canary = "{\"canary\":\"yellowbird\"}";
     let calls = [
@@ -285,7 +285,7 @@ async fn each_request_is_noted_with_who_and_what_and_without_contents() {
 #[tokio::test]
 async fn a_request_that_ends_without_an_answer_is_noted_too() {
     let server = Server::start();
-    let log = LogCapture::start();
+    let log = capture_log();
     let long = format!("{V1}/changes?since={}&timeout=30000", now(&server).await);
     let call = Call::get(long).admin();
     let mut waiting = Box::pin(server.private.answer(call.peer, call.request()));

@@ -1,70 +1,20 @@
-//! The log of all tests: watched for secrets, and captured where a test asks for it.
+//! The log of all tests.
 
-use std::cell::RefCell;
-use std::io::{self, Write};
-use std::sync::Once;
+use kitbag_testkit::log;
+pub(crate) use kitbag_testkit::log::LogCapture;
 
 use super::{ADMIN_TOKEN, PASSWORD};
 
 /// What no line may hold: the password and the admin token that all tests use, and the start of any
 /// other token.
-const SECRETS: [&str; 4] = [PASSWORD, ADMIN_TOKEN, "kt_", "ktr_"];
+const SECRETS: &[&str] = &[PASSWORD, ADMIN_TOKEN, "kt_", "ktr_"];
 
-thread_local! {
-    static CAPTURED: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
-}
-
-/// Watches everything that is logged from now on, at the finest level.
+/// Watches everything that is logged from now on.
 pub(crate) fn watch() {
-    static STARTED: Once = Once::new();
-    STARTED.call_once(|| {
-        tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::TRACE)
-            .with_writer(|| Watch)
-            .with_ansi(false)
-            .init();
-    });
+    log::watch(SECRETS);
 }
 
 /// Captures what this thread logs, until it is dropped.
-pub(crate) struct LogCapture(());
-
-impl LogCapture {
-    pub(crate) fn start() -> Self {
-        watch();
-        CAPTURED.set(Some(Vec::new()));
-        Self(())
-    }
-
-    pub(crate) fn text(&self) -> String {
-        let captured = CAPTURED.with_borrow(|captured| captured.clone().unwrap());
-        String::from_utf8(captured).unwrap()
-    }
-}
-
-impl Drop for LogCapture {
-    fn drop(&mut self) {
-        CAPTURED.set(None);
-    }
-}
-
-struct Watch;
-
-impl Write for Watch {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let line = String::from_utf8_lossy(bytes);
-        for secret in SECRETS {
-            assert!(!line.contains(secret), "a secret in the log: {line}");
-        }
-        CAPTURED.with_borrow_mut(|captured| {
-            if let Some(captured) = captured {
-                captured.extend_from_slice(bytes);
-            }
-        });
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+pub(crate) fn capture() -> LogCapture {
+    LogCapture::start(SECRETS)
 }
