@@ -92,7 +92,14 @@ impl Homeserver {
 
 impl From<GatewayError> for HomeserverError {
     fn from(error: GatewayError) -> Self {
-        let text = error.to_string();
+        let text = match &error {
+            GatewayError::UpstreamDown { .. } => "nobody accepts a connection there".to_owned(),
+            GatewayError::UpstreamBroken => "it gave no usable answer".to_owned(),
+            GatewayError::UpstreamTimeout => "it did not answer in time".to_owned(),
+            GatewayError::UpstreamTooLarge => "its answer is larger than what is read".to_owned(),
+            // Of the others none comes from the homeserver.
+            error => error.to_string(),
+        };
         let reason = Denial::from(error).reason();
         Self::Unreachable { text, reason }
     }

@@ -12,7 +12,6 @@ use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderValue, Method, Request, StatusCode};
 use bytes::Bytes;
 use kitbag_domain::{Clock, UserId};
-use kitbag_http::shared::GatewayError;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -20,6 +19,7 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use crate::devices::Ids;
+use crate::homeserver::HomeserverError;
 use crate::mapped::{self, segment};
 use crate::settings::UpstreamSettings;
 use crate::upstream::{Upstream, UpstreamSetupError};
@@ -75,8 +75,8 @@ pub enum SweepError {
     #[error(transparent)]
     Setup(#[from] UpstreamSetupError),
     /// No answer.
-    #[error(transparent)]
-    Upstream(#[from] GatewayError),
+    #[error("the homeserver cannot be asked: {0}")]
+    Upstream(#[from] HomeserverError),
     /// The homeserver has no such API.
     #[error(
         "the homeserver has no admin API of Synapse at {path}: a sweep needs it; entries of devices \
@@ -365,7 +365,8 @@ impl Sweep<'_> {
         let headers = request.headers_mut();
         headers.insert(AUTHORIZATION, token.clone());
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let told = self.upstream.ask(request, ANSWER_BYTES_MAX).await?;
+        let told = self.upstream.ask(request, ANSWER_BYTES_MAX).await;
+        let told = told.map_err(HomeserverError::from)?;
         match told.status() {
             StatusCode::OK => Ok(Answered::Done(told.body().clone())),
             status => Ok(Answered::Refused(status.as_u16())),

@@ -3,11 +3,13 @@
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use kitbag_gateway::{Gateway, Parts, Private, Probe, Protection, UpstreamAddress};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time;
 use tracing::{debug, info, warn};
 
 use crate::cli::GatewayArguments;
@@ -16,6 +18,9 @@ use crate::metrics;
 use crate::serve::{listen, stop_at_signal};
 use crate::system::{SystemClock, SystemRandom};
 use crate::{descriptors, logging};
+
+/// How often a homeserver is looked for that is not there at the start.
+const LOOK: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(arguments: &GatewayArguments) -> Result<()> {
     let config = Config::load_for_gateway(arguments)?;
@@ -108,7 +113,8 @@ async fn serve(config: &Config, upstream: &UpstreamAddress) -> Result<()> {
     };
     greeting.print();
     // It serves meanwhile: a homeserver may be started after its gateway.
-    tokio::spawn(look_for_homeserver(gateway.clone(), upstream.to_string()));
+    let looking = look_for_homeserver(gateway.clone(), upstream.to_string(), LOOK);
+    tokio::spawn(looking);
     let private = private.map(|listener| {
         let render_metrics = metrics::gateway::renderer(config, &SystemClock);
         let private = Private::new(gateway.clone(), render_metrics);
@@ -121,21 +127,27 @@ async fn serve(config: &Config, upstream: &UpstreamAddress) -> Result<()> {
     Ok(())
 }
 
-/// Says once whether the homeserver is there.
-async fn look_for_homeserver(gateway: Gateway, upstream: String) {
-    match gateway.probe().await {
-        Probe::Answered { status: 200, took } => {
-            let took_ms = took.as_millis();
-            info!(upstream, took_ms, "the homeserver answers");
+/// Says whether the homeserver is there, and where it is not, when it is.
+async fn look_for_homeserver(gateway: Gateway, upstream: String, pause: Duration) {
+    let mut is_told = false;
+    loop {
+        match gateway.probe().await {
+            Probe::Answered { status: 200, took } => {
+                let took_ms = took.as_millis();
+                return info!(upstream, took_ms, "the homeserver answers");
+            }
+            _ if is_told => {}
+            Probe::Answered { status, .. } => warn!(
+                upstream,
+                status, "what answers at the address of the homeserver is none, or not ready yet"
+            ),
+            Probe::Unreachable(reason) => warn!(
+                upstream,
+                reason, "the homeserver does not answer; until it does, clients are told 502"
+            ),
         }
-        Probe::Answered { status, .. } => warn!(
-            upstream,
-            status, "what answers at the address of the homeserver is none, or not ready yet"
-        ),
-        Probe::Unreachable(reason) => warn!(
-            upstream,
-            reason, "the homeserver does not answer; until it does, clients are told 502"
-        ),
+        is_told = true;
+        time::sleep(pause).await;
     }
 }
 
@@ -191,7 +203,36 @@ fn protected(config: &Config) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use kitbag_gateway::Settings;
+    use kitbag_testkit::scripted::{Scripted, whole};
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_homeserver_that_is_not_ready_is_looked_for_until_it_is() {
+        let asked = AtomicUsize::new(0);
+        let homeserver = Scripted::start(move |_| {
+            let status = [503, 503, 200][asked.fetch_add(1, Ordering::SeqCst)];
+            async move { whole(status, "{}") }
+        });
+        let homeserver = homeserver.await;
+        let mut settings = Settings::default();
+        settings.upstream.url = Some(homeserver.url().parse().unwrap());
+        let gateway = Gateway::new(Parts {
+            settings,
+            limits: kitbag_domain::Limits::default(),
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
+        });
+        let pause = Duration::from_millis(1);
+        let looking = look_for_homeserver(gateway.unwrap(), homeserver.url(), pause);
+        time::timeout(Duration::from_secs(10), looking)
+            .await
+            .unwrap();
+        assert_eq!(homeserver.asked().len(), 3);
+    }
 
     #[test]
     fn a_gateway_before_itself_is_noticed() {

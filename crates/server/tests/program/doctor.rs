@@ -126,7 +126,9 @@ fn what_cannot_be_looked_at_has_a_code_of_its_own() {
     );
     assert_eq!(nobody.code, Some(2), "{nobody:?}");
     assert!(
-        nobody.stderr.contains("http://127.0.0.1:1 does not answer"),
+        nobody
+            .stderr
+            .contains("127.0.0.1:1 does not answer: nobody accepts a connection there"),
         "{nobody:?}"
     );
     let unnamed = run_with_input(kitbag(dir.path()).arg("doctor"), "");
