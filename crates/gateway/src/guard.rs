@@ -367,6 +367,8 @@ mod tests {
             &own("filter"),
             "/_matrix/client/v3/rooms/!r/state/m.room.name/",
             "/_matrix/client/v3/rooms/!r/state/account_data/m.push_rules",
+            // A state event, whose key is empty.
+            "/_matrix/client/v3/rooms/!r/state/user/",
             "/_matrix/client/v3/pushrules/global/content/m.push_rules%2F..",
             "/_matrix/federation/v1/send/%31?a=//../account_data/m.push_rules",
             "/_matrix/media/v3//x/../y",
