@@ -60,12 +60,12 @@ async fn fenced(
 /// Sees that the entry is fenced, and others are not.
 async fn see_the_fence(client: &Client) {
     for path in [PATH, &format!("{PATH}?expect_revision_id=1")] {
-        let response = put(client, "a", path, "{}").await;
+        let response = put(client, "kt_a", path, "{}").await;
         assert_eq!(told(&response), (503, json!("M_UNKNOWN")), "{path}");
         assert_eq!(response.header("retry-after"), Some("30"));
     }
     let others = PATH.replace("example.a", "example.b");
-    assert_eq!(put(client, "a", &others, "{}").await.status, 200);
+    assert_eq!(put(client, "kt_a", &others, "{}").await.status, 200);
 }
 
 #[tokio::test]
@@ -77,10 +77,10 @@ async fn a_fence_ends_after_its_time_whatever_the_clock_says() {
         let short = |settings: &mut Settings| settings.msc4547.fence_ms = 500;
         let (_gateway, clock, client) = fenced(&upstream.url(), short).await;
         let started = Instant::now();
-        assert_eq!(put(&client, "a", PATH, "{}").await.status, 504);
+        assert_eq!(put(&client, "kt_a", PATH, "{}").await.status, 504);
         clock.set(TestClock::START_MS.saturating_add_signed(moved_ms));
         loop {
-            let status = put(&client, "a", PATH, "{}").await.status;
+            let status = put(&client, "kt_a", PATH, "{}").await.status;
             if started.elapsed() < FENCE {
                 assert_eq!(status, 503, "{moved_ms}");
             } else if status == 200 {
@@ -96,7 +96,7 @@ async fn an_entry_is_fenced_behind_a_write_that_nobody_answered() {
     let upstream = homeserver_that(|| None).await;
     let soon = |settings: &mut Settings| settings.upstream.ask_timeout_ms = 1_500;
     let (_gateway, _clock, client) = fenced(&upstream.url(), soon).await;
-    let response = put(&client, "a", PATH, "{}").await;
+    let response = put(&client, "kt_a", PATH, "{}").await;
     assert_eq!(told(&response), (504, json!("M_UNKNOWN")));
     assert_eq!(response.header("retry-after"), Some("30"));
     see_the_fence(&client).await;
@@ -111,7 +111,7 @@ async fn an_entry_is_fenced_behind_a_write_whose_connection_was_lost() {
     };
     let upstream = homeserver_that(lost).await;
     let (_gateway, _clock, client) = fenced(&upstream.url(), |_| {}).await;
-    let response = put(&client, "a", PATH, "{}").await;
+    let response = put(&client, "kt_a", PATH, "{}").await;
     assert_eq!(told(&response), (504, json!("M_UNKNOWN")));
     see_the_fence(&client).await;
 }
@@ -122,10 +122,10 @@ async fn a_write_that_was_never_sent_fences_nothing() {
     let anew = |settings: &mut Settings| settings.upstream.idle_connections_max = 0;
     let (_gateway, _clock, client) = fenced(&upstream.url(), anew).await;
     // Who asks is known from here on.
-    assert_eq!(put(&client, "a", PATH, "{}").await.status, 200);
+    assert_eq!(put(&client, "kt_a", PATH, "{}").await.status, 200);
     drop(upstream);
     for _ in 0..2 {
-        assert_eq!(put(&client, "a", PATH, "{}").await.status, 502);
+        assert_eq!(put(&client, "kt_a", PATH, "{}").await.status, 502);
     }
 }
 
@@ -135,7 +135,7 @@ async fn an_entry_is_fenced_behind_a_write_of_which_a_proxy_does_not_know() {
         let upstream = homeserver_that(move || Some(whole(status, "<html>of the proxy</html>")));
         let upstream = upstream.await;
         let (_gateway, _clock, client) = fenced(&upstream.url(), |_| {}).await;
-        let response = put(&client, "a", PATH, "{}").await;
+        let response = put(&client, "kt_a", PATH, "{}").await;
         assert_eq!(told(&response), (504, json!("M_UNKNOWN")), "{status}");
         assert_eq!(response.header("retry-after"), Some("30"), "{status}");
         see_the_fence(&client).await;
@@ -149,7 +149,7 @@ async fn a_write_that_the_homeserver_refused_fences_nothing() {
         let refuses = move || Some(answer(status, &refusal));
         let upstream = homeserver_that(refuses).await;
         let (_gateway, _clock, client) = fenced(&upstream.url(), |_| {}).await;
-        assert_eq!(put(&client, "a", PATH, "{}").await.status, status);
-        assert_eq!(put(&client, "a", PATH, "{}").await.status, 200);
+        assert_eq!(put(&client, "kt_a", PATH, "{}").await.status, status);
+        assert_eq!(put(&client, "kt_a", PATH, "{}").await.status, 200);
     }
 }
