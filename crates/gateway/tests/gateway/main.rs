@@ -21,6 +21,7 @@ mod log;
 mod pass;
 mod protect;
 mod question_faults;
+mod requests;
 mod stop;
 mod support;
 mod sweep;
