@@ -81,9 +81,15 @@ const fn body(row: &'static str, work: &'static str) -> Budget {
 }
 
 /// Every budget. Ratios are those to the reference in the same run.
-pub(crate) const BUDGETS: [Budget; 26] = [
+pub(crate) const BUDGETS: [Budget; 27] = [
     cpu("get/1", "GET of an entry, 1 connection", 1.3, 1.15),
     cpu("get/16", "GET of an entry, 16 connections", 1.3, 1.15),
+    cpu(
+        "get/16/many_users",
+        "GET of an entry each, 16 connections",
+        1.3,
+        1.15,
+    ),
     cpu("get/uncached", "GET of an entry, uncached", 2.5, 2.0),
     cpu("push_rules", "GET /pushrules/", 1.6, 1.3),
     cpu("sync/nothing_new", "sync with nothing new", 1.6, 1.3),

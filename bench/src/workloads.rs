@@ -19,13 +19,14 @@ use crate::plan::Plan;
 use crate::report::Table;
 
 /// In the order in which they run: what leaves the machine quiet comes first.
-const NAMES: [&str; 33] = [
+const NAMES: [&str; 34] = [
     "push/evaluate",
     "push/compile",
     "edge",
     "identity",
     "get/1",
     "get/16",
+    "get/16/many_users",
     "get/uncached",
     "push_rules",
     "sync/nothing_new",
@@ -87,6 +88,7 @@ pub(crate) async fn run(name: &str, plan: &Plan) -> Result<Table> {
         "identity" => read::identity(name, plan).await,
         "get/1" => read::entry(name, plan, 1).await,
         "get/16" => read::entry(name, plan, 16).await,
+        "get/16/many_users" => read::entry_of_each(name, plan).await,
         "get/uncached" => read::uncached(name, plan).await,
         "push_rules" => read::push_rules(name, plan).await,
         "sync/nothing_new" => read::nothing_new(name, plan).await,

@@ -1,6 +1,7 @@
 //! Reading: nothing, one entry, the push rules, and syncs that return at once.
 
 use std::net::SocketAddr;
+use std::slice;
 
 use anyhow::{Result, ensure};
 use kitbag_client::Scope;
@@ -49,6 +50,24 @@ pub(super) async fn entry(name: &str, plan: &Plan, connections: usize) -> Result
     let request = get_entry(bench.accounts.session(0), Scope::Global, &kind(0));
     let what = format!("GET of an entry of {CONTENT_BYTES} B");
     bench.beside_fixed(plan, &what, request, connections).await
+}
+
+/// The same where each connection is of another user, who reads an entry of their own.
+pub(super) async fn entry_of_each(name: &str, plan: &Plan) -> Result<Table> {
+    let users = CONNECTIONS.min(plan.users_max);
+    let bench = Bench::start_with_users(name, plan, users, &[]).await?;
+    let mut connection = Connection::open(bench.process.address()).await?;
+    let mut requests = Vec::with_capacity(users);
+    for user in 0..users {
+        let session = bench.accounts.session(user);
+        let put = put_entry(session, Scope::Global, &kind(0), 'x');
+        connection.exchange(&put).await?;
+        requests.push(get_entry(session, Scope::Global, &kind(0)));
+    }
+    let what = format!("GET of an entry of {CONTENT_BYTES} B, users: {users}");
+    bench
+        .each_beside_fixed(plan, &what, &requests, CONNECTIONS)
+        .await
 }
 
 /// The same with nothing kept in memory.
@@ -120,7 +139,7 @@ async fn initial_sync_with(
     bench.beside_fixed(plan, what, request, connections).await
 }
 
-/// A server with one user.
+/// A server with its users.
 struct Bench<'a> {
     name: &'a str,
     accounts: Accounts,
@@ -129,7 +148,16 @@ struct Bench<'a> {
 
 impl<'a> Bench<'a> {
     async fn start(name: &'a str, plan: &Plan, settings: &[&str]) -> Result<Self> {
-        let accounts = server::make_users(plan, name, 1).await?;
+        Self::start_with_users(name, plan, 1, settings).await
+    }
+
+    async fn start_with_users(
+        name: &'a str,
+        plan: &Plan,
+        users: usize,
+        settings: &[&str],
+    ) -> Result<Self> {
+        let accounts = server::make_users(plan, name, users).await?;
         let process = accounts.serve_with(plan, settings)?;
         Ok(Self {
             name,
@@ -155,21 +183,36 @@ impl<'a> Bench<'a> {
         request: Prepared,
         connections: usize,
     ) -> Result<Table> {
+        let requests = [request];
+        self.each_beside_fixed(plan, what, &requests, connections)
+            .await
+    }
+
+    /// The same where connections send `requests` that are answered alike, each its own.
+    async fn each_beside_fixed(
+        &self,
+        plan: &Plan,
+        what: &str,
+        requests: &[Prepared],
+        connections: usize,
+    ) -> Result<Table> {
         let mut connection = Connection::open(self.process.address()).await?;
-        let body = connection.exchange(&request).await?.to_vec();
+        let body = connection.exchange(&requests[0]).await?.to_vec();
         let reference = server::start_fixed(plan, &body)?;
         let mut other = Connection::open(reference.address()).await?;
-        let same = other.exchange(&request).await? == body;
-        ensure!(same, "the reference answers other bytes");
+        for request in requests {
+            let same = connection.exchange(request).await? == body;
+            let same = same && other.exchange(request).await? == body;
+            ensure!(same, "not all answers have the same bytes");
+        }
         ensure_same_headers(&connection, &other)?;
         drop((connection, other));
         let address = self.process.address();
-        let mut kitbag = Target::new(
-            &self.process,
-            clients(address, &request, connections).await?,
-        );
+        let ours = clients_of_each(address, requests, connections).await?;
+        let mut kitbag = Target::new(&self.process, ours);
         let address = reference.address();
-        let mut fixed = Target::new(&reference, clients(address, &request, connections).await?);
+        let theirs = clients_of_each(address, requests, connections).await?;
+        let mut fixed = Target::new(&reference, theirs);
         let rows = compare(plan, &mut kitbag, &mut fixed, BESIDE_REFERENCE).await?;
         let what = format!("{what}, connections: {connections}");
         Ok(Table::new(self.name, what, &COLUMNS, rows))
@@ -182,8 +225,17 @@ pub(super) async fn clients(
     request: &Prepared,
     count: usize,
 ) -> Result<Vec<Client>> {
+    clients_of_each(address, slice::from_ref(request), count).await
+}
+
+/// Opens connections that send `requests` by turns, each one of them.
+async fn clients_of_each(
+    address: SocketAddr,
+    requests: &[Prepared],
+    count: usize,
+) -> Result<Vec<Client>> {
     let mut clients = Vec::with_capacity(count);
-    for _ in 0..count {
+    for request in requests.iter().cycle().take(count) {
         clients.push(Client::open(address, vec![request.clone()]).await?);
     }
     Ok(clients)
