@@ -19,20 +19,23 @@ pub(super) fn run(lab: &Lab<'_>) -> anyhow::Result<u64> {
 }
 
 /// An entry of a device that was logged out past the gateway is emptied, one of a device that is
-/// there stays, and nothing is left to do for the next one.
+/// there stays, one of a user who is locked is told, and nothing is left to do for the next one.
 fn sweep(lab: &Lab<'_>) -> anyhow::Result<()> {
     let [directly, through] = [lab.synapse.address(), lab.gateway.address()?];
     let gone = User::register(directly)?;
     let there = gone.another_device(directly)?;
+    let locked = User::register(directly)?;
     let entry = json!({"canary": CANARY});
-    for device in [&gone, &there] {
+    for device in [&gone, &there, &locked] {
         let path = format!(
             "/_matrix/client/v3/user/{}/devices/{}/account_data/{TYPE}",
             device.user_id, device.device_id
         );
         device.ask(through, "PUT", &path, &entry)?;
     }
-    gone.ask(directly, "POST", "/_matrix/client/v3/logout", &json!({}))?;
+    for device in [&gone, &locked] {
+        device.ask(directly, "POST", "/_matrix/client/v3/logout", &json!({}))?;
+    }
     let stored = |device: &User| {
         let path = format!(
             "/_matrix/client/v3/user/{}/account_data/org.matrix.msc4331.device_account_data.{}.{TYPE}",
@@ -41,6 +44,12 @@ fn sweep(lab: &Lab<'_>) -> anyhow::Result<()> {
         there.ask(directly, "GET", &path, &Value::Null)
     };
     let token = lab.synapse.register_admin()?;
+    let path = format!("/_synapse/admin/v2/users/{}", locked.user_id);
+    let admin = User {
+        token: token.clone(),
+        ..locked
+    };
+    admin.ask(directly, "PUT", &path, &json!({"locked": true}))?;
     let mut sweep = command(lab, &["gateway", "sweep", "--json", "--upstream"]);
     sweep
         .arg(lab.synapse.base_url())
@@ -61,6 +70,7 @@ fn sweep(lab: &Lab<'_>) -> anyhow::Result<()> {
         "{done}, not {found}"
     );
     ensure!(done["failed_users"] == 0, "{done}");
+    ensure!(done["locked_entries"] == 1, "{done}");
     ensure!(
         stored(&gone)? == json!({"org.matrix.msc4331.deleted": true}),
         "not emptied"
