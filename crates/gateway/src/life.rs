@@ -202,7 +202,7 @@ async fn log_out(gateway: Gateway, call: Call, all: bool) -> Answer {
     let deadline = Deadline::of(&gateway);
     let (ended, emptying) = match all {
         true => {
-            // By their names, so that those that begin later are not shut out.
+            // Those that begin later are not to be shut out.
             let all = everybody(&gateway, &credentials, &who).await;
             (all.unwrap_or_else(|_| Ended::all()), Ended::all())
         }
@@ -260,8 +260,8 @@ async fn remove(
     let mut turn = gateway.turns().alone(user).await.ok();
     let had_turn = turn.is_some();
     if matches!(cause, Cause::Password) && !ended.is_empty() {
-        // Now they can be named: later one of them may have begun anew.
-        ended = others(&gateway, &credentials, &who).await.unwrap_or(ended);
+        let all = everybody(&gateway, &credentials, &who).await;
+        ended = all.map_or(ended, |all| all.but(who.device.as_ref()));
     }
     let ending = gateway.owed().begin(user, ended.clone());
     let request = Request::from_parts(parts, Body::from(body));
@@ -351,27 +351,17 @@ fn look(
     tokio::spawn(look.in_current_span());
 }
 
-/// Returns all devices of the caller, and those that ended past the gateway.
+/// Returns all devices of the caller, by their names as far as these are known: later one of them may
+/// have begun anew. Those that may have ended before have, where they are not there any more.
 async fn everybody(
     gateway: &Gateway,
     credentials: &Credentials,
     who: &Identity,
 ) -> Result<Ended, Failure> {
     let living = devices::all(gateway.upstream(), credentials).await?;
-    let everybody = Ended::these(parsed(&living).chain(who.device.clone()));
-    Ok(everybody.and(Ended::others()))
-}
-
-/// Returns all devices but the caller's own, and those that ended past the gateway.
-async fn others(
-    gateway: &Gateway,
-    credentials: &Credentials,
-    who: &Identity,
-) -> Result<Ended, Failure> {
-    let living = devices::all(gateway.upstream(), credentials).await?;
-    let own = who.device.as_ref();
-    let others = parsed(&living).filter(|device| Some(device) != own);
-    Ok(Ended::these(others).and(Ended::others()))
+    let uncertain = gateway.owed().uncertain(&who.user);
+    let named = parsed(&living).chain(uncertain).chain(who.device.clone());
+    Ok(Ended::these(named).and(Ended::others()))
 }
 
 /// What became of a request that ends devices; where no answer came nobody knows.

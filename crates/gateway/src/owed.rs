@@ -80,6 +80,11 @@ impl Owed {
         self.lock().standing(user, device)
     }
 
+    /// Returns the devices of a user that may have ended.
+    pub(crate) fn uncertain(&self, user: &UserId) -> Vec<DeviceId> {
+        self.lock().uncertain(user)
+    }
+
     /// Tells whether nothing is owed to anybody, and no device is ending.
     pub(crate) fn is_empty(&self) -> bool {
         self.lock().is_empty()

@@ -125,6 +125,14 @@ impl Ended {
         self
     }
 
+    /// Returns all but one device.
+    pub(crate) fn but(mut self, device: Option<&DeviceId>) -> Self {
+        if let Some(device) = device {
+            self.0.remove(&Whose::Device(device.clone()));
+        }
+        self
+    }
+
     /// Returns what is known to have ended, and what the homeserver does not have any more.
     pub(crate) fn parts(mut self) -> [Self; 2] {
         let others = self.0.take(&Whose::Others);
@@ -271,6 +279,19 @@ impl Ledger {
         } else {
             Standing::Free
         }
+    }
+
+    /// Returns the devices of a user that may have ended.
+    pub(crate) fn uncertain(&self, user: &UserId) -> Vec<DeviceId> {
+        let owing = self.users.get(user).map(|of_user| of_user.owing.iter());
+        let uncertain = owing.into_iter().flatten().filter_map(|(whose, owing)| {
+            let device = match whose {
+                Whose::Device(device) => Some(device.clone()),
+                Whose::All | Whose::Others => None,
+            };
+            device.filter(|_| !owing.is_sure)
+        });
+        uncertain.collect()
     }
 
     /// Tells whether nothing is known of anybody.

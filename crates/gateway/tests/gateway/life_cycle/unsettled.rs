@@ -65,6 +65,10 @@ impl State {
                 living.remove(own);
                 json(200, &json!({}))
             }
+            ("POST", "logout/all", _) => {
+                living.clear();
+                json(200, &json!({}))
+            }
             ("DELETE", _, Some(device)) => {
                 living.remove(device);
                 json(200, &json!({}))
@@ -347,4 +351,21 @@ async fn what_was_emptied_without_an_answer_is_not_written_while_that_may_come_l
     assert_eq!(stage.status(login()).await, 200);
     assert_eq!(stage.write("PHONE").await, 200);
     assert_eq!(stage.tombstones(), 2);
+}
+
+#[tokio::test]
+async fn what_may_have_ended_before_all_others_did_has() {
+    let stage = Stage::start(30_000).await;
+    stage.trouble(Method::DELETE, "/devices/", Trouble::Does(504));
+    // So that nobody can look what became of it.
+    stage.trouble(Method::GET, "v3/devices", Trouble::Says(500));
+    assert_eq!(stage.status(delete("LAPTOP")).await, 504);
+    stage.is_well();
+    stage.trouble(Method::GET, "/sync", Trouble::Says(500));
+    let logout = super::post("logout/all").token("alice.LAPTOP");
+    assert_eq!(stage.status(logout).await, 200);
+    stage.is_well();
+    stage.begins("PHONE");
+    stage.clock.advance(30_000);
+    assert_eq!(stage.read("PHONE").await, 404);
 }
