@@ -30,7 +30,7 @@ enum To {
 }
 
 /// Targets, and where the snippets of the second style send them.
-const ROUTED: [(&str, To); 27] = [
+const ROUTED: [(&str, To); 29] = [
     ("/_matrix/client/versions", To::Gateway),
     ("/_matrix/client/v3/sync?timeout=0", To::Homeserver),
     ("/_matrix/client/v3/login", To::Gateway),
@@ -84,6 +84,14 @@ const ROUTED: [(&str, To); 27] = [
         To::Nowhere,
     ),
     ("/_matrix/client/v3/x/./delete_devices", To::Nowhere),
+    (
+        "/_matrix/client/v3/user/@a:x/rooms/!r:x/tags/u.a%2Fb",
+        To::Gateway,
+    ),
+    (
+        "/_matrix/client/v3/user/@a:x/rooms/!r:x/tags",
+        To::Homeserver,
+    ),
     ("/_matrix/federation/v1/send/1", To::Homeserver),
 ];
 
