@@ -45,7 +45,7 @@ impl Emptying {
 
     /// Tells whether those whose entries are to be emptied can all be named.
     fn are_known(&self) -> bool {
-        let is_open = |ended: &Ended| ended.contains(&Whose::All) || ended.contains(&Whose::Others);
+        let is_open = |ended: &Ended| ended.are_all() || ended.contains(&Whose::Others);
         !is_open(&self.sure) && !is_open(&self.gone)
     }
 }
@@ -150,7 +150,7 @@ async fn empty_listed(
     if empty_of(of).await?.is_some() {
         return Ok(());
     }
-    let everybody = match emptying.sure.contains(&Whose::All) {
+    let everybody = match emptying.sure.are_all() {
         true => devices::all(upstream, credentials).await?,
         false => devices::Ids::new(),
     };

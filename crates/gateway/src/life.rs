@@ -260,8 +260,12 @@ async fn remove(
     let mut turn = gateway.turns().alone(user).await.ok();
     let had_turn = turn.is_some();
     if matches!(cause, Cause::Password) && !ended.is_empty() {
+        // Which it ends nobody can tell afterwards: one may have begun anew.
         let all = everybody(&gateway, &credentials, &who).await;
-        ended = all.map_or(ended, |all| all.but(who.device.as_ref()));
+        ended = match all {
+            Ok(all) => all.but(who.device.as_ref()),
+            Err(_) => Ended::all_but(who.device.clone()),
+        };
     }
     let ending = gateway.owed().begin(user, ended.clone());
     let request = Request::from_parts(parts, Body::from(body));

@@ -31,6 +31,8 @@ const FAILING_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 pub(crate) enum Whose {
     /// Those of all devices.
     All,
+    /// Those of all devices but one.
+    AllBut(DeviceId),
     /// Those of devices that the homeserver does not have any more.
     Others,
     /// Those of one device.
@@ -109,6 +111,11 @@ impl Ended {
         Self([Whose::All].into())
     }
 
+    /// All devices of a user but one.
+    pub(crate) fn all_but(device: Option<DeviceId>) -> Self {
+        Self([device.map_or(Whose::All, Whose::AllBut)].into())
+    }
+
     /// Some devices.
     pub(crate) fn these(devices: impl IntoIterator<Item = DeviceId>) -> Self {
         Self(devices.into_iter().map(Whose::Device).collect())
@@ -150,15 +157,37 @@ impl Ended {
 
     /// Tells whether a device is known to be one of them.
     pub(crate) fn has(&self, device: &DeviceId) -> bool {
-        self.contains(&Whose::All) || self.contains(&Whose::Device(device.clone()))
+        let mut of_many = self.0.iter().take_while(|whose| whose.is_of_many());
+        of_many.any(|whose| whose.has(device)) || self.contains(&Whose::Device(device.clone()))
+    }
+
+    /// Tells whether it is all devices, or all but one.
+    pub(crate) fn are_all(&self) -> bool {
+        self.0.first().is_some_and(Whose::is_of_many)
     }
 
     /// Returns those that are named.
     pub(crate) fn devices(&self) -> impl Iterator<Item = &DeviceId> {
         self.0.iter().filter_map(|whose| match whose {
             Whose::Device(device) => Some(device),
-            Whose::All | Whose::Others => None,
+            Whose::All | Whose::AllBut(_) | Whose::Others => None,
         })
+    }
+}
+
+impl Whose {
+    /// These come before all others in their order.
+    fn is_of_many(&self) -> bool {
+        matches!(self, Self::All | Self::AllBut(_))
+    }
+
+    fn has(&self, device: &DeviceId) -> bool {
+        match self {
+            Self::All => true,
+            Self::AllBut(other) => other != device,
+            Self::Others => false,
+            Self::Device(own) => own == device,
+        }
     }
 }
 
@@ -201,11 +230,11 @@ impl Ledger {
 
     /// Devices ended, or may have.
     pub(crate) fn add(&mut self, user: &UserId, ended: &Ended, is_sure: bool, now_ms: UnixMs) {
-        // First all, then others, then those that are named.
+        // First those of many, then others, then those that are named.
         for whose in ended.0.iter().take(OWED_TO_ONE_MAX) {
             let whose = match whose {
                 // Of all that may have ended those did that are not there any more.
-                Whose::All if !is_sure => Whose::Others,
+                whose if whose.is_of_many() && !is_sure => Whose::Others,
                 whose => whose.clone(),
             };
             self.add_one(user, whose, is_sure, now_ms);
@@ -222,7 +251,7 @@ impl Ledger {
         let is_sure = match whose {
             // All of them did, or one may still.
             Whose::Others => is_sure && before.unwrap_or(true),
-            Whose::All | Whose::Device(_) => is_sure || before.unwrap_or(false),
+            _ => is_sure || before.unwrap_or(false),
         };
         self.stamp += 1;
         self.order.insert(self.stamp, (user.clone(), whose.clone()));
@@ -240,7 +269,7 @@ impl Ledger {
     fn bound(&mut self, user: &UserId, added: usize, now_ms: UnixMs) {
         let owing = self.users.get(user).map(|of_user| &of_user.owing);
         let owing = owing.into_iter().flatten();
-        let named = owing.filter(|(whose, _)| matches!(whose, Whose::Device(_)));
+        let named = owing.filter(|(whose, _)| matches!(whose, Whose::Device(_) | Whose::AllBut(_)));
         let mut named: Vec<_> = named.map(|(whose, owing)| (owing.stamp, whose)).collect();
         let too_many = named.len().saturating_sub(OWED_TO_ONE_MAX);
         named.sort_unstable();
@@ -271,8 +300,11 @@ impl Ledger {
             return Standing::Free;
         };
         let may_end = |ended: &Ended| ended.has(device) || ended.contains(&Whose::Others);
-        let is_sure = |whose: &Whose| of_user.owing.get(whose).is_some_and(|owing| owing.is_sure);
-        if is_sure(&Whose::All) || is_sure(&Whose::Device(device.clone())) {
+        let of_many = of_user.owing.iter();
+        let mut of_many = of_many.take_while(|(whose, _)| whose.is_of_many());
+        let of_one = of_user.owing.get(&Whose::Device(device.clone()));
+        // Of many it is always sure.
+        if of_many.any(|(whose, _)| whose.has(device)) || of_one.is_some_and(|one| one.is_sure) {
             Standing::Owed
         } else if of_user.ending.values().any(may_end) {
             Standing::Ending
@@ -287,7 +319,7 @@ impl Ledger {
         let uncertain = owing.into_iter().flatten().filter_map(|(whose, owing)| {
             let device = match whose {
                 Whose::Device(device) => Some(device.clone()),
-                Whose::All | Whose::Others => None,
+                Whose::All | Whose::AllBut(_) | Whose::Others => None,
             };
             device.filter(|_| !owing.is_sure)
         });

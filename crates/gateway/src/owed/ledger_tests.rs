@@ -33,6 +33,10 @@ fn an_end_keeps_its_device_waiting_until_it_is_known_what_became_of_it() {
         ledger.finish(&user, number, became, 0);
         assert_eq!(ledger.standing(&user, &device(1)), expected, "{became:?}");
     }
+    ledger.add(&user, &Ended::all_but(Some(device(3))), true, 0);
+    assert_eq!(ledger.standing(&user, &device(2)), Standing::Owed);
+    assert_eq!(ledger.standing(&user, &device(3)), Standing::Free);
+    let (mut ledger, user) = self::ledger();
     ledger.begin(&user, Ended::others());
     assert_eq!(ledger.standing(&user, &device(2)), Standing::Ending);
     ledger.add(&user, &Ended::all(), true, 0);
@@ -68,7 +72,9 @@ fn what_may_have_ended_is_looked_at_until_nothing_can_be_under_way() {
     // What ended for sure does not become less so; of all, those did that are not there.
     ledger.add(&user, &these([1]), true, 0);
     ledger.add(&user, &these([1]), false, 0);
-    ledger.add(&user, &Ended::all(), false, 0);
+    for all in [Ended::all(), Ended::all_but(Some(device(7)))] {
+        ledger.add(&user, &all, false, 0);
+    }
     let parts = ledger.of(&user, 0).unwrap().parts();
     assert_eq!(parts, [these([1]), Ended::others()]);
 }

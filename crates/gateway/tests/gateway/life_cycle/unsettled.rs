@@ -65,6 +65,10 @@ impl State {
                 living.remove(own);
                 json(200, &json!({}))
             }
+            ("POST", "account/password", _) => {
+                // Who was logged out has logged in again.
+                json(200, &json!({}))
+            }
             ("POST", "logout/all", _) => {
                 living.clear();
                 json(200, &json!({}))
@@ -259,11 +263,22 @@ async fn nothing_is_deleted_while_the_homeserver_cannot_say_who_asks() {
         stage.trouble(Method::GET, "/whoami", Trouble::Says(status));
         assert_eq!(stage.status(delete("LAPTOP")).await, status);
     }
-    assert_eq!(
-        count(&stage.upstream, "/devices/PHONE"),
-        1,
-        "that of the write"
-    );
+    let asked = count(&stage.upstream, "/devices/PHONE");
+    assert_eq!(asked, 1, "that of the write");
+}
+
+#[tokio::test]
+async fn a_new_password_ends_the_others_also_where_nobody_can_name_them() {
+    let stage = Stage::start(30_000).await;
+    assert_eq!(stage.write("LAPTOP").await, 200);
+    stage.trouble(Method::GET, "v3/devices", Trouble::Says(500));
+    stage.trouble(Method::GET, "/sync", Trouble::Says(500));
+    let password = super::post("account/password").token("alice.LAPTOP");
+    assert_eq!(stage.status(password.body("{}")).await, 200);
+    stage.is_well();
+    // It began anew before anything could be emptied.
+    assert_eq!(stage.read("PHONE").await, 404);
+    assert_eq!(stage.tombstones(), 1);
 }
 
 #[tokio::test]
