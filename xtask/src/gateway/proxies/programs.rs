@@ -31,7 +31,7 @@ const DOWNLOAD: &str = r#"set -eu
 cd "$1"
 mkdir -p lists/partial archives/partial root
 set -- --quiet --option "Dir::State::lists=$PWD/lists" --option "Dir::Cache=$PWD" \
-    --option Debug::NoLocking=1 --option "APT::Sandbox::User=$(id -un)"
+    --option Acquire::Retries=3 --option Debug::NoLocking=1 --option "APT::Sandbox::User=$(id -un)"
 apt-get "$@" update
 apt-get "$@" install --download-only --yes --no-install-recommends nginx haproxy caddy
 for package in archives/*.deb; do dpkg-deb --extract "$package" root; done"#;
