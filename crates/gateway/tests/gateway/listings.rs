@@ -17,11 +17,15 @@ fn sync(asked: &Asked, stored: &Stored) -> Value {
     let (_, query) = asked.target.split_once('?').unwrap();
     let query: HashMap<String, String> = serde_urlencoded::from_str(query).unwrap();
     let filter: Value = serde_json::from_str(&query["filter"]).unwrap();
-    let types = filter["account_data"]["types"].as_array().unwrap();
-    let begins = |kind: &str| {
+    let is_of = |name: &str, kind: &str| {
+        let types = filter["account_data"][name].as_array().unwrap();
         let mut types = types.iter().map(|known| known.as_str().unwrap());
-        types.any(|known| kind.starts_with(known.strip_suffix('*').unwrap()))
+        types.any(|known| match known.strip_suffix('*') {
+            Some(begin) => kind.starts_with(begin),
+            None => kind == known,
+        })
     };
+    let begins = |kind: &str| is_of("types", kind) && !is_of("not_types", kind);
     let stored = stored.lock().unwrap();
     let events = stored.iter().filter(|((_, kind), _)| begins(kind));
     let events = events.map(|((_, kind), content)| {
@@ -69,4 +73,39 @@ async fn what_is_too_large_to_be_listed_at_once_is_emptied_device_by_device() {
     let changes = asked.chunk_by(|one, next| one.method == next.method);
     let emptyings = changes.filter(|alike| alike[0].method == Method::PUT);
     assert_eq!(emptyings.count(), 2);
+}
+
+#[tokio::test]
+async fn what_nobody_can_name_is_emptied_also_where_many_devices_keep_more_than_is_listed() {
+    // More than a filter names; what these keep beyond it is small enough.
+    const LIVING: usize = 60;
+    let stored = Stored::default();
+    let content = json!({"a": "a".repeat(300 * 1024)}).to_string();
+    let kind = |device: &str| ("@alice:x".to_owned(), format!("{PREFIX}{device}.n"));
+    let living: Vec<String> = (0..LIVING).map(|number| format!("D{number}")).collect();
+    for device in living.iter().map(String::as_str).chain(["GONE"]) {
+        stored.lock().unwrap().insert(kind(device), content.clone());
+    }
+    let kept = Stored::clone(&stored);
+    let devices = living.iter().map(|id| json!({"device_id": id}));
+    let devices = json!({"devices": devices.collect::<Vec<_>>()});
+    let upstream = Scripted::start(move |asked| {
+        let answer = match asked.target.split('?').next().unwrap() {
+            "/_matrix/client/v3/sync" => json(200, &sync(&asked, &kept)),
+            "/_matrix/client/v3/devices" => json(200, &devices),
+            "/_matrix/client/v3/delete_devices" => json(200, &json!({})),
+            _ => toy::answer(&asked, &kept),
+        };
+        async move { answer }
+    })
+    .await;
+    let gateway = gateway(&upstream.url(), |_| {}).await;
+    let client = Client::new(&gateway.url).unwrap();
+    // Whatever the homeserver read in it.
+    let delete = Request::new(Method::POST, "/_matrix/client/v3/delete_devices");
+    let delete = delete.token("alice.D0").body("?");
+    assert_eq!(client.send(delete).await.unwrap().status, 200);
+    let stored = stored.lock().unwrap();
+    assert!(stored[&kind("GONE")] == TOMBSTONE, "it is not emptied");
+    assert!(living.iter().all(|device| stored[&kind(device)] == content));
 }
