@@ -282,7 +282,7 @@ async fn forgetful() -> (Scripted, Running, mpsc::UnboundedReceiver<String>) {
 }
 
 /// Returns what is told next.
-async fn next(told: &mut mpsc::UnboundedReceiver<String>) -> String {
+async fn next<T>(told: &mut mpsc::UnboundedReceiver<T>) -> T {
     time::timeout(DEADLINE, told.recv()).await.unwrap().unwrap()
 }
 
@@ -324,7 +324,7 @@ async fn a_connection_that_ended_while_nobody_used_it_is_not_used() {
     .await;
     for _ in 0..20 {
         assert_eq!(ask(&gateway, Method::POST).await.body, "ok");
-        has_ended.recv().await.unwrap();
+        next(&mut has_ended).await;
         // The end has to come to the gateway too, which shares this thread.
         time::sleep(Duration::from_millis(5)).await;
     }
@@ -353,10 +353,9 @@ async fn connections_are_used_again_and_ended_when_nobody_needs_them() {
     for _ in 0..20 {
         assert_eq!(ask(&gateway, Method::PUT).await.body, "ok");
     }
-    assert_eq!(told.recv().await, Some("begun"));
+    assert_eq!(next(&mut told).await, "begun");
     assert!(told.try_recv().is_err(), "one was enough");
-    let next = time::timeout(DEADLINE, told.recv()).await.unwrap();
-    assert_eq!(next, Some("ended"), "nobody asked for another");
+    assert_eq!(next(&mut told).await, "ended", "nobody asked for another");
 }
 
 #[tokio::test]
@@ -386,8 +385,8 @@ async fn no_more_connections_are_kept_than_may_be() {
     let answered = Instant::now();
     let mut ended = Vec::new();
     for _ in 0..8 {
-        let next = time::timeout(DEADLINE, told.recv()).await.unwrap();
-        ended.push(next.unwrap().duration_since(answered) > Duration::from_secs(1));
+        let next = next(&mut told).await;
+        ended.push(next.duration_since(answered) > Duration::from_secs(1));
     }
     assert_eq!(ended.iter().filter(|was_kept| **was_kept).count(), 2);
 }
@@ -434,16 +433,13 @@ async fn when_the_client_leaves_the_homeserver_sees_it_at_once() {
         .await;
         let mut client = Wire::to(&gateway.url).await;
         client.send("GET /a HTTP/1.1\r\nHost: a\r\n\r\n").await;
-        assert_eq!(told.recv().await, Some("asked"));
+        assert_eq!(next(&mut told).await, "asked");
         if !answer.is_empty() {
             client.head().await;
             client.exactly(3).await;
         }
         drop(client);
-        let next = time::timeout(Duration::from_secs(5), told.recv())
-            .await
-            .unwrap();
-        assert_eq!(next, Some("left"));
+        assert_eq!(next(&mut told).await, "left");
     }
 }
 
@@ -463,12 +459,9 @@ async fn when_the_client_leaves_in_the_midst_of_a_body_the_homeserver_gets_no_en
     client
         .send("PUT /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
         .await;
-    assert_eq!(told.recv().await.unwrap(), "3\r\nabc\r\n");
+    assert_eq!(next(&mut told).await, "3\r\nabc\r\n");
     drop(client);
-    let next = time::timeout(Duration::from_secs(5), told.recv())
-        .await
-        .unwrap();
-    assert_eq!(next.unwrap(), "");
+    assert_eq!(next(&mut told).await, "");
 }
 
 #[tokio::test]
@@ -550,7 +543,7 @@ async fn of_a_long_answer_no_more_is_taken_than_the_client_takes() {
     time::sleep(2 * STALL).await;
     go.send(true).unwrap();
     assert_eq!(drain(&mut client.0).await, MANY_BYTES);
-    let under_way = told.recv().await.unwrap();
+    let under_way = next(&mut told).await;
     assert!(under_way < UNDER_WAY_BYTES_MAX, "{under_way}");
 }
 

@@ -79,6 +79,11 @@ async fn what_is_under_way_when_it_stops_is_answered() {
     assert_eq!(lab.told.recv().await, Some("asked"));
     lab.stop.send(true).unwrap();
     until_closed(&lab.url).await;
+    let cut = time::timeout(Duration::from_millis(100), &mut lab.served).await;
+    assert!(
+        cut.is_err(),
+        "it goes on while somebody waits for an answer"
+    );
     lab.answer.send(true).unwrap();
     let answer = client.rest().await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");

@@ -86,6 +86,22 @@ async fn a_homeserver_of_an_unknown_authority_is_not_talked_to() {
 }
 
 #[tokio::test]
+async fn a_homeserver_by_a_name_that_is_not_in_its_certificate_is_not_talked_to() {
+    let homeserver = tls_homeserver().await;
+    let port = homeserver.address().port();
+    // The same address, in a form that is a name to everybody but the system.
+    let url = format!("127.0x1:{port}");
+    assert!(tokio::net::TcpStream::connect(&url).await.is_ok());
+    let gateway = gateway(&format!("https://{url}"), |settings| {
+        settings.upstream.ca_file = Some(certificate("ca.pem"));
+    })
+    .await;
+    let client = Client::new(&gateway.url).unwrap();
+    let response = client.send(Request::new(Method::GET, "/")).await.unwrap();
+    assert_eq!(response.status, 502);
+}
+
+#[tokio::test]
 async fn certificates_that_cannot_be_read_stop_the_start() {
     for name in ["nothing.pem", "homeserver.key"] {
         let failed = set_up("https://localhost", |settings| {
