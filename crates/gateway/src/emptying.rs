@@ -6,7 +6,7 @@ use kitbag_domain::{DeviceId, UserId};
 use kitbag_http::shared::GatewayError;
 use tokio::time::{self, Instant};
 
-use crate::answer::{Failure, may_be_late};
+use crate::answer::Failure;
 use crate::credentials::Credentials;
 use crate::devices;
 use crate::entries::{self, Of};
@@ -92,10 +92,7 @@ impl From<Failure> for NotEmptied {
 impl NotEmptied {
     /// It failed amid the writes.
     fn while_written(failure: Failure) -> Self {
-        let is_late = match &failure {
-            Failure::Denied(_) => true,
-            Failure::Relayed(told) => may_be_late(told.status()),
-        };
+        let is_late = entries::is_late(&failure);
         Self { failure, is_late }
     }
 }

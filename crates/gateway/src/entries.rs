@@ -13,7 +13,7 @@ use serde::de::IgnoredAny;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::answer::Failure;
+use crate::answer::{Failure, may_be_late};
 use crate::credentials::Credentials;
 use crate::mapped;
 use crate::upstream::Upstream;
@@ -123,7 +123,7 @@ pub(crate) async fn list_if_small(
 /// does not answer any more.
 ///
 /// # Errors
-/// What the homeserver says to the first that is not done.
+/// What the homeserver says to the first that may still be done, or else to the first that is not.
 pub(crate) async fn empty(
     upstream: &Upstream,
     credentials: &Credentials,
@@ -151,7 +151,17 @@ pub(crate) async fn empty(
     });
     let written = stream::iter(writes).buffer_unordered(WRITES_AT_ONCE);
     let written: Vec<Result<(), Failure>> = written.collect().await;
-    written.into_iter().collect()
+    let failed = written.into_iter().filter_map(Result::err);
+    let told = failed.min_by_key(|failure| !is_late(failure));
+    told.map_or(Ok(()), Err)
+}
+
+/// Tells whether a write that failed may still be done.
+pub(crate) fn is_late(failure: &Failure) -> bool {
+    match failure {
+        Failure::Denied(_) => true,
+        Failure::Relayed(told) => may_be_late(told.status()),
+    }
 }
 
 /// Returns the sync that tells of nothing else, and of nobody's presence.

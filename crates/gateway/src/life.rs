@@ -23,6 +23,7 @@ use http_body_util::{BodyExt as _, Limited};
 use kitbag_domain::{DeviceId, UserId};
 use kitbag_http::shared::{Denial, GatewayError, read_body_within};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use tokio::time;
 use tracing::{Instrument as _, debug};
 
@@ -34,7 +35,7 @@ use crate::emptying::{self, Deadline, Emptying, NotEmptied, empty, parsed};
 use crate::gateway::Gateway;
 use crate::identity::Identity;
 use crate::metrics::{self, Cause};
-use crate::owed::{Became, Debt, Ended, Ending};
+use crate::owed::{Became, Debt, Ended, Ending, OWED_TO_ONE_MAX};
 use crate::pass::pass;
 use crate::turns::Turn;
 
@@ -72,12 +73,13 @@ pub(crate) async fn delete_devices(gateway: &Gateway, call: Call) -> Answer {
         devices: Vec<String>,
     }
     let ended = |body: &[u8]| match serde_json::from_slice(body) {
-        Ok(Named { devices }) => {
+        Ok(Named { devices }) if devices.len() <= OWED_TO_ONE_MAX => {
             let devices = devices.into_iter();
             Ended::these(devices.filter_map(|device| DeviceId::parse(device).ok()))
         }
-        // The homeserver may read more in it.
-        Err(_) => Ended::others(),
+        // The homeserver may read more in it, or knows from a stage before what was asked for; and so
+        // many are not written down.
+        _ => Ended::others(),
     };
     to_its_end(gateway, |gateway| {
         remove(gateway, call, Cause::Deletion, ended)
@@ -89,12 +91,19 @@ pub(crate) async fn delete_devices(gateway: &Gateway, call: Call) -> Answer {
 pub(crate) async fn password(gateway: &Gateway, call: Call) -> Answer {
     #[derive(Deserialize)]
     struct Asked {
+        new_password: Option<IgnoredAny>,
         logout_devices: Option<bool>,
     }
     let ended = |body: &[u8]| match serde_json::from_slice(body) {
         Ok(Asked {
-            logout_devices: Some(false),
-        }) => Ended::default(),
+            new_password: Some(_),
+            logout_devices,
+        }) => match logout_devices {
+            Some(false) => Ended::default(),
+            _ => Ended::all(),
+        },
+        // Synapse lets the last stage have `auth` alone, and knows from the first whether the others
+        // are to stay.
         _ => Ended::others(),
     };
     to_its_end(gateway, |gateway| {
@@ -211,7 +220,7 @@ async fn log_out(gateway: Gateway, call: Call, all: bool) -> Answer {
             (own.clone(), own)
         }
     };
-    let ending = gateway.owed().begin(user, ended.clone());
+    let ending = gateway.owed().begin(user, ended.clone(), None);
     let emptied = match turn.is_some() && is_known {
         true => {
             let emptying = Emptying::of(emptying, Cause::Logout);
@@ -259,7 +268,7 @@ async fn remove(
     let user = &who.user;
     let mut turn = gateway.turns().alone(user).await.ok();
     let had_turn = turn.is_some();
-    if matches!(cause, Cause::Password) && !ended.is_empty() {
+    if ended.are_all() {
         // Which it ends nobody can tell afterwards: one may have begun anew.
         let all = everybody(&gateway, &credentials, &who).await;
         ended = match all {
@@ -267,7 +276,10 @@ async fn remove(
             Err(_) => Ended::all_but(who.device.clone()),
         };
     }
-    let ending = gateway.owed().begin(user, ended.clone());
+    // A new password keeps the session that sets it.
+    let stays = who.device.clone();
+    let stays = stays.filter(|_| matches!(cause, Cause::Password));
+    let ending = gateway.owed().begin(user, ended.clone(), stays);
     let request = Request::from_parts(parts, Body::from(body));
     let response = pass_in_turn(&gateway, request, &mut turn).await;
     match outcome(&response) {

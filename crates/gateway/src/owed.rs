@@ -12,7 +12,7 @@ use kitbag_domain::{Clock, DeviceId, UserId};
 use tracing::warn;
 
 use self::ledger::Ledger;
-pub(crate) use self::ledger::{Became, Debt, Ended, PAUSE_MS, Standing, Whose};
+pub(crate) use self::ledger::{Became, Debt, Ended, OWED_TO_ONE_MAX, PAUSE_MS, Standing, Whose};
 use crate::metrics::GatewayMetrics;
 
 /// What is still to be emptied, by user.
@@ -59,12 +59,12 @@ impl Owed {
         }))
     }
 
-    /// An end is about to be sent to the homeserver.
-    pub(crate) fn begin(&self, user: &UserId, ended: Ended) -> Ending {
+    /// An end is about to be sent to the homeserver; what `stays` is known not to end.
+    pub(crate) fn begin(&self, user: &UserId, ended: Ended, stays: Option<DeviceId>) -> Ending {
         Ending {
             owed: self.clone(),
             user: user.clone(),
-            number: self.lock().begin(user, ended),
+            number: self.lock().begin(user, ended, stays),
             became: Became::MayBeOwed,
         }
     }
@@ -161,9 +161,10 @@ mod tests {
         let user = UserId::parse("@alice:x").unwrap();
         let device = DeviceId::parse("PHONE").unwrap();
         let ended = Ended::these([device.clone()]);
-        owed.begin(&user, ended.clone()).became(Became::Nothing);
+        let begin = || owed.begin(&user, ended.clone(), None);
+        begin().became(Became::Nothing);
         assert!(owed.is_empty());
-        drop(owed.begin(&user, ended.clone()));
+        drop(begin());
         assert_eq!(owed.of(&user).unwrap().parts(), [Ended::default(), ended]);
         let debt = owed.due(&user).unwrap();
         assert_eq!(metrics.emptyings_pending.read(), 0);

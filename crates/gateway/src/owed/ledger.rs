@@ -26,6 +26,9 @@ pub(crate) const LATE_MS: u64 = 10_000;
 /// How long it is tried in vain: longer nobody is kept from using a device again.
 const FAILING_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 
+/// How long nobody tries before it counts as failing anew: two failures a day apart are no day of it.
+const UNTRIED_MS_MAX: u64 = 60 * 60 * 1_000;
+
 /// Whose entries.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Whose {
@@ -67,7 +70,10 @@ pub(crate) enum Standing {
 
 /// What is owed to a user, as it was when it was asked for.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Debt(BTreeMap<Whose, Owing>);
+pub(crate) struct Debt {
+    owing: BTreeMap<Whose, Owing>,
+    asked_ms: UnixMs,
+}
 
 #[derive(Clone, Debug)]
 struct Owing {
@@ -75,7 +81,22 @@ struct Owing {
     stamp: u64,
     is_sure: bool,
     since_ms: UnixMs,
-    failing_since_ms: Option<UnixMs>,
+    failing: Option<Failing>,
+}
+
+/// That it was tried in vain.
+#[derive(Clone, Copy, Debug)]
+struct Failing {
+    since_ms: UnixMs,
+    last_ms: UnixMs,
+}
+
+/// An end on its way to the homeserver.
+#[derive(Debug)]
+struct OnItsWay {
+    ended: Ended,
+    /// A device that does not end with them, whatever `ended` says.
+    stays: Option<DeviceId>,
 }
 
 /// When it was tried last, in vain.
@@ -90,7 +111,7 @@ struct Tried {
 struct OfUser {
     owing: BTreeMap<Whose, Owing>,
     /// On their way, by their stamps.
-    ending: BTreeMap<u64, Ended>,
+    ending: BTreeMap<u64, OnItsWay>,
     tried: Option<Tried>,
 }
 
@@ -191,11 +212,18 @@ impl Whose {
     }
 }
 
+impl OnItsWay {
+    fn may_end(&self, device: &DeviceId) -> bool {
+        let may_be = self.ended.has(device) || self.ended.contains(&Whose::Others);
+        may_be && self.stays.as_ref() != Some(device)
+    }
+}
+
 impl Debt {
     /// Returns what ended for sure, and what is to be emptied where the homeserver does not have it.
     pub(crate) fn parts(&self) -> [Ended; 2] {
         let part = |of_sure: bool| {
-            let of_it = self.0.iter().filter(|(whose, owing)| {
+            let of_it = self.owing.iter().filter(|(whose, owing)| {
                 let is_named = **whose != Whose::Others;
                 (owing.is_sure && is_named) == of_sure
             });
@@ -206,11 +234,13 @@ impl Debt {
 }
 
 impl Ledger {
-    /// An end is about to be sent to the homeserver; returns its number.
-    pub(crate) fn begin(&mut self, user: &UserId, ended: Ended) -> u64 {
+    /// An end is about to be sent to the homeserver; what `stays` is known not to end. Returns its
+    /// number.
+    pub(crate) fn begin(&mut self, user: &UserId, ended: Ended, stays: Option<DeviceId>) -> u64 {
         self.stamp += 1;
         let of_user = self.users.entry(user.clone()).or_default();
-        of_user.ending.insert(self.stamp, ended);
+        let ending = OnItsWay { ended, stays };
+        of_user.ending.insert(self.stamp, ending);
         self.stamp
     }
 
@@ -218,7 +248,7 @@ impl Ledger {
     pub(crate) fn finish(&mut self, user: &UserId, number: u64, became: Became, now_ms: UnixMs) {
         let of_user = self.users.get_mut(user);
         let ended = of_user.and_then(|of_user| of_user.ending.remove(&number));
-        if let Some(ended) = ended {
+        if let Some(OnItsWay { ended, .. }) = ended {
             match became {
                 Became::Nothing => {}
                 Became::Owed => self.add(user, &ended, true, now_ms),
@@ -259,7 +289,7 @@ impl Ledger {
             stamp: self.stamp,
             is_sure,
             since_ms: now_ms,
-            failing_since_ms: None,
+            failing: None,
         };
         let of_user = self.users.entry(user.clone()).or_default();
         of_user.owing.insert(whose, owing);
@@ -299,14 +329,13 @@ impl Ledger {
         let Some(of_user) = self.users.get(user) else {
             return Standing::Free;
         };
-        let may_end = |ended: &Ended| ended.has(device) || ended.contains(&Whose::Others);
         let of_many = of_user.owing.iter();
         let mut of_many = of_many.take_while(|(whose, _)| whose.is_of_many());
         let of_one = of_user.owing.get(&Whose::Device(device.clone()));
         // Of many it is always sure.
         if of_many.any(|(whose, _)| whose.has(device)) || of_one.is_some_and(|one| one.is_sure) {
             Standing::Owed
-        } else if of_user.ending.values().any(may_end) {
+        } else if of_user.ending.values().any(|end| end.may_end(device)) {
             Standing::Ending
         } else {
             Standing::Free
@@ -340,18 +369,27 @@ impl Ledger {
     /// still be done would be done behind the next write.
     pub(crate) fn of(&self, user: &UserId, now_ms: UnixMs) -> Option<Debt> {
         let is_late = |tried: Tried| tried.is_late && !is_past(tried.at_ms, LATE_MS, now_ms);
-        self.unless(user, is_late)
+        self.unless(user, is_late, now_ms)
     }
 
     /// As [`Ledger::of`], where it has not failed a short time ago.
     pub(crate) fn due(&self, user: &UserId, now_ms: UnixMs) -> Option<Debt> {
-        self.unless(user, |tried| !is_past(tried.at_ms, PAUSE_MS, now_ms))
+        let rests = |tried: Tried| !is_past(tried.at_ms, PAUSE_MS, now_ms);
+        self.unless(user, rests, now_ms)
     }
 
-    fn unless(&self, user: &UserId, rests: impl FnOnce(Tried) -> bool) -> Option<Debt> {
+    fn unless(
+        &self,
+        user: &UserId,
+        rests: impl FnOnce(Tried) -> bool,
+        now_ms: UnixMs,
+    ) -> Option<Debt> {
         let of_user = self.users.get(user)?;
         let is_due = !of_user.owing.is_empty() && !of_user.tried.is_some_and(rests);
-        is_due.then(|| Debt(of_user.owing.clone()))
+        is_due.then(|| Debt {
+            owing: of_user.owing.clone(),
+            asked_ms: now_ms,
+        })
     }
 
     /// A debt was paid, but for what was added since. `lives` tells which devices the homeserver had:
@@ -364,9 +402,11 @@ impl Ledger {
         now_ms: UnixMs,
     ) {
         let mut is_left = false;
-        for (whose, seen) in &paid.0 {
+        for (whose, seen) in &paid.owing {
             let is_gone = matches!(whose, Whose::Device(device) if !lives(device));
-            let is_known = seen.is_sure || is_gone || is_past(seen.since_ms, LATE_MS, now_ms);
+            // Not as of now: what lived as it was asked for may have ended since.
+            let is_over = is_past(seen.since_ms, LATE_MS, paid.asked_ms);
+            let is_known = seen.is_sure || is_gone || is_over;
             if !self.is_same(user, whose, seen) {
                 continue;
             }
@@ -384,20 +424,22 @@ impl Ledger {
     /// A debt could not be paid now. `is_late` where something of it may still be done.
     pub(crate) fn failed(&mut self, user: &UserId, debt: &Debt, is_late: bool, now_ms: UnixMs) {
         self.rest(user, is_late, now_ms);
-        for (whose, seen) in &debt.0 {
+        for (whose, seen) in &debt.owing {
             if !self.is_same(user, whose, seen) {
                 continue;
             }
-            let first = seen.failing_since_ms.filter(|first| *first <= now_ms);
-            let since_ms = first.unwrap_or(now_ms);
+            let before = seen.failing;
+            let before = before.filter(|it| !is_past(it.last_ms, UNTRIED_MS_MAX, now_ms));
+            let since_ms = before.map_or(now_ms, |before| before.since_ms);
             if is_past(since_ms, FAILING_MS_MAX, now_ms) {
                 self.take(user, whose);
                 self.lost += 1;
             } else if let Some(of_user) = self.users.get_mut(user)
                 && let Some(owing) = of_user.owing.get_mut(whose)
             {
-                self.failing += usize::from(owing.failing_since_ms.is_none());
-                owing.failing_since_ms = Some(since_ms);
+                self.failing += usize::from(owing.failing.is_none());
+                let last_ms = now_ms;
+                owing.failing = Some(Failing { since_ms, last_ms });
             }
         }
         self.tidy(user);
@@ -431,7 +473,7 @@ impl Ledger {
     fn take(&mut self, user: &UserId, whose: &Whose) -> Option<Owing> {
         let taken = self.users.get_mut(user)?.owing.remove(whose)?;
         self.order.remove(&taken.stamp);
-        self.failing -= usize::from(taken.failing_since_ms.is_some());
+        self.failing -= usize::from(taken.failing.is_some());
         Some(taken)
     }
 

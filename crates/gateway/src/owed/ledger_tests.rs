@@ -27,7 +27,7 @@ fn an_end_keeps_its_device_waiting_until_it_is_known_what_became_of_it() {
         (Became::MayBeOwed, Standing::Free),
         (Became::Owed, Standing::Owed),
     ] {
-        let number = ledger.begin(&user, these([1]));
+        let number = ledger.begin(&user, these([1]), None);
         assert_eq!(ledger.standing(&user, &device(1)), Standing::Ending);
         assert_eq!(ledger.standing(&user, &device(2)), Standing::Free);
         ledger.finish(&user, number, became, 0);
@@ -37,8 +37,15 @@ fn an_end_keeps_its_device_waiting_until_it_is_known_what_became_of_it() {
     assert_eq!(ledger.standing(&user, &device(2)), Standing::Owed);
     assert_eq!(ledger.standing(&user, &device(3)), Standing::Free);
     let (mut ledger, user) = self::ledger();
-    ledger.begin(&user, Ended::others());
-    assert_eq!(ledger.standing(&user, &device(2)), Standing::Ending);
+    let ended = these([1, 3]).and(Ended::others());
+    ledger.begin(&user, ended, Some(device(3)));
+    for (number, expected) in [
+        (1, Standing::Ending),
+        (2, Standing::Ending),
+        (3, Standing::Free),
+    ] {
+        assert_eq!(ledger.standing(&user, &device(number)), expected);
+    }
     ledger.add(&user, &Ended::all(), true, 0);
     assert_eq!(ledger.standing(&user, &device(2)), Standing::Owed);
 }
@@ -67,6 +74,9 @@ fn what_may_have_ended_is_looked_at_until_nothing_can_be_under_way() {
     assert!(ledger.due(&user, LATE_MS).is_none(), "not again so soon");
     let debt = ledger.of(&user, LATE_MS - 1).unwrap();
     assert_eq!(debt.parts(), [Ended::default(), these([1])]);
+    // It lived as it was asked for, and may have ended since.
+    ledger.settle(&user, &debt, |_| true, LATE_MS);
+    let debt = ledger.of(&user, LATE_MS).unwrap();
     ledger.settle(&user, &debt, |_| true, LATE_MS);
     assert!(ledger.is_empty());
     // What ended for sure does not become less so; of all, those did that are not there.
@@ -97,6 +107,10 @@ fn what_failed_rests_and_is_given_up_after_a_day_each_by_its_own_time() {
     assert!(ledger.of(&user, start + LATE_MS - 1).is_none());
     assert!(ledger.of(&user, start + LATE_MS).is_some());
     let late = start + FAILING_MS_MAX - 1;
+    let hourly = UNTRIED_MS_MAX - 1;
+    for hour in 1..=FAILING_MS_MAX / hourly {
+        fail(&mut ledger, false, start + hour * hourly);
+    }
     ledger.add(&user, &these([2]), true, late);
     assert!(ledger.due(&user, late).is_some());
     fail(&mut ledger, false, late);
@@ -105,6 +119,18 @@ fn what_failed_rests_and_is_given_up_after_a_day_each_by_its_own_time() {
     assert_eq!(ledger.standing(&user, &device(1)), Standing::Free);
     assert_eq!(ledger.standing(&user, &device(2)), Standing::Owed);
     assert_eq!((ledger.failing(), ledger.take_lost()), (1, 1));
+}
+
+#[test]
+fn what_nobody_tried_for_an_hour_did_not_fail_all_the_while() {
+    let (mut ledger, user) = ledger();
+    ledger.add(&user, &these([1]), true, 0);
+    for now_ms in [0, FAILING_MS_MAX, FAILING_MS_MAX + UNTRIED_MS_MAX] {
+        let debt = ledger.of(&user, now_ms).unwrap();
+        ledger.failed(&user, &debt, false, now_ms);
+    }
+    assert_eq!(ledger.standing(&user, &device(1)), Standing::Owed);
+    assert_eq!((ledger.failing(), ledger.take_lost()), (1, 0));
 }
 
 #[test]
@@ -191,7 +217,7 @@ impl World {
     fn end(&mut self, dice: &mut Dice) {
         match dice.below(4) {
             0 if self.ending.len() < 3 => {
-                let number = self.ledger.begin(&user(0), these([0]));
+                let number = self.ledger.begin(&user(0), these([0]), None);
                 self.ending.push((number, None, Step::Sent));
             }
             1 | 2 if !self.ending.is_empty() => {
@@ -268,7 +294,7 @@ fn whatever_the_order_nothing_that_ended_is_read_and_nothing_that_lives_is_lost(
     for seed in 0..300 {
         let mut dice = Dice::new(seed);
         let mut world = World::default();
-        for _ in 0..400 {
+        for _ in 0..500 {
             match dice.below(10) {
                 0 => world.log_in(),
                 1 | 2 => world.write(),

@@ -8,7 +8,7 @@ use http::Response;
 use kitbag_client::{Client, Method, Request};
 use kitbag_domain::Limits;
 use kitbag_testkit::clock::TestClock;
-use kitbag_testkit::scripted::{Asked, Scripted, ScriptedBody, json};
+use kitbag_testkit::scripted::{Asked, Scripted, ScriptedBody, json, reset};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -24,7 +24,7 @@ const BRIEF_MS: u64 = 400;
 /// What a homeserver does out of the ordinary, at requests by their method and a part of the path.
 #[derive(Clone)]
 enum Trouble {
-    /// It waits for a permit.
+    /// It waits for a permit, and does not answer where there are none any more.
     Holds(Arc<Semaphore>),
     /// It does what it was asked for, and answers this.
     Does(u16),
@@ -65,8 +65,8 @@ impl State {
                 living.remove(own);
                 json(200, &json!({}))
             }
-            ("POST", "account/password", _) => {
-                // Who was logged out has logged in again.
+            ("POST", "account/password" | "delete_devices", _) => {
+                // Whose devices ended has logged in again.
                 json(200, &json!({}))
             }
             ("POST", "logout/all", _) => {
@@ -100,10 +100,13 @@ impl State {
                 drop(self.answer(&asked));
                 toy::error(status, "M_UNKNOWN")
             }
-            Some(Trouble::Holds(permits)) => {
-                permits.acquire().await.unwrap().forget();
-                self.answer(&asked)
-            }
+            Some(Trouble::Holds(permits)) => match permits.acquire().await {
+                Ok(permit) => {
+                    permit.forget();
+                    self.answer(&asked)
+                }
+                Err(_closed) => reset(),
+            },
             None => self.answer(&asked),
         }
     }
@@ -162,6 +165,11 @@ impl Stage {
     /// A device begins past the gateway.
     fn begins(&self, device: &str) {
         self.state.living.lock().unwrap().insert(device.to_owned());
+    }
+
+    /// A device ends past the gateway.
+    fn ends(&self, device: &str) {
+        self.state.living.lock().unwrap().remove(device);
     }
 
     fn send(&self, request: Request) -> JoinHandle<u16> {
@@ -274,7 +282,8 @@ async fn a_new_password_ends_the_others_also_where_nobody_can_name_them() {
     stage.trouble(Method::GET, "v3/devices", Trouble::Says(500));
     stage.trouble(Method::GET, "/sync", Trouble::Says(500));
     let password = super::post("account/password").token("alice.LAPTOP");
-    assert_eq!(stage.status(password.body("{}")).await, 200);
+    let password = password.body("{\"new_password\":\"a\"}");
+    assert_eq!(stage.status(password).await, 200);
     stage.is_well();
     // It began anew before anything could be emptied.
     assert_eq!(stage.read("PHONE").await, 404);
@@ -383,4 +392,93 @@ async fn what_may_have_ended_before_all_others_did_has() {
     stage.begins("PHONE");
     stage.clock.advance(30_000);
     assert_eq!(stage.read("PHONE").await, 404);
+}
+
+/// Sends what ends devices in its last stage, and has PHONE end meanwhile unless it stays.
+async fn last_stage(stage: &Stage, path: &'static str, body: &str, is_to_stay: bool) {
+    let permits = stage.holds(Method::POST, path);
+    let request = super::post(path).token("alice.LAPTOP");
+    let told = stage.send(request.body(body.to_owned()));
+    stage.asked(path, 1).await;
+    if !is_to_stay {
+        stage.ends("PHONE");
+    }
+    permits.add_permits(1);
+    assert_eq!(timeout(SOON, told).await.unwrap().unwrap(), 200);
+}
+
+/// Synapse knows from the first stage which these are, and whether they are to stay.
+#[tokio::test]
+async fn a_last_stage_that_has_auth_alone_empties_devices_that_are_gone_and_none_that_lives() {
+    for path in ["account/password", "delete_devices"] {
+        for body in ["{\"auth\":{}}", "{\"auth\":{},\"logout_devices\":true}"] {
+            for (is_to_stay, expected) in [(true, (200, 0)), (false, (404, 1))] {
+                let stage = Stage::start(30_000).await;
+                last_stage(&stage, path, body, is_to_stay).await;
+                let read = stage.read("LAPTOP").await;
+                assert_eq!((read, stage.tombstones()), expected, "{path} {body}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_more_devices_than_can_be_owed_those_are_emptied_that_are_gone() {
+    let stage = Stage::start(30_000).await;
+    assert_eq!(stage.write("LAPTOP").await, 200);
+    let devices = (0..999).map(|number| format!("D{number}"));
+    let devices = devices.chain(["PHONE", "LAPTOP"].map(str::to_owned));
+    let body = json!({"devices": devices.collect::<Vec<_>>()}).to_string();
+    last_stage(&stage, "delete_devices", &body, false).await;
+    assert_eq!((stage.read("LAPTOP").await, stage.tombstones()), (404, 1));
+}
+
+#[tokio::test]
+async fn while_a_password_is_being_set_for_long_its_device_goes_on_and_others_wait() {
+    for body in ["{\"auth\":{}}", "{\"new_password\":\"a\"}"] {
+        let stage = Stage::start(BRIEF_MS).await;
+        let permits = stage.holds(Method::POST, "account/password");
+        let password = super::post("account/password").token("alice.LAPTOP");
+        let told = stage.send(password.body(body));
+        stage.asked("account/password", 1).await;
+        let own = async {
+            // Until the turn is given up.
+            while stage.write("LAPTOP").await != 200 {}
+        };
+        timeout(SOON, own).await.unwrap();
+        assert_eq!(stage.read("LAPTOP").await, 503, "{body}");
+        assert_eq!(stage.write("PHONE").await, 503, "{body}");
+        permits.add_permits(1);
+        assert_eq!(timeout(SOON, told).await.unwrap().unwrap(), 200);
+    }
+}
+
+#[tokio::test]
+async fn one_tombstone_that_may_come_late_counts_whatever_became_of_another() {
+    let stage = Stage::start(30_000).await;
+    let other = "/_matrix/client/v3/user/%40alice%3Ax/devices/PHONE/account_data/org.example.b";
+    let other = Request::new(Method::PUT, other).token("alice.PHONE");
+    assert_eq!(stage.status(other.body("{\"a\":1}")).await, 200);
+    let broken = Trouble::Says(500);
+    stage.trouble(Method::PUT, "PHONE.org.example.a", broken);
+    let permits = stage.holds(Method::PUT, "PHONE.org.example.b");
+    let deleted = stage.send(delete("LAPTOP"));
+    let sent = async {
+        while stage.tombstones() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, sent).await.unwrap();
+    // By then the first has its answer; the other never gets one.
+    let whoami = Request::new(Method::GET, "/_matrix/client/v3/account/whoami");
+    assert_eq!(stage.status(whoami.token("alice.LAPTOP")).await, 200);
+    permits.close();
+    assert_eq!(timeout(SOON, deleted).await.unwrap().unwrap(), 200);
+    stage.is_well();
+    let login = || super::post("login").body("{}");
+    assert_eq!(stage.status(login()).await, 200);
+    assert_eq!(stage.write("PHONE").await, 503);
+    stage.clock.advance(10_000);
+    assert_eq!(stage.status(login()).await, 200);
+    assert_eq!(stage.write("PHONE").await, 200);
 }
