@@ -56,6 +56,17 @@ pub(crate) fn may_be_late(status: StatusCode) -> bool {
     status.is_server_error() && !is_over
 }
 
+/// Tells whether the answer to a write was lost, so that nobody knows what became of it. What is too
+/// large is a page of somebody between: the homeserver's own answers to writes are short.
+pub(crate) fn is_lost(error: &GatewayError) -> bool {
+    matches!(
+        error,
+        GatewayError::UpstreamBroken
+            | GatewayError::UpstreamTimeout
+            | GatewayError::UpstreamTooLarge
+    )
+}
+
 /// Nothing that a client sent can lead here by itself: the homeserver answered strangely.
 pub(crate) fn broken() -> Failure {
     GatewayError::UpstreamBroken.into()

@@ -17,7 +17,7 @@ use kitbag_http::shared::{
 };
 use tokio::time;
 
-use crate::answer::{Answer, Failure, may_be_late};
+use crate::answer::{Answer, Failure, is_lost, may_be_late};
 use crate::call::{Call, Head};
 use crate::compare::{self, EntryId};
 use crate::credentials::Credentials;
@@ -261,12 +261,8 @@ async fn room_for_one(
 fn is_unknown(told: &Result<Told, GatewayError>) -> bool {
     match told {
         Ok(told) => may_be_late(told.status()),
-        Err(
-            GatewayError::OutcomeUnknown { .. }
-            | GatewayError::UpstreamBroken
-            | GatewayError::UpstreamTimeout,
-        ) => true,
-        Err(_) => false,
+        Err(GatewayError::OutcomeUnknown { .. }) => true,
+        Err(error) => is_lost(error),
     }
 }
 

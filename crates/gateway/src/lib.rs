@@ -38,6 +38,7 @@ mod settings;
 mod sweep;
 mod tails;
 mod turns;
+mod upload;
 mod upstream;
 mod versions;
 mod write_rates;

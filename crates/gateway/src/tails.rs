@@ -54,11 +54,17 @@ fn goes_on_behind(below: &str) -> bool {
     };
     let mut segments = below_user.split('/').skip(1);
     let mut next = segments.next();
-    if next == Some("rooms") {
+    let is_of_room = next == Some("rooms");
+    if is_of_room {
         next = segments.nth(1);
     }
-    // The type, and what is not to be there.
-    next == Some("account_data") && segments.nth(1).is_some()
+    let is_named = match next {
+        Some("account_data") => true,
+        Some("tags") => is_of_room,
+        _ => false,
+    };
+    // The type or the tag, and what is not to be there.
+    is_named && segments.nth(1).is_some()
 }
 
 #[cfg(test)]
@@ -77,6 +83,8 @@ mod tests {
             "user/@a:b/account_data/m.direct/x",
             "user/@a:b/account_data/m.direct/",
             "user/@a:b/rooms/!r:b/account_data/m.tag/x/y",
+            "user/@a:b/rooms/!r:b/tags/u.x/y",
+            "user/@a:b/rooms/!r:b/tags/u.x/",
         ] {
             for prefix in PREFIXES {
                 let path = format!("/_matrix/client/{prefix}/{below}");

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::progress::Progress;
@@ -100,22 +101,23 @@ impl Head {
         }
     }
 
-    /// Waits until no head has come for too long.
-    fn poll_too_late(&mut self, progress: &Progress, context: &mut Context<'_>) -> Poll<()> {
+    /// Waits until no head has come for too long, in which nothing else `goes_on`.
+    fn poll_too_late(&mut self, goes_on: impl Fn() -> bool, context: &mut Context<'_>) -> Poll<()> {
         let waker = self.waker.as_ref();
         let is_set = waker.is_some_and(|waker| waker.will_wake(context.waker()));
         if is_set && !self.timer.is_elapsed() {
             return Poll::Pending;
         }
         while self.timer.as_mut().poll(context).is_ready() {
-            let goes_on = mem::take(&mut self.has_written) || progress.is_answering();
+            let goes_on = mem::take(&mut self.has_written) || goes_on();
             self.quiet = if goes_on { 0 } else { self.quiet + 1 };
             if self.quiet == LOOKS {
                 return Poll::Ready(());
             }
             self.timer.as_mut().reset(Instant::now() + self.pause);
         }
-        self.waker = Some(context.waker().clone());
+        // In a turn that was too long the timer did not look at the waker: tokio wakes the task anew.
+        self.waker = coop::has_budget_remaining().then(|| context.waker().clone());
         Poll::Pending
     }
 }
@@ -155,13 +157,16 @@ impl AsyncRead for PatientStream {
             stream,
             progress,
             head,
+            stalled,
             ..
         } = &mut *self;
         let read = Pin::new(stream).poll_read(context, buffer);
         if read.is_ready() {
             return read;
         }
-        ready!(head.poll_too_late(progress, context));
+        // A stalled write has a time of its own.
+        let goes_on = || progress.is_answering() || stalled.is_some();
+        ready!(head.poll_too_late(goes_on, context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }

@@ -117,7 +117,9 @@ impl HttpBody for Watched {
         context: &mut Context<'_>,
     ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        if frame.is_none() || self.body.is_end_stream() {
+        let is_last =
+            |frame: &hyper::Result<Frame<Bytes>>| frame.as_ref().is_ok_and(Frame::is_trailers);
+        if frame.as_ref().is_none_or(is_last) || self.body.is_end_stream() {
             self.progress.0.has_unread.store(false, Ordering::Relaxed);
         }
         Poll::Ready(frame)

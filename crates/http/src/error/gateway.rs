@@ -141,6 +141,12 @@ impl Denial {
         Self(ApiError::Unrecognized)
     }
 
+    /// The body does not come (408).
+    #[must_use]
+    pub fn body_timeout() -> Self {
+        Self(ApiError::BodyTimeout)
+    }
+
     /// A handler panicked (500).
     #[must_use]
     pub fn panicked() -> Self {

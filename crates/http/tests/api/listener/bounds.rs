@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
+use super::wire::Wire;
 use super::{Listening, PATIENCE, assert_between, versions};
 use crate::support::{Call, Setup};
 
@@ -177,6 +178,27 @@ async fn a_client_that_does_not_read_is_cut_off() {
     let started = Instant::now();
     listening.assert_alive().await;
     assert_between(started, SHORT, PATIENCE);
+}
+
+/// What is written already is not the head of the next request.
+#[tokio::test]
+async fn a_client_that_reads_late_is_not_one_that_sends_no_head() {
+    let listening = Listening::with(|setup| {
+        setup.settings.listener.header_timeout_ms = 100;
+    })
+    .await;
+    let large = format!("{{\"a\":\"{}\"}}", "x".repeat(1_000_000));
+    for event_type in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+        let put = Call::put(listening.alice.global(event_type), large.clone());
+        let put = put.by(&listening.alice);
+        assert_eq!(listening.server.send(put).await.status, 200);
+    }
+    let mut wire = Wire::connect_narrow(listening.address).await;
+    let sync = listening.head("GET", "/_matrix/client/v3/sync?timeout=0");
+    wire.send(format!("{sync}\r\n")).await;
+    // More than the system keeps.
+    wire.assert_pauses(Duration::from_millis(800)).await;
+    assert!(wire.reply().await.body.len() > 8_000_000);
 }
 
 /// As long as something is read now and then, the answer goes on.

@@ -39,7 +39,17 @@ impl Wire {
     }
 
     pub(super) async fn try_connect(address: SocketAddr) -> io::Result<Self> {
-        let socket = TcpSocket::new_v4()?;
+        Self::connect_by(TcpSocket::new_v4()?, address).await
+    }
+
+    /// Connects so that hardly anything of an answer waits in the client's own system.
+    pub(super) async fn connect_narrow(address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4 * 1024).unwrap();
+        Self::connect_by(socket, address).await.unwrap()
+    }
+
+    async fn connect_by(socket: TcpSocket, address: SocketAddr) -> io::Result<Self> {
         // So that what is sent cannot all wait in the client's own system.
         socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
         let stream = socket.connect(address).await?;
