@@ -1,5 +1,6 @@
 //! Empties the entries of devices that ended, as far as that is done within a time.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kitbag_domain::{DeviceId, UserId};
@@ -147,21 +148,26 @@ async fn empty_listed(
     if empty_of(of).await?.is_some() {
         return Ok(());
     }
-    let everybody = match emptying.sure.are_all() {
-        true => devices::all(upstream, credentials).await?,
-        false => devices::Ids::new(),
+    let everybody: Vec<DeviceId> = match living {
+        Some(living) => parsed(living).collect(),
+        None if emptying.sure.are_all() => {
+            let all = devices::all(upstream, credentials).await?;
+            parsed(&all).collect()
+        }
+        None => Vec::new(),
     };
-    let everybody: Vec<DeviceId> = parsed(&everybody).collect();
+    let known: BTreeSet<&DeviceId> = named().chain(&everybody).collect();
+    let known = known.into_iter();
+    let (ended, kept): (Vec<_>, Vec<_>) = known.partition(|one| emptying.has(one, living));
     // One by one to its end: all contents at once could be as much as an account can have.
-    for device in named().chain(&everybody) {
+    for device in ended {
         empty_of(Of::Device(device)).await?.ok_or_else(too_large)?;
     }
     if emptying.are_known() {
         return Ok(());
     }
     // What is left is of devices that nobody can name, but for what the living ones keep.
-    let keeps = |device: &DeviceId| !emptying.has(device, living);
-    let kept = living.into_iter().flat_map(parsed).filter(keeps);
+    let kept = kept.into_iter().cloned();
     let kept: Vec<DeviceId> = kept.take(FILTER_DEVICES_MAX).collect();
     empty_of(Of::AllBut(&kept)).await?.ok_or_else(too_large)
 }

@@ -133,7 +133,7 @@ pub(crate) async fn settle(
         match gateway.owed().due(&user) {
             Some(debt) => {
                 let deadline = Deadline::of(&gateway);
-                pay(&gateway, &credentials, &user, &debt, deadline).await
+                pay(&gateway, &credentials, &user, debt, deadline).await
             }
             None => Ok(()),
         }
@@ -231,7 +231,7 @@ async fn log_out(gateway: Gateway, call: Call, all: bool) -> Answer {
     };
     let is_emptied = matches!(emptied, Some(Ok(_)));
     if is_emptied && let Some(debt) = gateway.owed().due(user) {
-        drop(pay(&gateway, &credentials, user, &debt, deadline).await);
+        drop(pay(&gateway, &credentials, user, debt, deadline).await);
     }
     let response = pass_in_turn(&gateway, request, &mut turn).await;
     gateway.forget(user);
@@ -358,7 +358,7 @@ fn look(
         let _turn = turn?;
         let debt = owed.of(user)?;
         let deadline = Deadline::of(&gateway);
-        let paid = pay(&gateway, &credentials, user, &debt, deadline).await;
+        let paid = pay(&gateway, &credentials, user, debt, deadline).await;
         if paid.is_err_and(|failure| is_unauthorized(&failure)) {
             owed.add(user, &gone);
         }
@@ -422,7 +422,7 @@ async fn log_in(gateway: &Gateway, call: Call) -> Answer {
             match gateway.owed().of(&user) {
                 Some(debt) => {
                     let deadline = Deadline::of(&gateway);
-                    pay(&gateway, &credentials, &user, &debt, deadline).await
+                    pay(&gateway, &credentials, &user, debt, deadline).await
                 }
                 None => Ok(()),
             }
@@ -436,6 +436,19 @@ async fn log_in(gateway: &Gateway, call: Call) -> Answer {
 
 /// Empties what is owed; who calls has the turn.
 async fn pay(
+    gateway: &Gateway,
+    credentials: &Credentials,
+    user: &UserId,
+    debt: Debt,
+    deadline: Deadline,
+) -> Result<(), Failure> {
+    for part in debt.apart() {
+        pay_part(gateway, credentials, user, &part, deadline).await?;
+    }
+    Ok(())
+}
+
+async fn pay_part(
     gateway: &Gateway,
     credentials: &Credentials,
     user: &UserId,

@@ -212,6 +212,12 @@ impl Whose {
     }
 }
 
+impl Owing {
+    fn is_sure_of(&self, whose: &Whose) -> bool {
+        self.is_sure && *whose != Whose::Others
+    }
+}
+
 impl OnItsWay {
     fn may_end(&self, device: &DeviceId) -> bool {
         let may_be = self.ended.has(device) || self.ended.contains(&Whose::Others);
@@ -220,13 +226,21 @@ impl OnItsWay {
 }
 
 impl Debt {
+    /// Returns what ended for sure, and by itself what else there is: that can fail alone.
+    pub(crate) fn apart(self) -> impl Iterator<Item = Self> {
+        let asked_ms = self.asked_ms;
+        let owing = self.owing.into_iter();
+        let (sure, rest): (BTreeMap<_, _>, _) =
+            owing.partition(|(whose, owing)| owing.is_sure_of(whose));
+        let parts = [sure, rest].into_iter().filter(|owing| !owing.is_empty());
+        parts.map(move |owing| Self { owing, asked_ms })
+    }
+
     /// Returns what ended for sure, and what is to be emptied where the homeserver does not have it.
     pub(crate) fn parts(&self) -> [Ended; 2] {
         let part = |of_sure: bool| {
-            let of_it = self.owing.iter().filter(|(whose, owing)| {
-                let is_named = **whose != Whose::Others;
-                (owing.is_sure && is_named) == of_sure
-            });
+            let owing = self.owing.iter();
+            let of_it = owing.filter(|(whose, owing)| owing.is_sure_of(whose) == of_sure);
             Ended(of_it.map(|(whose, _)| whose.clone()).collect())
         };
         [part(true), part(false)]

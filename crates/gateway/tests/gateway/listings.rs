@@ -1,6 +1,7 @@
 //! Accounts with more device account data than the gateway reads at once.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kitbag_client::{Client, Method, Request};
 use kitbag_testkit::scripted::{Asked, Scripted, json};
@@ -108,4 +109,52 @@ async fn what_nobody_can_name_is_emptied_also_where_many_devices_keep_more_than_
     let stored = stored.lock().unwrap();
     assert!(stored[&kind("GONE")] == TOMBSTONE, "it is not emptied");
     assert!(living.iter().all(|device| stored[&kind(device)] == content));
+}
+
+#[tokio::test]
+async fn what_a_device_keeps_that_is_too_large_to_be_listed_keeps_no_other_from_being_emptied() {
+    let stored = Stored::default();
+    let content = json!({"a": "a".repeat(1024 * 1024)}).to_string();
+    let kind = |device: &str, number| {
+        let kind = format!("{PREFIX}{device}.n{number}");
+        ("@alice:x".to_owned(), kind)
+    };
+    for number in 0..17 {
+        stored
+            .lock()
+            .unwrap()
+            .insert(kind("PHONE", number), content.clone());
+    }
+    for device in ["LAPTOP", "GONE"] {
+        stored
+            .lock()
+            .unwrap()
+            .insert(kind(device, 0), content.clone());
+    }
+    let (kept, is_asked) = (Stored::clone(&stored), AtomicBool::new(false));
+    let upstream = Scripted::start(move |asked| {
+        let answer = match asked.target.split('?').next().unwrap() {
+            "/_matrix/client/v3/sync" => json(200, &sync(&asked, &kept)),
+            "/_matrix/client/v3/account/password" => json(200, &json!({})),
+            // At first, so that nobody can name those that end.
+            "/_matrix/client/v3/devices" if !is_asked.swap(true, Ordering::SeqCst) => {
+                toy::error(500, "M_UNKNOWN")
+            }
+            _ => toy::answer(&asked, &kept),
+        };
+        async move { answer }
+    })
+    .await;
+    let gateway = gateway(&upstream.url(), |_| {}).await;
+    let client = Client::new(&gateway.url).unwrap();
+    let password = Request::new(Method::POST, "/_matrix/client/v3/account/password");
+    let password = password
+        .token("alice.PHONE")
+        .body("{\"new_password\":\"a\"}");
+    assert_eq!(client.send(password).await.unwrap().status, 200);
+    let stored = stored.lock().unwrap();
+    for device in ["LAPTOP", "GONE"] {
+        assert!(stored[&kind(device, 0)] == TOMBSTONE, "{device}");
+    }
+    assert!((0..17).all(|number| stored[&kind("PHONE", number)] == content));
 }

@@ -482,3 +482,22 @@ async fn one_tombstone_that_may_come_late_counts_whatever_became_of_another() {
     assert_eq!(stage.status(login()).await, 200);
     assert_eq!(stage.write("PHONE").await, 200);
 }
+
+#[tokio::test]
+async fn what_ended_for_sure_is_paid_also_where_nobody_can_tell_what_else_did() {
+    let stage = Stage::start(30_000).await;
+    stage.trouble(Method::GET, "/sync", Trouble::Says(500));
+    let logout = super::post("logout/all").token("alice.LAPTOP");
+    assert_eq!(stage.status(logout).await, 200);
+    stage.is_well();
+    stage.trouble(Method::GET, "v3/devices", Trouble::Says(500));
+    stage.begins("LAPTOP");
+    stage.clock.advance(30_000);
+    assert_eq!((stage.write("LAPTOP").await, stage.tombstones()), (500, 1));
+    stage.is_well();
+    assert_eq!(
+        stage.write("LAPTOP").await,
+        200,
+        "it waits for what is paid"
+    );
+}
