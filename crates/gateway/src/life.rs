@@ -112,12 +112,6 @@ pub(crate) async fn password(gateway: &Gateway, call: Call) -> Answer {
     .await
 }
 
-/// `POST /login` and `/register`: a device that ended may begin again under the same ID, and what is
-/// still to be emptied then is, with its new token, before anybody knows of it.
-pub(crate) async fn login(gateway: &Gateway, call: Call) -> Answer {
-    log_in(gateway, call).await
-}
-
 /// Empties what is owed to a user, with whichever credentials there are; not soon after it failed.
 pub(crate) async fn settle(
     gateway: &Gateway,
@@ -390,7 +384,9 @@ fn is_unauthorized(failure: &Failure) -> bool {
     matches!(failure, Failure::Relayed(told) if told.status() == StatusCode::UNAUTHORIZED)
 }
 
-async fn log_in(gateway: &Gateway, call: Call) -> Answer {
+/// `POST /login` and `/register`: a device that ended may begin again under the same ID, and what is
+/// still to be emptied then is, with its new token, before anybody knows of it.
+pub(crate) async fn login(gateway: &Gateway, call: Call) -> Answer {
     #[derive(Deserialize)]
     struct Session {
         user_id: String,
