@@ -234,7 +234,9 @@ async fn log_out(gateway: Gateway, call: Call, all: bool) -> Answer {
         Outcome::Done | Outcome::Refused => ending.became(Became::Nothing),
         Outcome::Unknown => {
             drop(ending);
-            look(&gateway, credentials, who, ended, turn);
+            // Credentials that were dead before tell nothing of it.
+            let gone = Some(ended).filter(|_| is_known).unwrap_or_default();
+            look(&gateway, credentials, who, gone, turn);
         }
     }
     response
@@ -353,7 +355,9 @@ fn look(
         let debt = owed.of(user)?;
         let deadline = Deadline::of(&gateway);
         let paid = pay(&gateway, &credentials, user, debt, deadline).await;
-        if paid.is_err_and(|failure| is_unauthorized(&failure)) {
+        if let Err(failure) = paid
+            && is_of_no_session(failure).await
+        {
             owed.add(user, &gone);
         }
         Some(())
@@ -382,6 +386,27 @@ fn outcome(answer: &Answer) -> Outcome {
 
 fn is_unauthorized(failure: &Failure) -> bool {
     matches!(failure, Failure::Relayed(told) if told.status() == StatusCode::UNAUTHORIZED)
+}
+
+/// Tells whether credentials were refused as those of no session. One that is only to log in again,
+/// as an expired or a locked one, keeps its device.
+async fn is_of_no_session(failure: Failure) -> bool {
+    #[derive(Deserialize)]
+    struct Refusal {
+        errcode: String,
+        #[serde(default)]
+        soft_logout: bool,
+    }
+    let told = match failure {
+        Failure::Relayed(told) if told.status() == StatusCode::UNAUTHORIZED => told,
+        Failure::Relayed(_) | Failure::Denied(_) => return false,
+    };
+    // It was read within bounds.
+    let Ok(body) = told.into_body().collect().await else {
+        return false;
+    };
+    let refusal = serde_json::from_slice(&body.to_bytes());
+    refusal.is_ok_and(|told: Refusal| told.errcode == "M_UNKNOWN_TOKEN" && !told.soft_logout)
 }
 
 /// `POST /login` and `/register`: a device that ended may begin again under the same ID, and what is

@@ -8,7 +8,7 @@ use http::Response;
 use kitbag_client::{Client, Method, Request};
 use kitbag_domain::Limits;
 use kitbag_testkit::clock::TestClock;
-use kitbag_testkit::scripted::{Asked, Scripted, ScriptedBody, json, reset};
+use kitbag_testkit::scripted::{Asked, Scripted, ScriptedBody, json, reset, whole};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -30,6 +30,8 @@ enum Trouble {
     Does(u16),
     /// It answers this.
     Says(u16),
+    /// It does not take the credentials, and says why.
+    Refuses(&'static str),
 }
 
 #[derive(Default)]
@@ -96,6 +98,7 @@ impl State {
         };
         match trouble {
             Some(Trouble::Says(status)) => toy::error(status, "M_UNKNOWN_TOKEN"),
+            Some(Trouble::Refuses(why)) => whole(401, why),
             Some(Trouble::Does(status)) => {
                 drop(self.answer(&asked));
                 toy::error(status, "M_UNKNOWN")
@@ -201,6 +204,23 @@ impl Stage {
         timeout(SOON, asked).await.unwrap();
     }
 
+    /// Waits until the homeserver was asked so many times for all devices.
+    async fn asked_for_all_devices(&self, times: usize) {
+        let asked = async {
+            loop {
+                let asked = self.upstream.asked();
+                let are = asked
+                    .iter()
+                    .filter(|asked| asked.target.ends_with("/devices"));
+                if are.count() >= times {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(SOON, asked).await.unwrap();
+    }
+
     fn tombstones(&self) -> usize {
         let asked = self.upstream.asked();
         let are = asked.iter().filter(|asked| {
@@ -261,6 +281,52 @@ async fn a_logout_with_a_token_that_is_told_nothing_about_leaves_its_device_empt
         stage.begins("PHONE");
         assert_eq!(stage.read("PHONE").await, 404, "{status}");
         assert_eq!(stage.tombstones(), 1);
+    }
+}
+
+#[tokio::test]
+async fn what_a_dead_token_is_told_is_no_proof_that_devices_ended() {
+    for path in ["logout", "logout/all"] {
+        for status in [500, 502, 503] {
+            let stage = Stage::start(30_000).await;
+            assert_eq!(stage.write("LAPTOP").await, 200);
+            stage.ends("PHONE");
+            stage.trouble(Method::POST, path, Trouble::Says(status));
+            assert_eq!(stage.status(post(path)).await, status);
+            let looked = if path == "logout" { 1 } else { 2 };
+            stage.asked_for_all_devices(looked).await;
+            stage.begins("PHONE");
+            // It waits for whoever looks.
+            assert_eq!(stage.read("LAPTOP").await, 200, "{path} {status}");
+            let own = entry(Method::GET, "LAPTOP", "", "alice.LAPTOP");
+            assert_eq!(stage.status(own).await, 200, "{path} {status}");
+            assert_eq!(stage.tombstones(), 0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_is_to_log_in_again_is_no_proof_that_its_device_ended() {
+    for (why, expected) in [
+        (
+            "{\"errcode\":\"M_UNKNOWN_TOKEN\",\"soft_logout\":true}",
+            200,
+        ),
+        ("{\"errcode\":\"M_USER_LOCKED\",\"soft_logout\":true}", 200),
+        ("{\"errcode\":\"M_MISSING_TOKEN\"}", 200),
+        ("<html>", 200),
+        (
+            "{\"errcode\":\"M_UNKNOWN_TOKEN\",\"soft_logout\":false}",
+            404,
+        ),
+    ] {
+        let stage = Stage::start(30_000).await;
+        stage.trouble(Method::DELETE, "/devices/", Trouble::Says(504));
+        stage.trouble(Method::GET, "v3/devices", Trouble::Refuses(why));
+        assert_eq!(stage.status(delete("PHONE")).await, 504);
+        stage.asked_for_all_devices(1).await;
+        stage.is_well();
+        assert_eq!(stage.read("PHONE").await, expected, "{why}");
     }
 }
 
