@@ -17,7 +17,7 @@ use kitbag_http::shared::{Denial, GatewayError, expectation, read_body_within};
 use serde::de::IgnoredAny;
 use tracing::Instrument as _;
 
-use crate::answer::{Answer, Failure};
+use crate::answer::{Answer, Failure, broken};
 use crate::call::{Call, Head};
 use crate::compare::{self, EntryId};
 use crate::credentials::Credentials;
@@ -209,18 +209,22 @@ async fn whole(gateway: &Gateway, body: Body) -> Result<Bytes, Denial> {
     metrics::for_client(read_body_within(body, limit_bytes, allowed)).await
 }
 
-/// Returns the push rules of the caller's own account; `None` where the homeserver has none.
+/// Returns the push rules of the caller's own account; `None` where the homeserver says that it has
+/// none. What it cannot say now is no reason to tell the client that there are none.
 async fn push_rules(gateway: &Gateway, head: &Head) -> Result<Option<Response>, Failure> {
     let credentials = head.credentials();
     // Not each homeserver looks at the user of the path before it says that nothing is there.
     judge(gateway, head, &credentials).await?;
     let request = credentials.request(Method::GET, PUSH_RULES_PATH, Bytes::new())?;
-    let told = gateway
-        .upstream()
-        .ask(request, PUSH_RULES_BYTES_MAX)
-        .await?;
-    let members = told.json::<BTreeMap<String, IgnoredAny>>();
-    let has_rules = members.is_ok_and(|members| members.contains_key("global"));
-    let is_there = told.status() == StatusCode::OK && has_rules;
-    Ok(is_there.then(|| told.into_response()))
+    let upstream = gateway.upstream();
+    let told = upstream.ask(request, PUSH_RULES_BYTES_MAX).await?;
+    if told.status() == StatusCode::NOT_FOUND {
+        return Ok(None);
+    }
+    let told = told.done()?;
+    let members = told.json::<BTreeMap<String, IgnoredAny>>()?;
+    match members.contains_key("global") {
+        true => Ok(Some(told.into_response())),
+        false => Err(broken()),
+    }
 }

@@ -249,10 +249,10 @@ const PUSH_RULES: &str = "/_matrix/client/v3/user/@a:x/account_data/m.push_rules
 async fn homeserver_without(rules: Option<Value>, asked: Asked) -> hyper::Response<ScriptedBody> {
     match &*asked.target {
         "/_matrix/client/v3/account/whoami" => answer(200, &json!({"user_id": "@a:x"})),
-        "/_matrix/client/v3/pushrules/" => {
-            let rules = rules.unwrap_or(json!({"errcode": "M_UNRECOGNIZED"}));
-            answer(200, &rules)
-        }
+        "/_matrix/client/v3/pushrules/" => match rules {
+            Some(rules) => answer(200, &rules),
+            None => answer(404, &json!({"errcode": "M_UNRECOGNIZED", "error": ""})),
+        },
         _ => answer(
             404,
             &json!({"errcode": "M_NOT_FOUND", "error": "of the homeserver"}),

@@ -12,19 +12,20 @@
 //! - The end of a device goes on whatever becomes of these questions, and what could not be emptied
 //!   reads as none and is emptied later.
 
+mod homeserver;
+
 use std::sync::{Arc, Mutex};
 
 use futures_util::future::join_all;
 use kitbag_client::{Client, Method, Request, Response};
 use kitbag_domain::Limits;
 use kitbag_testkit::clock::TestClock;
-use kitbag_testkit::scripted::{
-    Asked, Scripted, ScriptedBody, chunked, cut, json as answer, reset, whole,
-};
+use kitbag_testkit::scripted::{Asked, Scripted};
 use serde_json::{Value, json};
 
+use self::homeserver::{Fault, Question, fail, well};
 use crate::support::{Running, gateway_at};
-use crate::toy::{self, Stored, entry};
+use crate::toy::{Stored, entry};
 
 const PREFIX: &str = "org.matrix.msc4331.device_account_data.";
 const TOMBSTONE: &str = "{\"org.matrix.msc4331.deleted\": true}";
@@ -38,58 +39,6 @@ const ASK_TIMEOUT_MS: u64 = 400;
 /// How long after a failure nothing is emptied.
 const PAUSE_MS: u64 = 30_000;
 
-/// What the gateway asks by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Question {
-    Whoami,
-    Device,
-    Devices,
-    Listing,
-    Stored,
-    Tombstone,
-}
-
-impl Question {
-    fn is(self, asked: &Asked) -> bool {
-        let path = asked.target.split('?').next().unwrap();
-        let is_get = asked.method == Method::GET;
-        match self {
-            Self::Whoami => path.ends_with("/account/whoami"),
-            Self::Device => is_get && path.contains("/v3/devices/"),
-            Self::Devices => is_get && path.ends_with("/v3/devices"),
-            Self::Listing => path.ends_with("/sync"),
-            Self::Stored => is_get && path.contains("/account_data/"),
-            Self::Tombstone => asked.method == Method::PUT && asked.body == TOMBSTONE,
-        }
-    }
-
-    /// Bytes of an answer to it that are read.
-    fn bytes_max(self) -> usize {
-        match self {
-            Self::Whoami | Self::Device | Self::Tombstone => 64 * 1024,
-            Self::Devices => 4 * 1024 * 1024,
-            Self::Listing | Self::Stored => 16 * 1024 * 1024,
-        }
-    }
-}
-
-/// How the homeserver answers it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
-    /// Not at all.
-    Slow,
-    /// The connection ends without an answer.
-    Reset,
-    /// The connection ends amid what would be the answer.
-    Cut,
-    /// At once, with a status and a body.
-    Told(u16, &'static str),
-    /// As it should be, but for spaces behind it: more than is read.
-    Long,
-    /// As it should be, in pieces.
-    Chunked,
-}
-
 /// What the client hears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hears {
@@ -99,39 +48,42 @@ enum Hears {
     Same,
     /// That it is done.
     Done,
+    /// That there is none, as the homeserver said before.
+    Absent,
 }
 
-use Hears::{Done, Own, Same};
+use Hears::{Absent, Done, Own, Same};
 
 const LIMITED: &str = "{\"errcode\":\"M_LIMIT_EXCEEDED\",\"error\":\"no\",\"retry_after_ms\":7000}";
 const FAILED: &str = "{\"errcode\":\"M_UNKNOWN\",\"error\":\"Internal server error\"}";
 const UNRECOGNIZED: &str = "{\"errcode\":\"M_UNRECOGNIZED\",\"error\":\"no\"}";
 
 /// What the client hears where one of these questions is answered so: who asks; whether there is the
-/// device; which entries there are; what is stored; and where a tombstone is put.
+/// device; which entries there are; what is stored; where a tombstone is put; and the push rules, of
+/// which a 404 says that there are none.
 #[rustfmt::skip] // a table is read by its columns
-const ROWS: [(Fault, [Hears; 5]); 19] = [
-    (Fault::Slow,                     [Own(504), Own(504), Own(504), Own(504), Own(504)]),
-    (Fault::Reset,                    [Own(502), Own(502), Own(502), Own(502), Own(502)]),
-    (Fault::Cut,                      [Own(502), Own(502), Own(502), Own(502), Own(502)]),
-    (Fault::Told(200, "{\"a\":"),     [Own(502), Own(502), Own(502), Own(502), Own(502)]),
+const ROWS: [(Fault, [Hears; 6]); 19] = [
+    (Fault::Slow,                      [Own(504), Own(504), Own(504), Own(504), Own(504), Own(504)]),
+    (Fault::Reset,                     [Own(502), Own(502), Own(502), Own(502), Own(502), Own(502)]),
+    (Fault::Cut,                       [Own(502), Own(502), Own(502), Own(502), Own(502), Own(502)]),
+    (Fault::Told(200, "{\"a\":"),      [Own(502), Own(502), Own(502), Own(502), Own(502), Own(502)]),
     // Nobody asks for members of a stored content, or of what is answered to a write.
-    (Fault::Told(200, "{\"a\":1}"),   [Own(502), Own(502), Own(502), Done,     Done]),
+    (Fault::Told(200, "{\"a\":1}"),    [Own(502), Own(502), Own(502), Done,     Done,     Own(502)]),
     // What is no object has no revision, so that it is as any expects it (MSC4547).
-    (Fault::Told(200, "[]"),          [Own(502), Own(502), Own(502), Done,     Own(502)]),
-    (Fault::Told(200, HTML),          [Own(502), Own(502), Own(502), Own(502), Own(502)]),
-    (Fault::Told(200, ""),            [Own(502), Own(502), Own(502), Own(502), Own(502)]),
-    (Fault::Told(202, "{}"),          [Own(502), Own(502), Own(502), Own(502), Own(502)]),
-    (Fault::Told(204, ""),            [Own(502), Own(502), Own(502), Own(502), Own(502)]),
-    (Fault::Told(302, ""),            [Own(502), Own(502), Own(502), Own(502), Own(502)]),
-    (Fault::Told(307, HTML),          [Own(502), Own(502), Own(502), Own(502), Own(502)]),
-    (Fault::Told(404, HTML),          [Own(502), Own(502), Own(502), Own(502), Own(502)]),
-    (Fault::Told(404, UNRECOGNIZED),  [Own(502), Own(502), Own(502), Own(502), Own(502)]),
-    (Fault::Told(429, LIMITED),       [Same,     Same,     Same,     Same,     Same]),
-    (Fault::Told(500, FAILED),        [Same,     Same,     Same,     Same,     Same]),
-    (Fault::Told(503, HTML),          [Same,     Same,     Same,     Same,     Same]),
-    (Fault::Long,                     [Own(502), Own(502), Own(502), Own(502), Own(502)]),
-    (Fault::Chunked,                  [Done,     Done,     Done,     Done,     Done]),
+    (Fault::Told(200, "[]"),           [Own(502), Own(502), Own(502), Done,     Own(502), Own(502)]),
+    (Fault::Told(200, HTML),           [Own(502), Own(502), Own(502), Own(502), Own(502), Own(502)]),
+    (Fault::Told(200, ""),             [Own(502), Own(502), Own(502), Own(502), Own(502), Own(502)]),
+    (Fault::Told(202, "{}"),           [Own(502), Own(502), Own(502), Own(502), Own(502), Own(502)]),
+    (Fault::Told(204, ""),             [Own(502), Own(502), Own(502), Own(502), Own(502), Own(502)]),
+    (Fault::Told(302, ""),             [Own(502), Own(502), Own(502), Own(502), Own(502), Own(502)]),
+    (Fault::Told(307, HTML),           [Own(502), Own(502), Own(502), Own(502), Own(502), Own(502)]),
+    (Fault::Told(404, HTML),           [Own(502), Own(502), Own(502), Own(502), Own(502), Absent]),
+    (Fault::Told(404, UNRECOGNIZED),   [Own(502), Own(502), Own(502), Own(502), Own(502), Absent]),
+    (Fault::Told(429, LIMITED),        [Same,     Same,     Same,     Same,     Same,     Same]),
+    (Fault::Told(500, FAILED),         [Same,     Same,     Same,     Same,     Same,     Same]),
+    (Fault::Told(503, HTML),           [Same,     Same,     Same,     Same,     Same,     Same]),
+    (Fault::Long,                      [Own(502), Own(502), Own(502), Own(502), Own(502), Own(502)]),
+    (Fault::Chunked,                   [Done,     Done,     Done,     Done,     Done,     Done]),
 ];
 
 /// What the client asks for.
@@ -152,6 +104,12 @@ enum Wish {
     Remove,
     /// A new password, which ends the other devices.
     Password,
+    /// Push rules, which the homeserver has by their own path alone.
+    PushRules,
+    /// The devices with their account data.
+    Devices,
+    /// An entry of a device that is not there any more.
+    Gone,
 }
 
 impl Wish {
@@ -185,13 +143,21 @@ impl Wish {
                 let request = v3(Method::POST, "account/password");
                 request.body("{}").token("alice.LAPTOP")
             }
+            Self::PushRules => {
+                let path = "user/@alice:x/account_data/m.push_rules";
+                v3(Method::GET, path).token("alice.PHONE")
+            }
+            Self::Devices => v3(Method::GET, "devices").token("alice.LAPTOP"),
+            Self::Gone => entry(Method::GET, "GONE", "", "alice.LAPTOP"),
         }
     }
 
     /// Returns what is stored of the phone once it is done.
     fn leaves(self) -> Vec<(&'static str, &'static str)> {
         match self {
-            Self::Read | Self::Protected => vec![("org.example.a", CONTENT)],
+            Self::Read | Self::Protected | Self::PushRules | Self::Devices | Self::Gone => {
+                vec![("org.example.a", CONTENT)]
+            }
             Self::Add => vec![("org.example.a", CONTENT), ("org.example.new", NEXT)],
             Self::Swap => vec![("org.example.a", NEXT)],
             Self::Delete | Self::Logout | Self::Remove | Self::Password => {
@@ -202,7 +168,7 @@ impl Wish {
 }
 
 /// The questions of the columns, and who has the gateway ask them.
-const COLUMNS: [(Question, &[Wish]); 5] = [
+const COLUMNS: [(Question, &[Wish]); 6] = [
     (
         Question::Whoami,
         &[Wish::Read, Wish::Add, Wish::Delete, Wish::Protected],
@@ -211,6 +177,7 @@ const COLUMNS: [(Question, &[Wish]); 5] = [
     (Question::Listing, &[Wish::Add]),
     (Question::Stored, &[Wish::Swap]),
     (Question::Tombstone, &[Wish::Delete]),
+    (Question::PushRules, &[Wish::PushRules]),
 ];
 
 /// The same where devices end.
@@ -236,7 +203,8 @@ struct Case {
 impl Case {
     async fn start(question: Question, fault: Fault, wish: Wish) -> Self {
         let (is_on, stored) = (Arc::new(Mutex::new(true)), Stored::default());
-        for device in ["PHONE", "LAPTOP"] {
+        let gone = (wish == Wish::Gone).then_some("GONE");
+        for device in ["PHONE", "LAPTOP"].into_iter().chain(gone) {
             stored.lock().unwrap().insert(
                 (
                     "@alice:x".to_owned(),
@@ -262,6 +230,7 @@ impl Case {
         let gateway = gateway_at(&url, Arc::clone(&clock), Limits::default(), |set| {
             set.upstream.remember_ms = 0;
             set.msc4547.enabled = wish == Wish::Swap;
+            set.msc4331.in_devices = wish == Wish::Devices;
             if fault == Fault::Slow {
                 set.upstream.ask_timeout_ms = ASK_TIMEOUT_MS;
             }
@@ -310,8 +279,10 @@ impl Case {
             _ => (200, Value::Null),
         };
         assert_eq!(told, expected, "{self}");
-        if self.wish == Wish::Read {
-            assert_eq!(response.body, CONTENT, "{self}");
+        match self.wish {
+            Wish::Read => assert_eq!(response.body, CONTENT, "{self}"),
+            Wish::PushRules => assert_eq!(response.body, "{\"global\":{}}", "{self}"),
+            _ => {}
         }
     }
 
@@ -336,6 +307,10 @@ impl Case {
             Done => {
                 self.assert_done(&response);
                 return self.assert_stored("PHONE", &self.wish.leaves());
+            }
+            Absent => {
+                let told = (response.status, errcode(&response));
+                assert_eq!(told, (404, json!("M_NOT_FOUND")), "{self}");
             }
         }
         self.assert_stored("PHONE", &[("org.example.a", CONTENT)]);
@@ -370,6 +345,66 @@ impl Case {
         self.assert_stored("PHONE", &self.wish.leaves());
         self.assert_stored("LAPTOP", &[("org.example.a", CONTENT)]);
     }
+
+    /// The devices come all the same, if need be without their account data.
+    async fn see_the_devices(self, hears: Hears) {
+        let told = |entries: bool| {
+            let data = json!({"events": [
+                {"type": "org.example.a", "content": {"com.beeper.revision_id": "1"}},
+            ]});
+            let devices = ["PHONE", "LAPTOP"].map(|device| match entries {
+                true => json!({"device_id": device, "account_data": data}),
+                false => json!({"device_id": device}),
+            });
+            (200, json!({"devices": devices}))
+        };
+        for entries in [hears == Done, true] {
+            let response = self.send(self.wish.request()).await;
+            let body: Value = response.json().unwrap();
+            assert_eq!((response.status, body), told(entries), "{self}");
+            *self.is_on.lock().unwrap() = false;
+        }
+    }
+
+    /// The device reads as none all the same, and is emptied now or later.
+    async fn see_the_gone(self) {
+        for _ in 0..2 {
+            let read = self.send(self.wish.request()).await;
+            let told = (read.status, errcode(&read));
+            assert_eq!(told, (404, json!("M_NOT_FOUND")), "{self}");
+            *self.is_on.lock().unwrap() = false;
+            self.clock.advance(PAUSE_MS);
+        }
+        self.assert_stored("GONE", &[("org.example.a", TOMBSTONE)]);
+        self.assert_stored("PHONE", &self.wish.leaves());
+        self.assert_stored("LAPTOP", &[("org.example.a", CONTENT)]);
+    }
+
+    /// What is still to be emptied is not forgotten by a login that comes to nothing.
+    async fn see_the_login(self, hears: Hears) {
+        // It ends itself, so that nobody has a token to empty it with.
+        let end = Request::new(Method::DELETE, "/_matrix/client/v3/devices/PHONE");
+        self.assert_done(&self.send(end.body("{}").token("alice.PHONE")).await);
+        self.assert_stored("PHONE", &[("org.example.a", CONTENT)]);
+        let login = || Request::new(Method::POST, "/_matrix/client/v3/login").body("{}");
+        let response = self.send(login()).await;
+        let told = (response.status, errcode(&response));
+        match (hears, self.fault) {
+            (Own(status), _) => assert_eq!(told, (status, json!("M_UNKNOWN")), "{self}"),
+            (_, Fault::Told(status, body)) => {
+                assert_eq!(told.0, status, "{self}");
+                assert_eq!(response.body, body, "{self}");
+            }
+            _ => assert_eq!(told, (200, Value::Null), "{self}"),
+        }
+        let is_done = hears == Done;
+        let left = if is_done { TOMBSTONE } else { CONTENT };
+        self.assert_stored("PHONE", &[("org.example.a", left)]);
+        *self.is_on.lock().unwrap() = false;
+        assert_eq!(self.send(login()).await.status, 200, "{self}");
+        self.assert_stored("PHONE", &[("org.example.a", TOMBSTONE)]);
+        self.assert_stored("LAPTOP", &[("org.example.a", CONTENT)]);
+    }
 }
 
 impl std::fmt::Display for Case {
@@ -387,72 +422,6 @@ impl std::fmt::Display for Case {
 fn errcode(response: &Response) -> Value {
     let body: Value = serde_json::from_slice(&response.body).unwrap_or_default();
     body["errcode"].clone()
-}
-
-/// What the homeserver answers where it should not.
-async fn fail(
-    question: Question,
-    fault: Fault,
-    asked: &Asked,
-    stored: &Stored,
-) -> http::Response<ScriptedBody> {
-    let right = match question {
-        Question::Whoami => json!({"user_id": "@alice:x", "device_id": "PHONE"}).to_string(),
-        Question::Device => json!({"device_id": "PHONE"}).to_string(),
-        Question::Devices => json!({"devices": [{"device_id": "LAPTOP"}]}).to_string(),
-        Question::Listing => json!({"next_batch": "s"}).to_string(),
-        Question::Stored => CONTENT.to_owned(),
-        Question::Tombstone => "{}".to_owned(),
-    };
-    match fault {
-        Fault::Slow => std::future::pending().await,
-        Fault::Reset => reset(),
-        Fault::Cut => cut(200, right),
-        Fault::Told(status, body) => {
-            if (status, body.starts_with("{\"a\":1")) == (200, true) {
-                drop(toy::answer(asked, stored));
-            }
-            let mut response = whole(status, body);
-            let headers = response.headers_mut();
-            headers.insert("retry-after", "7".parse().unwrap());
-            if (300..400).contains(&status) {
-                headers.insert("location", "https://elsewhere.example/".parse().unwrap());
-            }
-            response
-        }
-        Fault::Long => {
-            let bytes = question.bytes_max() + 1;
-            whole(200, right + &" ".repeat(bytes))
-        }
-        Fault::Chunked => {
-            let right = toy::answer(asked, stored).into_body();
-            let right = http_body_util::BodyExt::collect(right).await.unwrap();
-            chunked(200, right.to_bytes())
-        }
-    }
-}
-
-/// What it answers where it is well. The phone may end.
-fn well(asked: &Asked, stored: &Stored, has_ended: &Mutex<bool>) -> http::Response<ScriptedBody> {
-    let path = asked.target.split('?').next().unwrap();
-    let mut has_ended = has_ended.lock().unwrap();
-    let is_end = ["/logout", "/account/password"]
-        .iter()
-        .any(|end| path.ends_with(end));
-    if is_end || asked.method == Method::DELETE {
-        *has_ended = true;
-        return answer(200, &json!({}));
-    }
-    match *has_ended {
-        true if asked.headers["authorization"] == "Bearer alice.PHONE" => {
-            toy::error(401, "M_UNKNOWN_TOKEN")
-        }
-        true if path.ends_with("/devices/PHONE") => toy::error(404, "M_NOT_FOUND"),
-        true if path.ends_with("/devices") => {
-            answer(200, &json!({"devices": [{"device_id": "LAPTOP"}]}))
-        }
-        _ => toy::answer(asked, stored),
-    }
 }
 
 #[tokio::test]
@@ -483,4 +452,43 @@ async fn a_device_ends_whatever_is_answered_and_is_emptied_later() {
         });
         join_all(cases).await;
     }
+}
+
+#[tokio::test]
+async fn devices_are_told_whatever_is_answered_of_their_account_data() {
+    let cases = ROWS.map(|(fault, row)| async move {
+        let case = Case::start(Question::Listing, fault, Wish::Devices).await;
+        case.see_the_devices(row[2]).await;
+    });
+    join_all(cases).await;
+}
+
+#[tokio::test]
+async fn a_device_that_is_gone_reads_as_none_whatever_is_answered_and_is_emptied_later() {
+    for (fault, _) in ROWS {
+        let cases = [Question::Listing, Question::Tombstone].map(|question| async move {
+            let case = Case::start(question, fault, Wish::Gone).await;
+            case.see_the_gone().await;
+        });
+        join_all(cases).await;
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_cannot_be_read_empties_nothing_and_the_next_one_does() {
+    let cases = [
+        (Fault::Reset, Own(502)),
+        (Fault::Cut, Own(502)),
+        (Fault::Long, Own(502)),
+        (Fault::Told(200, HTML), Same),
+        (Fault::Told(403, UNRECOGNIZED), Same),
+        (Fault::Told(429, LIMITED), Same),
+        (Fault::Told(503, HTML), Same),
+        (Fault::Chunked, Done),
+    ];
+    let cases = cases.map(|(fault, hears)| async move {
+        let case = Case::start(Question::Login, fault, Wish::Remove).await;
+        case.see_the_login(hears).await;
+    });
+    join_all(cases).await;
 }

@@ -50,6 +50,7 @@ pub(crate) fn answer(asked: &Asked, stored: &Stored) -> http::Response<ScriptedB
             let devices = json!([{"device_id": "PHONE"}, {"device_id": "LAPTOP"}]);
             json(200, &json!({"devices": devices}))
         }
+        ("GET", ["pushrules", ""]) => json(200, &json!({"global": {}})),
         ("GET", ["sync"]) => {
             let stored = stored.lock().unwrap();
             let of_user = stored.iter().filter(|((owner, _), _)| *owner == user);

@@ -2,7 +2,7 @@
 
 use kitbag_client::{Client, Method, Request};
 use kitbag_gateway::Probe;
-use kitbag_testkit::scripted::{Asked, Scripted, ScriptedBody, whole};
+use kitbag_testkit::scripted::{Asked, Scripted, ScriptedBody, chunked, cut, reset, whole};
 use serde_json::{Value, json};
 
 use crate::support::{Lab, gateway, set_up};
@@ -83,6 +83,46 @@ async fn what_is_no_list_of_versions_goes_through_untouched() {
             (status, body.as_bytes())
         );
         assert_eq!(response.header("etag"), Some("\"1\""));
+    }
+}
+
+#[tokio::test]
+async fn versions_that_do_not_come_whole_are_an_error_of_the_gateways_own() {
+    let told = json!({"versions": ["v1.1"]}).to_string();
+    let upstream = Scripted::start(move |asked| {
+        let told = told.clone();
+        async move {
+            match &*asked.target {
+                "/_matrix/client/versions?slow" => std::future::pending().await,
+                "/_matrix/client/versions?reset" => reset(),
+                "/_matrix/client/versions?cut" => cut(200, told),
+                "/_matrix/client/versions?long" => whole(200, told + &" ".repeat(256 * 1024)),
+                "/_matrix/client/versions?pieces" => chunked(200, told),
+                other => panic!("{other}"),
+            }
+        }
+    })
+    .await;
+    let gateway = gateway(&upstream.url(), |set| set.upstream.ask_timeout_ms = 1_000).await;
+    let client = Client::new(&gateway.url).unwrap();
+    for (query, status) in [
+        ("slow", 504),
+        ("reset", 502),
+        ("cut", 502),
+        ("long", 502),
+        ("pieces", 200),
+    ] {
+        let request = Request::new(Method::GET, format!("{VERSIONS}?{query}"));
+        let response = client.send(request).await.unwrap();
+        assert_eq!(response.status, status, "{query}");
+        let told: Value = response.json().unwrap();
+        match status {
+            200 => assert_eq!(
+                told["unstable_features"],
+                json!({"org.matrix.msc4331": true})
+            ),
+            _ => assert_eq!(told["errcode"], "M_UNKNOWN", "{query}"),
+        }
     }
 }
 
