@@ -5,19 +5,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::body::{Body, HttpBody as _};
+use axum::body::Body;
 use axum::http::header::USER_AGENT;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
-use kitbag_domain::{Content, ContentError, Key, PUSH_RULES, PermitError};
-use kitbag_http::shared::{Denial, GatewayError, expectation, read_body_within};
+use kitbag_domain::{Content, EventType, PUSH_RULES, PermitError};
+use kitbag_http::shared::{Denial, GatewayError, expectation};
 use serde::de::IgnoredAny;
 use tracing::Instrument as _;
 
 use crate::answer::{Answer, Failure, broken};
+use crate::bodies;
 use crate::call::{Call, Head};
 use crate::compare::{self, EntryId};
 use crate::credentials::Credentials;
@@ -56,27 +56,36 @@ pub(crate) async fn write(gateway: &Gateway, call: Call) -> Answer {
 }
 
 /// Writes what anybody may, within the limits.
-async fn write_unguarded(gateway: &Gateway, mut call: Call) -> Answer {
-    let credentials = call.head.credentials();
-    if let Err(too_many) = gateway.write_rates().count(&credentials.session()) {
-        return Err(beyond_limit(gateway, &call.head, too_many.into()).await);
+async fn write_unguarded(gateway: &Gateway, call: Call) -> Answer {
+    let call = within_limits(gateway, call).await?;
+    match gateway.compare().is_enabled() {
+        true => compare_and_write(gateway, call).await,
+        false => pass(gateway, call.into_request()).await,
     }
-    if gateway.compare().is_enabled() {
-        return compare_and_write(gateway, call, &credentials).await;
+}
+
+/// Counts a write, by its size too, and returns it where it may go on.
+async fn within_limits(gateway: &Gateway, call: Call) -> Result<Call, Failure> {
+    let Call { head, body } = call;
+    let limit_bytes = gateway.limits().content_bytes_max;
+    let measured = bodies::measure(gateway, body, limit_bytes).await;
+    // One that is refused counts too: the homeserver is asked whose it is.
+    let bytes = measured.as_ref().map_or(0, |measured| measured.bytes);
+    let path_bytes = head.parts.uri.path().len();
+    let session = head.credentials().session();
+    let counted = gateway.write_rates().count(&session, bytes, path_bytes);
+    match counted.map_err(Denial::from).and(measured) {
+        Ok(bodies::Measured { body, .. }) => Ok(Call { head, body }),
+        Err(denial) => Err(beyond_limit(gateway, &head, denial).await),
     }
-    call.body = match bounded(gateway, call.body).await {
-        Ok(body) => body,
-        Err(denial) => return Err(beyond_limit(gateway, &call.head, denial).await),
-    };
-    pass(gateway, call.into_request()).await
 }
 
 /// Returns why a write is refused: what is wrong with the token and the path comes before limits.
 async fn beyond_limit(gateway: &Gateway, head: &Head, denial: Denial) -> Failure {
     match judge(gateway, head, &head.credentials()).await {
-        Ok((who, key)) => {
-            let event_type = key.event_type.as_str();
-            gateway.excesses().tell(&denial, head, &who, event_type);
+        Ok((who, event_type)) => {
+            let excesses = gateway.excesses();
+            excesses.tell(&denial, head, &who, event_type.as_str());
             denial.into()
         }
         Err(failure) => failure,
@@ -85,21 +94,17 @@ async fn beyond_limit(gateway: &Gateway, head: &Head, denial: Denial) -> Failure
 
 /// Writes by turns (MSC4547). The homeserver is asked first who asks, since no one else may have, or
 /// wait for, the turn of the entry.
-async fn compare_and_write(gateway: &Gateway, call: Call, credentials: &Credentials) -> Answer {
+async fn compare_and_write(gateway: &Gateway, call: Call) -> Answer {
     let Call { head, body } = call;
-    let upstream = gateway.upstream();
-    let who = gateway.identities().recent(upstream, credentials).await?;
+    let (upstream, credentials) = (gateway.upstream(), head.credentials());
+    let who = gateway.identities().recent(upstream, &credentials).await?;
     let path = head.own_path(&who.user)?;
     let (room, event_type) = (path.get("room"), path.get("type").unwrap_or_default());
     // Deletions expect nothing.
     let is_put = head.parts.method == Method::PUT;
     let expectation = is_put.then(|| expectation(&head.parts.uri)).transpose()?;
     let expectation = expectation.filter(|expected| !expected.is_empty());
-    let body = whole(gateway, body).await;
-    let body = body.inspect_err(|denial| {
-        let excesses = gateway.excesses();
-        excesses.tell(denial, &head, &who, event_type);
-    })?;
+    let body = whole(gateway, body).await?;
     if expectation.is_some() {
         Content::parse(body.clone(), gateway.limits())?;
     }
@@ -107,13 +112,18 @@ async fn compare_and_write(gateway: &Gateway, call: Call, credentials: &Credenti
     let turn = gateway.compare().turn(entry).await?;
     if let Some(expectation) = &expectation {
         let target = mapped::entry_path(&who.user, room, event_type);
-        compare::judge(stored(gateway, credentials, &target).await?, expectation)?;
+        compare::judge(stored(gateway, &credentials, &target).await?, expectation)?;
     }
     send(gateway, turn, head, body).await
 }
 
-/// `PUT` and `DELETE` of a tag, where writes take turns: all tags of a room are one entry of it.
+/// `PUT` and `DELETE` of a tag: all tags of a room are one entry of it, so that they count as writes of
+/// it, and take turns where writes do.
 pub(crate) async fn tag(gateway: &Gateway, call: Call) -> Answer {
+    let call = within_limits(gateway, call).await?;
+    if !gateway.compare().is_enabled() {
+        return pass(gateway, call.into_request()).await;
+    }
     let Call { head, body } = call;
     let (upstream, credentials) = (gateway.upstream(), head.credentials());
     let who = gateway.identities().recent(upstream, &credentials).await?;
@@ -167,12 +177,12 @@ async fn permit(gateway: &Gateway, head: &Head, guarded: Guarded) -> Result<(), 
     if is_observed && guarded == Guarded::ServerManaged(PUSH_RULES) {
         return Ok(());
     }
-    let (_, key) = judge(gateway, head, &head.credentials()).await?;
-    let event_type = key.event_type.as_str();
-    count_guarded(gateway, &head.parts.headers, event_type, Outcome::Refused);
+    let (_, event_type) = judge(gateway, head, &head.credentials()).await?;
+    let (headers, outcome) = (&head.parts.headers, Outcome::Refused);
+    count_guarded(gateway, headers, event_type.as_str(), outcome);
     Err(match guarded {
         Guarded::Mapped => GatewayError::MappedType.into(),
-        Guarded::ServerManaged(_) => PermitError::ServerManaged(key.event_type).into(),
+        Guarded::ServerManaged(_) => PermitError::ServerManaged(event_type).into(),
     })
 }
 
@@ -181,32 +191,25 @@ fn count_guarded(gateway: &Gateway, headers: &HeaderMap, event_type: &str, outco
     gateway.metrics().protected(event_type, outcome, user_agent);
 }
 
-/// Tells what is wrong with the token and the path, which the API tells before everything else.
+/// Tells what is wrong with the token and the path, which the API tells before everything else, and
+/// else who asks and the type of the entry.
 async fn judge(
     gateway: &Gateway,
     head: &Head,
     credentials: &Credentials,
-) -> Result<(Arc<Identity>, Key), Failure> {
+) -> Result<(Arc<Identity>, EventType), Failure> {
     let upstream = gateway.upstream();
     let who = gateway.identities().recent(upstream, credentials).await?;
-    let key = head.own_path(&who.user)?.key()?;
-    Ok((who, key))
-}
-
-/// Returns a body that is not too large. It is read here only where its length is not told.
-async fn bounded(gateway: &Gateway, body: Body) -> Result<Body, Denial> {
-    let limit_bytes = gateway.limits().content_bytes_max;
-    match body.size_hint().exact() {
-        Some(bytes) if bytes > limit_bytes => Err(ContentError::TooLarge { limit_bytes }.into()),
-        Some(_) => Ok(body),
-        None => whole(gateway, body).await.map(Body::from),
-    }
+    let path = head.own_path(&who.user)?;
+    let event_type = match path.get("tag") {
+        Some(_) => EventType::parse(TAGS)?,
+        None => path.key()?.event_type,
+    };
+    Ok((who, event_type))
 }
 
 async fn whole(gateway: &Gateway, body: Body) -> Result<Bytes, Denial> {
-    let limit_bytes = gateway.limits().content_bytes_max;
-    let allowed = Duration::from_millis(gateway.settings().listener.body_timeout_ms);
-    metrics::for_client(read_body_within(body, limit_bytes, allowed)).await
+    bodies::whole(gateway, body, gateway.limits().content_bytes_max).await
 }
 
 /// Returns the push rules of the caller's own account; `None` where the homeserver says that it has

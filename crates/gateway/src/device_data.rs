@@ -12,12 +12,11 @@ use kitbag_domain::{
     Content, DeviceId, Expectation, GetError, Key, Limits, PermitError, QuotaExceeded, WriteError,
     WritePolicy,
 };
-use kitbag_http::shared::{
-    Denial, EmptyObject, GatewayError, expectation, json_response, read_body_within,
-};
+use kitbag_http::shared::{Denial, EmptyObject, GatewayError, expectation, json_response};
 use tokio::time;
 
 use crate::answer::{Answer, Failure, is_lost, may_be_late};
+use crate::bodies;
 use crate::call::{Call, Head};
 use crate::compare::{self, EntryId};
 use crate::credentials::Credentials;
@@ -66,11 +65,15 @@ pub(crate) async fn get(gateway: &Gateway, call: Call) -> Answer {
 pub(crate) async fn put(gateway: &Gateway, call: Call) -> Answer {
     let Call { head, body } = call;
     let credentials = head.credentials();
-    let (who, key, device) = begin_write(gateway, &head, &credentials).await?;
+    let limit_bytes = gateway.limits().device_content_bytes_max;
+    let measured = bodies::measure(gateway, body, limit_bytes).await;
+    let bytes = measured.as_ref().map_or(0, |measured| measured.bytes);
+    let (who, key, device) = begin_write(gateway, &head, &credentials, bytes).await?;
     // Read before the turn, in which nothing waits for a client.
-    let content = match may_write(&who, &device, &key) {
-        Ok(()) => read_write(gateway, &head, body).await,
-        Err(error) => Err(error.into()),
+    let content = match (may_write(&who, &device, &key), measured) {
+        (Ok(()), Ok(measured)) => read_write(gateway, &head, measured.body).await,
+        (Ok(()), Err(denial)) => Err(denial),
+        (Err(error), _) => Err(error.into()),
     };
     let (expectation, content) = match content {
         Ok(content) => content,
@@ -99,7 +102,7 @@ pub(crate) async fn put(gateway: &Gateway, call: Call) -> Answer {
 pub(crate) async fn delete(gateway: &Gateway, call: Call) -> Answer {
     let head = call.head;
     let credentials = head.credentials();
-    let (who, key, device) = begin_write(gateway, &head, &credentials).await?;
+    let (who, key, device) = begin_write(gateway, &head, &credentials, 0).await?;
     let turn = turn_to_write(gateway, &credentials, &who, &device).await?;
     may_write(&who, &device, &key)?;
     let entry = Place::of(&who, &device, &key);
@@ -139,9 +142,12 @@ async fn begin_write(
     gateway: &Gateway,
     head: &Head,
     credentials: &Credentials,
+    content_bytes: u64,
 ) -> Result<(Arc<Identity>, Key, DeviceId), Failure> {
     let (identities, upstream) = (gateway.identities(), gateway.upstream());
-    let counted = gateway.write_rates().count(&credentials.session());
+    let (session, path_bytes) = (credentials.session(), head.parts.uri.path().len());
+    let rates = gateway.write_rates();
+    let counted = rates.count(&session, content_bytes, path_bytes);
     let who = match &counted {
         Ok(()) => identities.fresh(upstream, credentials).await?,
         Err(_) => identities.recent(upstream, credentials).await?,
@@ -233,9 +239,7 @@ async fn read_content(gateway: &Gateway, body: Body) -> Result<Content, Denial> 
         content_bytes_max: gateway.limits().device_content_bytes_max,
         ..gateway.limits().clone()
     };
-    let allowed = Duration::from_millis(gateway.settings().listener.body_timeout_ms);
-    let body = read_body_within(body, limits.content_bytes_max, allowed);
-    let body = metrics::for_client(body).await?;
+    let body = bodies::whole(gateway, body, limits.content_bytes_max).await?;
     Ok(Content::parse(body, &limits)?)
 }
 

@@ -37,7 +37,7 @@ impl Excesses {
     /// each session; nothing where it is refused for something else.
     pub(crate) fn tell(&self, refused: &Denial, head: &Head, who: &Identity, event_type: &str) {
         let what = match refused.status() {
-            StatusCode::TOO_MANY_REQUESTS => "too often, and is told to wait",
+            StatusCode::TOO_MANY_REQUESTS => "too often or too much, and is told to wait",
             StatusCode::PAYLOAD_TOO_LARGE => "that is too large, and is refused",
             _ => return,
         };

@@ -11,6 +11,7 @@
 
 mod account_data;
 mod answer;
+mod bodies;
 mod call;
 mod compare;
 mod credentials;

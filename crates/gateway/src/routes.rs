@@ -119,13 +119,8 @@ const CLIENT: &[Row] = &[
     ("/logout",                                       |m| m.post(handler!(life::logout))),
     ("/logout/all",                                   |m| m.post(handler!(life::logout_all))),
     ("/register",                                     |m| m.post(handler!(life::login))),
+    ("/user/{user}/rooms/{room}/tags/{tag}",          |m| m.put(handler!(account_data::tag)).delete(handler!(account_data::tag))),
 ];
-
-/// Tags of a room, which are an entry of it, where the writes of one take turns.
-const TAGS: &[Row] = &[("/user/{user}/rooms/{room}/tags/{tag}", |m| {
-    let m = m.put(handler!(account_data::tag));
-    m.delete(handler!(account_data::tag))
-})];
 
 /// A device's end.
 const DEVICE: &[Row] = &[("/devices/{device}", |m| {
@@ -182,9 +177,6 @@ pub(crate) fn router(settings: &Settings, metrics: &Metrics) -> Router<Route> {
         router = add(router, CLIENT_PREFIXES, DEVICE_OBJECTS, metrics);
     } else {
         router = add(router, CLIENT_PREFIXES, DEVICE, metrics);
-    }
-    if settings.msc4547.enabled {
-        router = add(router, CLIENT_PREFIXES, TAGS, metrics);
     }
     if settings.msc4331.stable_path {
         router = add(router, DEVICE_PREFIXES, STABLE_DEVICE_DATA, metrics);

@@ -1,5 +1,5 @@
-//! How often a session may write account data: a client that loops would fill the homeserver's
-//! database.
+//! How often, and how much, a session may write account data: a client that loops would fill the
+//! homeserver's database.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +14,10 @@ use crate::settings::WriteRateSettings;
 /// Sessions that are counted at a time: those that wrote within the last minutes. Where there are
 /// more, the further ones are not limited until some of these are done.
 const SESSIONS_MAX: usize = 16_384;
+
+/// Bytes of a content that count as one write, and each further ones as one more. A device may write
+/// all that it may keep, 64 entries of 64 KiB, in the burst that is the default.
+const WRITE_BYTES: u64 = 16 * 1024;
 
 const MINUTE_US: u64 = 60_000_000;
 
@@ -35,8 +39,10 @@ struct Rate {
 /// What is remembered of a session, until it is as if it had never written.
 #[derive(Clone, Copy, Default)]
 struct Session {
-    /// When all its writes will have come back.
-    settled_at_us: u64,
+    /// In how much time all its writes come back.
+    ahead_us: u64,
+    /// As of when.
+    as_of_ms: UnixMs,
 }
 
 impl WriteRates {
@@ -54,14 +60,21 @@ impl WriteRates {
         }
     }
 
-    /// Counts a write of account data, in whichever scope, by whoever shows these credentials.
+    /// Counts a write of account data, in whichever scope, by whoever shows these credentials: by the
+    /// bytes of its content, and of its path, where homeservers may let names be long.
     ///
     /// # Errors
     /// [`GatewayError::TooManyWrites`], which counts nothing.
-    pub(crate) fn count(&self, session: &Fingerprint) -> Result<(), GatewayError> {
+    pub(crate) fn count(
+        &self,
+        session: &Fingerprint,
+        content_bytes: u64,
+        path_bytes: usize,
+    ) -> Result<(), GatewayError> {
         let Some(rate) = self.rate else {
             return Ok(());
         };
+        let writes = writes_of(content_bytes, path_bytes);
         let now_ms = self.clock.now_ms();
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         if sessions.len() >= SESSIONS_MAX && !sessions.contains_key(session) {
@@ -70,28 +83,45 @@ impl WriteRates {
                 return Ok(());
             }
         }
-        sessions.entry(*session).or_default().count(now_ms, rate)
+        let session = sessions.entry(*session).or_default();
+        session.count(now_ms, writes, rate)
     }
 }
 
 impl Session {
-    fn count(&mut self, now_ms: UnixMs, rate: Rate) -> Result<(), GatewayError> {
-        let now_us = now_ms * 1_000;
-        // A clock that went back would lock the session out.
-        self.settled_at_us = self.settled_at_us.clamp(now_us, now_us + rate.burst_us);
-        let ahead_us = self.settled_at_us + rate.write_us - now_us;
-        if ahead_us <= rate.burst_us {
-            self.settled_at_us += rate.write_us;
+    fn count(&mut self, now_ms: UnixMs, writes: u64, rate: Rate) -> Result<(), GatewayError> {
+        self.ahead_us = self.ahead_us_at(now_ms);
+        self.as_of_ms = now_ms;
+        let writes_us = writes.saturating_mul(rate.write_us);
+        // One that counts as more than a burst takes a whole one, and its rest comes back behind it:
+        // else it could never be written.
+        let needed_us = self.ahead_us + writes_us.min(rate.burst_us);
+        if needed_us <= rate.burst_us {
+            self.ahead_us += writes_us;
             return Ok(());
         }
         Err(GatewayError::TooManyWrites {
-            retry_after: Duration::from_micros(ahead_us - rate.burst_us),
+            retry_after: Duration::from_micros(needed_us - rate.burst_us),
         })
     }
 
-    fn is_done(&self, now_ms: UnixMs) -> bool {
-        self.settled_at_us <= now_ms * 1_000
+    /// Where the clock went back nothing came back meanwhile, and what follows does: a session is
+    /// locked out for no longer than without that.
+    fn ahead_us_at(&self, now_ms: UnixMs) -> u64 {
+        let passed_ms = now_ms.saturating_sub(self.as_of_ms);
+        self.ahead_us
+            .saturating_sub(passed_ms.saturating_mul(1_000))
     }
+
+    fn is_done(&self, now_ms: UnixMs) -> bool {
+        self.ahead_us_at(now_ms) == 0
+    }
+}
+
+/// Returns as how many writes one counts. A path of usual length adds nothing.
+fn writes_of(content_bytes: u64, path_bytes: usize) -> u64 {
+    let of_content = content_bytes.div_ceil(WRITE_BYTES).max(1);
+    of_content + path_bytes as u64 / WRITE_BYTES
 }
 
 #[cfg(test)]
@@ -101,6 +131,8 @@ mod tests {
 
     use super::*;
     use crate::credentials::Shown;
+
+    const CONTENT_BYTES_MAX: u64 = 1024 * 1024;
 
     fn session(number: u64) -> Fingerprint {
         let request = Request::builder().header("authorization", number.to_string());
@@ -118,7 +150,11 @@ mod tests {
     }
 
     fn allowed(rates: &WriteRates, number: u64, tries: usize) -> usize {
-        let mut count = (0..tries).map(|_| rates.count(&session(number)));
+        allowed_of(rates, number, tries, 0)
+    }
+
+    fn allowed_of(rates: &WriteRates, number: u64, tries: usize, bytes: u64) -> usize {
+        let mut count = (0..tries).map(|_| rates.count(&session(number), bytes, 0));
         count.by_ref().take_while(Result::is_ok).count()
     }
 
@@ -129,7 +165,7 @@ mod tests {
         assert_eq!(allowed(&rates, 2, 100), 3, "each session for itself");
         let retry_after = Duration::from_secs(1);
         let too_many = GatewayError::TooManyWrites { retry_after };
-        assert_eq!(rates.count(&session(1)), Err(too_many));
+        assert_eq!(rates.count(&session(1), 0, 0), Err(too_many));
         clock.advance(999);
         assert_eq!(allowed(&rates, 1, 100), 0);
         clock.advance(1);
@@ -164,21 +200,64 @@ mod tests {
     }
 
     #[test]
+    fn a_write_counts_by_the_bytes_that_it_has_stored() {
+        for (bytes, expected) in [(0, 300), (16_384, 300), (16_385, 150), (65_536, 75)] {
+            let (rates, _clock) = rates(300, 120);
+            assert_eq!(allowed_of(&rates, 1, 1_000, bytes), expected, "{bytes}");
+        }
+        let (rates, clock) = rates(300, 120);
+        assert_eq!(allowed_of(&rates, 1, 100, CONTENT_BYTES_MAX), 4);
+        // 20 of the 44 that are left are taken, and 64 come back in 32 seconds.
+        assert_eq!(allowed(&rates, 1, 20), 20);
+        let retry_after = Duration::from_secs(20);
+        let too_many = Err(GatewayError::TooManyWrites { retry_after });
+        assert_eq!(rates.count(&session(1), CONTENT_BYTES_MAX, 0), too_many);
+        clock.advance(20_000);
+        assert_eq!(allowed_of(&rates, 1, 100, CONTENT_BYTES_MAX), 1);
+        clock.advance(24 * 60 * 60 * 1_000);
+        // Names are stored as well, where the homeserver lets them be long.
+        assert_eq!(rates.count(&session(1), 16_384, 48 * 1_024), Ok(()));
+        assert_eq!(allowed(&rates, 1, 1_000), 296);
+    }
+
+    #[test]
+    fn one_that_counts_as_more_than_a_burst_waits_for_a_whole_one_and_is_paid_behind_it() {
+        let (rates, clock) = rates(2, 60);
+        assert_eq!(allowed(&rates, 1, 1), 1);
+        let retry_after = Duration::from_secs(1);
+        let too_many = Err(GatewayError::TooManyWrites { retry_after });
+        assert_eq!(rates.count(&session(1), CONTENT_BYTES_MAX, 0), too_many);
+        clock.advance(1_000);
+        assert_eq!(rates.count(&session(1), CONTENT_BYTES_MAX, 0), Ok(()));
+        let retry_after = Duration::from_secs(63);
+        let too_many = Err(GatewayError::TooManyWrites { retry_after });
+        assert_eq!(rates.count(&session(1), 0, 0), too_many);
+        clock.set(TestClock::START_MS - 1_000_000);
+        assert_eq!(allowed(&rates, 1, 1), 0);
+        clock.advance(63_000);
+        assert_eq!(
+            allowed(&rates, 1, 100),
+            1,
+            "no later for the clock that went back"
+        );
+    }
+
+    #[test]
     fn sessions_that_are_remembered_are_bounded_and_stay_limited() {
         let (rates, clock) = rates(1, 60);
         for number in 0..=SESSIONS_MAX as u64 {
-            assert!(rates.count(&session(number)).is_ok());
+            assert!(rates.count(&session(number), 0, 0).is_ok());
         }
         assert_eq!(rates.sessions.lock().unwrap().len(), SESSIONS_MAX);
-        assert!(rates.count(&session(0)).is_err());
+        assert!(rates.count(&session(0), 0, 0).is_err());
         assert!(
-            rates.count(&session(SESSIONS_MAX as u64)).is_ok(),
+            rates.count(&session(SESSIONS_MAX as u64), 0, 0).is_ok(),
             "not counted"
         );
         clock.advance(60_001);
-        assert!(rates.count(&session(SESSIONS_MAX as u64)).is_ok());
+        assert!(rates.count(&session(SESSIONS_MAX as u64), 0, 0).is_ok());
         assert!(
-            rates.count(&session(SESSIONS_MAX as u64)).is_err(),
+            rates.count(&session(SESSIONS_MAX as u64), 0, 0).is_err(),
             "counted again"
         );
         assert_eq!(rates.sessions.lock().unwrap().len(), 1);

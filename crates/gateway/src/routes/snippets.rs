@@ -8,7 +8,7 @@ use regex::Regex;
 
 use super::{
     CLIENT, CLIENT_PREFIXES, DELETION, DELETION_PREFIXES, DEVICE, DEVICE_DATA, DEVICE_OBJECTS,
-    DEVICE_PREFIXES, Row, STABLE_DEVICE_DATA, TAGS, VERSIONS,
+    DEVICE_PREFIXES, Row, STABLE_DEVICE_DATA, VERSIONS,
 };
 
 /// Each routed snippet, and what stands before its regular expression.
@@ -130,10 +130,9 @@ fn resolved(target: &str) -> String {
 
 /// Returns a path for each row of the whole table below each of its prefixes.
 fn handled() -> Vec<String> {
-    let tables: [(&[&str], &[Row]); 8] = [
+    let tables: [(&[&str], &[Row]); 7] = [
         (&[""], VERSIONS),
         (CLIENT_PREFIXES, CLIENT),
-        (CLIENT_PREFIXES, TAGS),
         (CLIENT_PREFIXES, DEVICE),
         (CLIENT_PREFIXES, DEVICE_OBJECTS),
         (DEVICE_PREFIXES, DEVICE_DATA),

@@ -36,6 +36,9 @@ fn writes(upstream: &Scripted) -> Vec<Asked> {
     asked.filter(|asked| asked.target == PATH).collect()
 }
 
+/// The tag of a room.
+const TAG: &str = "/_matrix/client/v3/user/@a:x/rooms/!r:x/tags/u.a";
+
 #[tokio::test]
 async fn a_content_that_is_too_large_is_413_behind_what_is_wrong_with_the_token() {
     let upstream = Scripted::start(homeserver).await;
@@ -96,6 +99,120 @@ async fn a_content_whose_length_is_not_told_has_the_same_limit() {
     let written = writes(&upstream);
     assert_eq!(written.len(), 1);
     assert_eq!(written[0].body.len(), LIMIT);
+}
+
+#[tokio::test]
+async fn a_write_counts_by_its_size_also_where_that_is_not_told() {
+    let upstream = Scripted::start(homeserver).await;
+    for compares in [false, true] {
+        let clock = Arc::<TestClock>::default();
+        let change = |settings: &mut kitbag_gateway::Settings| settings.msc4547.enabled = compares;
+        let limits = Limits::default();
+        let gateway = gateway_at(&upstream.url(), Arc::clone(&clock), limits, change).await;
+        let client = Client::new(&gateway.url).unwrap();
+        let before = writes(&upstream).len();
+        let write = async |path: &str, bytes| {
+            let body = vec![b' '; bytes];
+            let request = Request::new(Method::PUT, path).token("kt_one").body(body);
+            client.send(request).await.unwrap()
+        };
+        // Of the 300 at once each takes 64.
+        for _ in 0..2 {
+            assert_eq!(write(PATH, LIMIT).await.status, 200);
+            assert_eq!(send_in_pieces(&gateway.url, 16).await, 200);
+        }
+        assert_eq!(send_in_pieces(&gateway.url, 16).await, 429);
+        let refused = write(PATH, LIMIT).await;
+        let told: serde_json::Value = refused.json().unwrap();
+        assert_eq!(
+            (refused.status, &told["retry_after_ms"]),
+            (429, &json!(10_000))
+        );
+        // None of those that were refused counts, or came through.
+        assert_eq!(writes(&upstream).len() - before, 4);
+        clock.advance(10_000);
+        assert_eq!(write(PATH, LIMIT).await.status, 200);
+        assert_eq!(write(PATH, 1).await.status, 429);
+        // What is too large is refused as that, and counts as one.
+        clock.advance(500);
+        assert_eq!(write(PATH, LIMIT + 1).await.status, 413);
+        assert_eq!(write(PATH, LIMIT + 1).await.status, 429);
+        clock.advance(1_000);
+        // Names of some length are as good as a content.
+        let long = PATH.replace("example", &"x".repeat(20_000));
+        assert_eq!(write(&long, 1).await.status, 200);
+        assert_eq!(write(PATH, 1).await.status, 429);
+    }
+}
+
+#[tokio::test]
+async fn contents_of_devices_count_by_their_size_too() {
+    let upstream = Scripted::start(homeserver).await;
+    let gateway = gateway(&upstream.url(), |settings| settings.writes.burst = 10).await;
+    let path = PATH.replace("account_data", "devices/D/account_data");
+    let client = Client::new(&gateway.url).unwrap();
+    let content = format!("{{\"a\":\"{}\"}}", "x".repeat(64 * 1024 - 8));
+    let write = async |body: &str| {
+        let request = Request::new(Method::PUT, &path).token("kt_one");
+        client
+            .send(request.body(body.to_owned()))
+            .await
+            .unwrap()
+            .status
+    };
+    for (body, status) in [
+        (&*content, 200),
+        (&content, 200),
+        (&content, 429),
+        ("{}", 200),
+        ("{}", 200),
+        ("{}", 429),
+    ] {
+        assert_eq!(write(body).await, status, "{}", body.len());
+    }
+}
+
+#[tokio::test]
+async fn tags_count_as_writes_of_account_data_and_have_its_limits() {
+    let log = log::capture();
+    let upstream = Scripted::start(homeserver).await;
+    for compares in [false, true] {
+        let clock = Arc::<TestClock>::default();
+        let change = |settings: &mut kitbag_gateway::Settings| {
+            seldom(settings);
+            settings.msc4547.enabled = compares;
+        };
+        let limits = Limits::default();
+        let gateway = gateway_at(&upstream.url(), Arc::clone(&clock), limits, change).await;
+        let client = Client::new(&gateway.url).unwrap();
+        let write = async |method: Method, token: &str, path: &str, bytes| {
+            let request = Request::new(method, path).token(token);
+            let request = request.body(vec![b' '; bytes]);
+            client.send(request).await.unwrap().status
+        };
+        let told_before = log.lines("event_type=\"m.tag\"").len();
+        assert_eq!(write(Method::PUT, "kt_one", TAG, 2).await, 200);
+        assert_eq!(write(Method::DELETE, "kt_one", TAG, 0).await, 200);
+        for path in [TAG, PATH] {
+            assert_eq!(write(Method::PUT, "kt_one", path, 2).await, 429, "{path}");
+            assert_eq!(
+                write(Method::DELETE, "kt_one", path, 0).await,
+                429,
+                "{path}"
+            );
+        }
+        assert_eq!(log.lines("event_type=\"m.tag\"").len() - told_before, 1);
+        // What is wrong with the token and the path is told before.
+        for _ in 0..3 {
+            assert_eq!(write(Method::PUT, "kt_none", TAG, 2).await, 401);
+        }
+        let strangers = TAG.replace("@a", "@b");
+        assert_eq!(write(Method::PUT, "kt_one", &strangers, 2).await, 403);
+        clock.advance(1_000);
+        assert_eq!(write(Method::PUT, "kt_one", TAG, LIMIT + 1).await, 413);
+        // Reads are not counted.
+        assert_eq!(write(Method::GET, "kt_one", TAG, 0).await, 200);
+    }
 }
 
 /// Two writes at once, and one a second behind them.

@@ -36,8 +36,8 @@ pub enum GatewayError {
     /// 400: what the query says of who asks makes no request to the homeserver.
     #[error("the query is too long")]
     QueryTooLong,
-    /// 429: the session writes account data too often.
-    #[error("too many writes of account data")]
+    /// 429: the session writes account data too often, or too much of it.
+    #[error("too many or too large writes of account data")]
     TooManyWrites {
         /// How long to wait.
         retry_after: Duration,
