@@ -225,6 +225,11 @@ impl Figures {
             "Reads of the database for what could have been in memory",
             store.cache_misses,
         )?;
+        page.counter(
+            "kitbag_store_cache_evictions",
+            "Entries and sessions that made room in memory for others",
+            store.cache_evictions,
+        )?;
         page.gauge(
             "kitbag_store_cache_bytes",
             "Entries and sessions that are kept in memory",

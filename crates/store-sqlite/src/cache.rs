@@ -21,8 +21,8 @@ use kitbag_domain::{KeptSession, Key, SessionChanges, TokenHash, UserId};
 use quick_cache::{DefaultHashBuilder, unsync};
 
 use crate::options::limit;
+use item::{CountEvicted, Owned, Wanted, Weigher};
 pub(crate) use item::{Item, Value};
-use item::{Owned, Wanted, Weigher};
 
 /// A mutex, of whatever kind.
 pub(crate) trait Lock<T> {
@@ -50,16 +50,35 @@ pub(crate) struct Cache<L = Mutex<Shard>> {
 
 /// The part of the cache that holds some of the users.
 pub(crate) struct Shard {
-    items: unsync::Cache<Owned, Value, Weigher>,
+    items: unsync::Cache<Owned, Value, Weigher, DefaultHashBuilder, CountEvicted>,
     /// Counts the batches that came to this shard.
     sequence: u64,
     /// What a batch may have changed that it has not cleared yet.
     silence: Silence,
     /// For those who keep sessions: noted as they fall silent, so before the COMMIT (law 6).
     session_changes: Arc<SessionChanges>,
-    /// How often something was found, and how often it had to be read.
-    hits: u64,
-    misses: u64,
+    counts: Counts,
+}
+
+/// What a cache did since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// How often something was found.
+    pub(crate) hits: u64,
+    /// How often it had to be read.
+    pub(crate) misses: u64,
+    /// How many values made room for others.
+    pub(crate) evictions: u64,
+}
+
+impl Counts {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            hits: self.hits + other.hits,
+            misses: self.misses + other.misses,
+            evictions: self.evictions + other.evictions,
+        }
+    }
 }
 
 /// Of what a shard answers nothing and takes nothing.
@@ -123,12 +142,17 @@ impl<L: Lock<Shard>> Cache<L> {
             let items = usize::try_from(bytes / limit::CACHE_ITEM_BYTES_USUAL);
             let items = items.unwrap_or(usize::MAX).max(1);
             L::new(Shard {
-                items: unsync::Cache::with_weighter(items, bytes, Weigher),
+                items: unsync::Cache::with(
+                    items,
+                    bytes,
+                    Weigher,
+                    DefaultHashBuilder::default(),
+                    CountEvicted,
+                ),
                 sequence: 0,
                 silence: Silence::Nothing,
                 session_changes: Arc::default(),
-                hits: 0,
-                misses: 0,
+                counts: Counts::default(),
             })
         };
         Self {
@@ -175,7 +199,7 @@ impl<L: Lock<Shard>> Cache<L> {
             }
             let found = shard.items.get(&Wanted { user, item });
             let found = found.and_then(|value| take(value, shard));
-            shard.hits += u64::from(found.is_some());
+            shard.counts.hits += u64::from(found.is_some());
             found
         })
     }
@@ -184,7 +208,7 @@ impl<L: Lock<Shard>> Cache<L> {
     pub(crate) fn ticket(&self, user: &UserId) -> Option<Ticket> {
         let shard = self.place(user)?;
         let sequence = self.shards[shard].with(|shard| {
-            shard.misses += 1;
+            shard.counts.misses += 1;
             shard.sequence
         });
         Some(Ticket { shard, sequence })
@@ -194,7 +218,7 @@ impl<L: Lock<Shard>> Cache<L> {
     pub(crate) fn fill(&self, ticket: Ticket, user: &UserId, item: &Item<'_>, value: Value) {
         self.shards[ticket.shard].with(|shard| {
             if !shard.silence.covers(item) && shard.sequence == ticket.sequence {
-                shard.items.insert(Wanted { user, item }.to_owned(), value);
+                shard.keep(&Wanted { user, item }, value);
             }
         });
     }
@@ -258,12 +282,12 @@ impl<L: Lock<Shard>> Cache<L> {
             .sum()
     }
 
-    /// Returns how often something was found, and how often it had to be read.
-    pub(crate) fn hits_and_misses(&self) -> (u64, u64) {
+    /// Returns what happened so far.
+    pub(crate) fn counts(&self) -> Counts {
         let counts = self.shards.iter();
-        counts.fold((0, 0), |(hits, misses), shard| {
-            shard.with(|shard| (hits + shard.hits, misses + shard.misses))
-        })
+        counts
+            .map(|shard| shard.with(|shard| shard.counts))
+            .fold(Counts::default(), Counts::plus)
     }
 
     /// Goes to each shard that may hold what was touched.
@@ -298,6 +322,16 @@ impl Shard {
         self.silence = self.silence.max(silence);
         if silence == Silence::Everything {
             self.session_changes.note();
+        }
+    }
+
+    fn keep(&mut self, wanted: &Wanted<'_>, value: Value) {
+        let mut evicted = 0;
+        let owned = wanted.to_owned();
+        self.items.insert_with_lifecycle(owned, value, &mut evicted);
+        // Nothing makes room for what is too large for the shard.
+        if evicted > 0 && self.items.contains_key(wanted) {
+            self.counts.evictions += evicted;
         }
     }
 

@@ -58,6 +58,8 @@ pub struct Stats {
     pub cache_hits: u64,
     /// Reads of the database for what could have been in memory.
     pub cache_misses: u64,
+    /// Entries and sessions that made room in memory for others.
+    pub cache_evictions: u64,
 }
 
 /// What one account has stored, without its name.
@@ -124,7 +126,7 @@ impl SqliteStore {
             is_mending,
         } = &*self.counters;
         let batches_writes = batches_writes.read();
-        let (cache_hits, cache_misses) = self.cache.hits_and_misses();
+        let cache = self.cache.counts();
         let (checkpoints, checkpoints_failed) = self.connections.checkpoints.counts();
         let (write_queue_jobs, write_queue_jobs_max) = self.writes.jobs();
         let (write_queue_bytes, write_queue_bytes_max) = self.writes.bytes();
@@ -148,8 +150,9 @@ impl SqliteStore {
             writes_failed: writes_failed.load(Ordering::Relaxed),
             takes_writes: !is_mending.load(Ordering::Relaxed),
             cache_bytes: self.cache.bytes(),
-            cache_hits,
-            cache_misses,
+            cache_hits: cache.hits,
+            cache_misses: cache.misses,
+            cache_evictions: cache.evictions,
         }
     }
 

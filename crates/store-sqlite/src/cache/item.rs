@@ -3,7 +3,7 @@
 use std::hash::{Hash, Hasher};
 
 use kitbag_domain::{Content, Entry, Key, Position, Session, TokenHash, UserId};
-use quick_cache::{Equivalent, Weighter};
+use quick_cache::{Equivalent, Lifecycle, Weighter};
 
 /// What one value costs besides its texts: itself, its name, and its place in the map.
 const ITEM_BYTES: u64 = 256;
@@ -136,5 +136,17 @@ impl Weighter<Owned, Value> for Weigher {
             Value::Entry(None) | Value::Head(_) | Value::Session(_) => 0,
         };
         ITEM_BYTES + (name.user.as_str().len() + key) as u64 + content
+    }
+}
+
+/// Counts what an insertion throws out: itself, where it is too large, and not what it replaces.
+#[derive(Clone, Copy)]
+pub(super) struct CountEvicted;
+
+impl Lifecycle<Owned, Value> for CountEvicted {
+    type RequestState = u64;
+
+    fn before_evict(&self, evicted: &mut u64, _name: &Owned, _value: &mut Value) {
+        *evicted += 1;
     }
 }

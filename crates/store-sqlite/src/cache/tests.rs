@@ -5,9 +5,11 @@ use std::panic::catch_unwind;
 use std::slice::from_ref;
 
 use kitbag_domain::{
-    DeviceId, Entry, EventType, Incarnation, Position, Scope, Session, TokenHash, Writer,
+    Content, DeviceId, Entry, EventType, Incarnation, Limits, Position, Scope, Session, TokenHash,
+    Writer,
 };
 use kitbag_testkit::settings;
+use quick_cache::Weighter as _;
 use shuttle::scheduler::RandomScheduler;
 use shuttle::sync::atomic::{AtomicU64, Ordering};
 use shuttle::sync::{Arc, Mutex as ModelMutex};
@@ -51,14 +53,14 @@ enum What {
 }
 
 /// How often each user's entry and session changed, by [`What`].
-type Counts<T> = [[T; USERS]; 2];
+type Changes<T> = [[T; USERS]; 2];
 
 struct Model {
     steps: Steps,
     cache: Cache<ModelMutex<Shard>>,
-    file: ModelMutex<Counts<u64>>,
+    file: ModelMutex<Changes<u64>>,
     /// What each of them was seen or acknowledged at: nobody may read less from then on.
-    seen: Counts<AtomicU64>,
+    seen: Changes<AtomicU64>,
 }
 
 fn user(number: usize) -> UserId {
@@ -100,19 +102,23 @@ fn count(value: &Value) -> u64 {
     }
 }
 
+/// Returns how many bytes a shard has that holds `items` values and no more.
+fn bytes_of(items: u64) -> u64 {
+    let owned = Wanted {
+        user: &user(0),
+        item: &Item::Entry(&key()),
+    };
+    let bytes = Weigher.weight(&owned.to_owned(), &value(What::Entry, 1));
+    // Of what all but fills a shard nothing is kept.
+    bytes * items + bytes / 2
+}
+
 impl Model {
-    /// A cache that holds `items` values in one shard.
+    /// A cache that holds `items` values in one shard, and no more.
     fn new(steps: Steps, items: u64) -> Arc<Self> {
-        let weight = Weigher;
-        let owned = Wanted {
-            user: &user(0),
-            item: &Item::Entry(&key()),
-        };
-        let bytes =
-            quick_cache::Weighter::weight(&weight, &owned.to_owned(), &value(What::Entry, 1));
         Arc::new(Self {
             steps,
-            cache: Cache::with_shards(1, bytes * items),
+            cache: Cache::with_shards(1, bytes_of(items)),
             file: ModelMutex::default(),
             seen: Default::default(),
         })
@@ -166,7 +172,7 @@ impl Model {
     }
 
     /// Reads as the store does, and of sessions as a connection does.
-    fn read(&self, what: What, number: usize, kept: &mut Option<KeptSession>) {
+    fn read(&self, what: What, number: usize, kept: &mut Kept) {
         let (user, key) = (user(number), key());
         let item = match what {
             What::Entry => Item::Entry(&key),
@@ -176,7 +182,7 @@ impl Model {
         let before = seen.load(Ordering::SeqCst);
         let known = match what {
             What::Entry => self.cache.get(&user, &item).map(|value| count(&value)),
-            What::Session => self.kept(kept, number),
+            What::Session => self.kept(&mut kept[number], number),
         };
         let found = known.unwrap_or_else(|| {
             let file = || self.file.lock().unwrap()[what as usize][number];
@@ -197,6 +203,8 @@ impl Model {
 
 /// What a reader reads, one after the other; the second reader begins in the middle.
 type Reads = &'static [(What, usize)];
+/// Of one reader, the sessions that its connections have kept: each has one user.
+type Kept = [Option<KeptSession>; USERS];
 
 const ENTRIES: Reads = &[
     (What::Entry, 0),
@@ -207,17 +215,29 @@ const ENTRIES: Reads = &[
 /// Of the user whose devices change. A session that was kept is read in no time: so as often as a
 /// batch needs steps, or nobody would read one that was kept before it.
 const SESSIONS: Reads = &[(What::Session, 0); 12];
+/// Each of them throws out another where there is room for one.
+const MIXED: Reads = &[
+    (What::Session, 0),
+    (What::Entry, 0),
+    (What::Session, 0),
+    (What::Session, 1),
+    (What::Entry, 0),
+    (What::Entry, 1),
+];
 
 /// Runs one writer, whose batches change devices and then none, and two readers in many orders.
-fn explore(steps: Steps, reads: Reads, items: u64, schedules: usize) {
+///
+/// Returns what the caches of all these runs did.
+fn explore(steps: Steps, reads: Reads, items: u64, schedules: usize) -> Counts {
+    let counts = Arc::new(Mutex::new(Counts::default()));
+    let sum = Arc::clone(&counts);
     let run = move || {
         let model = Model::new(steps, items);
         let readers: Vec<_> = (0..2)
             .map(|reader| {
                 let model = Arc::clone(&model);
                 thread::spawn(move || {
-                    // All of its sessions are of one user.
-                    let mut kept = None;
+                    let mut kept = Kept::default();
                     for number in 0..reads.len() {
                         let (what, user) = reads[(number + reader * 2) % reads.len()];
                         model.read(what, user, &mut kept);
@@ -231,6 +251,8 @@ fn explore(steps: Steps, reads: Reads, items: u64, schedules: usize) {
         for reader in readers {
             reader.join().unwrap();
         }
+        let of_run = model.cache.counts();
+        sum.with(|sum| *sum = sum.plus(of_run));
     };
     let schedules = if settings::is_long() {
         50 * schedules
@@ -240,19 +262,22 @@ fn explore(steps: Steps, reads: Reads, items: u64, schedules: usize) {
     let seed = settings::seed().unwrap_or(1);
     let scheduler = RandomScheduler::new_from_seed(seed, schedules);
     Runner::new(scheduler, Config::default()).run(run);
+    counts.with(|counts| *counts)
 }
 
 #[test]
 fn nobody_reads_an_older_value_than_was_seen() {
-    for reads in [ENTRIES, SESSIONS] {
-        explore(Steps::Right, reads, 8, SCHEDULES);
+    for reads in [ENTRIES, SESSIONS, MIXED] {
+        let counts = explore(Steps::Right, reads, 8, SCHEDULES);
+        assert!(counts.hits > 0 && counts.evictions == 0, "{counts:?}");
     }
 }
 
 #[test]
 fn evictions_change_nothing() {
-    for reads in [ENTRIES, SESSIONS] {
-        explore(Steps::Right, reads, 1, SCHEDULES);
+    for reads in [ENTRIES, MIXED] {
+        let counts = explore(Steps::Right, reads, 1, SCHEDULES);
+        assert!(counts.hits > 0 && counts.evictions > 0, "{counts:?}");
     }
 }
 
@@ -267,9 +292,12 @@ fn each_wrong_order_is_seen() {
         (Steps::PublishBeforeCommit, SESSIONS),
         (Steps::TicketAfterTheRead, SESSIONS),
         (Steps::TellSessionsMeanwhile, SESSIONS),
+        (Steps::TellSessionsMeanwhile, MIXED),
     ] {
-        let explored = catch_unwind(|| explore(steps, reads, 8, SCHEDULES_UNTIL_SEEN));
-        assert!(explored.is_err(), "{steps:?} was not noticed");
+        for items in [8, 1] {
+            let explored = catch_unwind(|| explore(steps, reads, items, SCHEDULES_UNTIL_SEEN));
+            assert!(explored.is_err(), "{steps:?} was not noticed");
+        }
     }
 }
 
@@ -372,6 +400,28 @@ fn it_stays_within_its_bytes() {
     }
     let bytes = cache.bytes();
     assert!((bytes_max / 2..=bytes_max).contains(&bytes), "{bytes}");
+}
+
+#[test]
+fn what_makes_room_is_counted_and_not_what_is_replaced_or_too_large() {
+    let cache = Real::with_shards(1, bytes_of(1));
+    let ticket = cache.ticket(&user(0)).unwrap();
+    let fill = |number, text: String| {
+        let (item, content) = (key(), Content::parse(text.into(), &Limits::default()));
+        let Value::Entry(Some(mut entry)) = value(What::Entry, 1) else {
+            panic!("it is an entry");
+        };
+        entry.content = Some(content.unwrap());
+        let value = Value::Entry(Some(entry));
+        cache.fill(ticket, &user(number), &Item::Entry(&item), value);
+        cache.counts().evictions
+    };
+    assert_eq!(fill(0, "{}".to_owned()), 0);
+    assert_eq!(fill(0, "{}".to_owned()), 0, "replaced");
+    assert_eq!(fill(1, "{}".to_owned()), 1);
+    let long = format!(r#"{{"a":"{}"}}"#, "a".repeat(500));
+    assert_eq!(fill(0, long), 1, "too large");
+    assert!(cache.get(&user(1), &Item::Entry(&key())).is_some());
 }
 
 #[test]
