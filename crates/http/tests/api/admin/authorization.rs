@@ -1,6 +1,6 @@
 //! Who may: the admin token, and no other, on the private listener alone.
 
-use axum::http::HeaderName;
+use axum::http::{HeaderName, Method};
 use serde_json::Value;
 
 use super::{Lab, V1};
@@ -43,26 +43,57 @@ fn is_open(call: &Call) -> bool {
     call.path.ends_with("/openapi.json")
 }
 
+/// Returns a call of each endpoint by each method that it answers; what is there is read before it
+/// is written and deleted.
+fn calls_with_heads(lab: &Lab) -> Vec<Call> {
+    let with_head = |call: Call| {
+        let head = Call::new("HEAD", call.path.clone());
+        let is_get = call.method == Method::GET;
+        [Some(call), is_get.then_some(head)]
+    };
+    let calls = admin_calls(&lab.alice.user).into_iter();
+    calls.flat_map(with_head).flatten().collect()
+}
+
+impl Lab {
+    /// Puts an entry at each place that the calls write and delete.
+    async fn seed(&self) {
+        let alice = &self.alice;
+        let own = alice.device_data(alice.device.as_str(), "app.test");
+        for path in [
+            alice.global("app.test"),
+            alice.room("!r:x", "app.test"),
+            own,
+        ] {
+            let put = Call::put(path, r#"{"seeded":true}"#).by(alice);
+            self.send(put).await.assert_ok();
+        }
+    }
+}
+
 #[tokio::test]
 async fn only_an_admin_token_opens_the_admin_api() {
     for asker in ASKERS {
         let lab = Lab::new().await;
-        for call in admin_calls(&lab.alice.user) {
-            let refusal = asker.refusal().filter(|_| !is_open(&call));
+        lab.seed().await;
+        let before = lab.server.entries(&lab.alice).await;
+        assert_eq!(before.len(), 3);
+        for call in calls_with_heads(&lab) {
+            let is_open = is_open(&call);
             let context = format!("{asker:?}: {} {}", call.method, call.path);
+            lab.server.store.take_calls();
             let reply = lab.send(asker.asks(call, &lab)).await;
-            match refusal {
-                Some((status, errcode)) => {
-                    assert_eq!(reply.row(), (status, errcode.to_owned()), "{context}");
-                }
-                None => assert!([200, 404].contains(&reply.status), "{context}: {reply:?}"),
-            }
+            let is_asked = !lab.server.store.take_calls().is_empty();
+            let refusal = asker.refusal().filter(|_| !is_open);
+            let (status, errcode) = refusal.unwrap_or((200, ""));
+            assert_eq!(reply.row(), (status, errcode.to_owned()), "{context}");
+            assert_eq!(is_asked, refusal.is_none() && !is_open, "{context}");
         }
-        let entries = lab.server.entries(&lab.alice).await;
-        assert!(
-            entries.is_empty(),
-            "{asker:?} left nothing, or deleted it: {entries:?}"
-        );
+        let after = lab.server.entries(&lab.alice).await;
+        match asker {
+            Asker::Admin => assert_eq!(after, [], "each was deleted"),
+            _ => assert_eq!(after, before, "{asker:?}"),
+        }
     }
 }
 
@@ -70,7 +101,7 @@ async fn only_an_admin_token_opens_the_admin_api() {
 async fn the_public_listener_serves_none_of_it() {
     for asker in ASKERS {
         let lab = Lab::new().await;
-        for call in admin_calls(&lab.alice.user) {
+        for call in calls_with_heads(&lab) {
             let context = format!("{asker:?}: {} {}", call.method, call.path);
             let call = asker.asks(call, &lab);
             let reply = lab.server.send_to(&lab.server.edge, call).await;
