@@ -1,25 +1,24 @@
-//! What the server itself reads: typed, counted, followed.
+//! What the server itself reads: what is wrong with it, counts of it, and lists without contents.
+//!
+//! What a store must show of it is in the suite of all stores (`kitbag_testkit`).
 
 #![expect(
     clippy::unwrap_used,
     reason = "clippy does not know the helpers of a test as tests"
 )]
 
-use std::future::Future as _;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
 
 use kitbag_domain::{
-    AccountData, BoxFuture, DescribeError, DeviceChange, DevicePlace, DeviceSelection, EventType,
-    Expectation, LackingDevice, Limits, MemoryStore, Op, Pointer, ReadError, Reader, Scope,
-    Selector, Store, StoreError, Tally, limit,
+    AccountData, BoxFuture, DescribeError, DevicePlace, EventType, Expectation, LackingDevice,
+    Limits, MemoryStore, Op, Pointer, ReadError, Reader, Scope, Selector, Store, StoreError, Tally,
+    limit,
 };
 use kitbag_testkit::clock::TestClock;
 use kitbag_testkit::hooked::{Hook, HookedStore};
 use kitbag_testkit::rules::PlainRules;
-use kitbag_testkit::{Actor, content, device_id, event_type, global, room_key, user_id};
+use kitbag_testkit::{Actor, content, device_id, event_type, global, room_key};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -89,43 +88,6 @@ fn names(places: &[DevicePlace]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn entries_are_read_as_a_type_of_the_caller() {
-    let ground = Ground::new();
-    let alice = ground.device("alice", r#"{"version":"1.2"}"#).await;
-    let (user, phone) = (alice.user.clone(), alice.device.clone());
-    let wanted = client();
-    let read = ground.reader.device::<Client>(&user, &phone, &wanted);
-    let version = "1.2".to_owned();
-    assert_eq!(read.await, Ok(Some(Client { version })));
-
-    alice.put(&global("m.direct"), r#"{"a":["b"]}"#).await;
-    let read = ground.reader.get::<Value>(&user, &global("m.direct")).await;
-    assert_eq!(read, Ok(Some(json!({"a": ["b"]}))));
-    let rules = global("m.push_rules");
-    let read = ground.reader.get::<Value>(&user, &rules).await;
-    assert!(read.unwrap().unwrap()["global"].is_object());
-}
-
-#[tokio::test]
-async fn what_is_not_there_is_none() {
-    let ground = Ground::new();
-    let alice = ground.device("alice", r#"{"version":"1.2"}"#).await;
-    let reader = &ground.reader;
-    let nobody = user_id("nobody");
-    assert_eq!(
-        reader.get::<Value>(&alice.user, &global("x")).await,
-        Ok(None)
-    );
-    assert_eq!(reader.get::<Value>(&nobody, &global("x")).await, Ok(None));
-    let (other, wanted) = (device_id("OTHER"), client());
-    let read = reader.device::<Client>(&alice.user, &other, &wanted);
-    assert_eq!(read.await, Ok(None));
-    alice.delete(&alice.own_key(CLIENT)).await;
-    let read = reader.device::<Client>(&alice.user, &alice.device, &wanted);
-    assert_eq!(read.await, Ok(None));
-}
-
-#[tokio::test]
 async fn what_cannot_be_read_is_named_and_not_told() {
     let ground = Ground::new();
     let text = "{\"version\":\"1\",\n \"secret_name\":\"secret\"}";
@@ -150,34 +112,6 @@ async fn what_cannot_be_read_is_named_and_not_told() {
     let read = ground.reader.get::<Client>(user, &key).await;
     let told = read.unwrap_err().to_string();
     assert!(!told.contains("4711") && told.contains("!r"), "{told}");
-}
-
-#[tokio::test]
-async fn pages_of_devices_are_read_and_one_that_is_wrong_hides_no_other() {
-    let ground = Ground::new();
-    ground.device("alice", r#"{"version":"1"}"#).await;
-    let bob = ground.device("bob", r#"{"version":2}"#).await;
-    let laptop = bob.login("A-LAPTOP").await;
-    laptop
-        .put(&laptop.own_key(CLIENT), r#"{"version":"3"}"#)
-        .await;
-    ground.device("carol", r#"{"version":"4"}"#).await;
-
-    let mut after = None;
-    let mut versions = Vec::new();
-    loop {
-        let wanted = client();
-        let page = ground.reader.devices::<Client>(&wanted, after, 2);
-        let page = page.await.unwrap();
-        let Some(last) = page.last() else { break };
-        assert!(page.len() <= 2);
-        after = Some(last.place());
-        versions.extend(page.into_iter().map(|found| match found.value {
-            Ok(client) => client.version,
-            Err(unreadable) => unreadable.scope.place().to_owned(),
-        }));
-    }
-    assert_eq!(versions, ["1", "3", bob.device.as_str(), "4"]);
 }
 
 #[tokio::test]
@@ -350,29 +284,4 @@ async fn entries_of_a_device_that_is_not_there_are_not_an_empty_list() {
     assert_eq!(describe("PHONE").await, Ok(1));
     let gone = DescribeError::NoSuchDevice(device_id("GONE"));
     assert_eq!(describe("GONE").await, Err(gone));
-}
-
-#[tokio::test]
-async fn who_follows_waits_until_there_is_something() {
-    let ground = Ground::new();
-    let alice = ground.device("alice", "{}").await;
-    let reader = &ground.reader;
-    let first = reader.next_device_changes(None, 10).await.unwrap();
-    assert!(first.starts_anew);
-    assert_eq!(first.changes.len(), 1);
-
-    let mut next = pin!(reader.next_device_changes(Some(first.next), 10));
-    let mut context = Context::from_waker(Waker::noop());
-    assert!(next.as_mut().poll(&mut context).is_pending());
-    alice.put(&global("m.direct"), "{}").await;
-    assert!(next.as_mut().poll(&mut context).is_pending(), "global data");
-    alice.remove(DeviceSelection::All).await;
-    let Poll::Ready(Ok(second)) = next.as_mut().poll(&mut context) else {
-        panic!("a change ends the wait");
-    };
-    assert!(!second.starts_anew);
-    let [DeviceChange::Entry(user, entry)] = &second.changes[..] else {
-        panic!("{second:?}");
-    };
-    assert_eq!((user, &entry.content), (&alice.user, &None));
 }

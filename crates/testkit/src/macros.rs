@@ -119,6 +119,12 @@ macro_rules! store_suite {
                 removed_devices_give_their_share_back
                 usage_stays_equal_to_the_sum_of_live_entries
             }
+            reader {
+                entries_are_read_as_a_type_of_the_caller
+                what_is_not_there_is_read_as_nothing
+                pages_of_devices_are_read_and_one_that_is_wrong_hides_no_other
+                who_follows_waits_until_there_is_something
+            }
             sessions {
                 a_session_is_found_by_its_token_and_user
                 a_session_comes_with_an_entry_of_its_user
@@ -210,6 +216,7 @@ mod tests {
             include_str!("suite/passwords.rs"),
             include_str!("suite/profiles.rs"),
             include_str!("suite/quota.rs"),
+            include_str!("suite/reader.rs"),
             include_str!("suite/sessions.rs"),
             include_str!("suite/tombstones.rs"),
             include_str!("suite/wakeups.rs"),

@@ -12,6 +12,7 @@ pub mod laws;
 pub mod passwords;
 pub mod profiles;
 pub mod quota;
+pub mod reader;
 pub mod sessions;
 pub mod tombstones;
 pub mod wakeups;
