@@ -8,6 +8,8 @@ mod page;
 mod process;
 mod requests;
 mod survey;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};

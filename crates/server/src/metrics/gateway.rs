@@ -121,3 +121,71 @@ impl Figures {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kitbag_gateway::{LookupStats, ProtectedStats};
+
+    use super::super::tests::{process, samples, seconds_spread};
+    use super::*;
+
+    const EXPECTED: &[&str] = &[
+        "kitbag_http_connections_max 1",
+        r#"kitbag_gateway_upstream_seconds_sum{asked="whoami"} 4.0"#,
+        r#"kitbag_gateway_upstream_seconds_count{asked="whoami"} 5"#,
+        r#"kitbag_gateway_upstream_seconds_bucket{le="1.0",asked="whoami"} 2"#,
+        r#"kitbag_gateway_upstream_seconds_bucket{le="+Inf",asked="whoami"} 5"#,
+        "kitbag_gateway_added_seconds_sum 8.0",
+        "kitbag_gateway_added_seconds_count 13",
+        r#"kitbag_gateway_added_seconds_bucket{le="1.0"} 6"#,
+        r#"kitbag_gateway_added_seconds_bucket{le="+Inf"} 13"#,
+        "kitbag_gateway_breaker_open 1",
+        "kitbag_gateway_breaker_openings_total 9",
+        r#"kitbag_gateway_lookups_total{of="token",result="hit"} 10"#,
+        r#"kitbag_gateway_lookups_total{of="token",result="miss"} 11"#,
+        r#"kitbag_gateway_protected_writes_total{type="a",outcome="b",agent="c"} 12"#,
+        r#"kitbag_gateway_emptied_entries_total{cause="d"} 14"#,
+        "kitbag_gateway_emptyings_pending 15",
+        "kitbag_gateway_turns_waiting 16",
+        "kitbag_gateway_fences 17",
+        "kitbag_gateway_fences_set_total 18",
+    ];
+
+    #[test]
+    fn each_figure_of_a_gateway_stands_under_its_own_name() {
+        let stats = GatewayStats {
+            http: kitbag_http::Stats::default(),
+            upstream_us: vec![("whoami", seconds_spread([2, 3], 4))],
+            added_us: seconds_spread([6, 7], 8),
+            breaker_is_open: true,
+            breaker_openings: 9,
+            lookups: vec![LookupStats {
+                memory: "token",
+                hits: 10,
+                misses: 11,
+            }],
+            protected_writes: vec![ProtectedStats {
+                event_type: "a",
+                outcome: "b",
+                agent: "c",
+                count: 12,
+            }],
+            emptied_entries: vec![("d", 14)],
+            emptyings_pending: 15,
+            turns_waiting: 16,
+            fences: 17,
+            fences_set: 18,
+        };
+        let page = page::text(Figures {
+            stats,
+            connections_max: 1,
+            process: process(),
+        });
+        let told = samples(&page);
+        let told = told.into_iter().filter(|line| {
+            // Those of every process have a test of their own, and so has what HTTP counts.
+            line.starts_with("kitbag_gateway") || line.starts_with("kitbag_http_connections_max")
+        });
+        assert_eq!(told.collect::<Vec<_>>(), EXPECTED);
+    }
+}

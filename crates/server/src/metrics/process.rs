@@ -12,11 +12,11 @@ use super::page::{Page, seconds};
 /// What a process takes; only Linux tells all of it in `/proc`.
 #[derive(Debug)]
 pub(super) struct Process {
-    started_at: UnixMs,
-    cpu_seconds: Option<f64>,
-    resident_bytes: Option<u64>,
-    open_files: Option<u64>,
-    open_files_max: Option<u64>,
+    pub(super) started_at: UnixMs,
+    pub(super) cpu_seconds: Option<f64>,
+    pub(super) resident_bytes: Option<u64>,
+    pub(super) open_files: Option<u64>,
+    pub(super) open_files_max: Option<u64>,
 }
 
 impl Process {
