@@ -4,6 +4,8 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use kitbag_http::shared::{Denial, GatewayError};
 
+use crate::upstream::Told;
+
 /// An answer, or why there is none of the endpoint's own.
 pub(crate) type Answer = Result<Response, Failure>;
 
@@ -54,6 +56,15 @@ pub(crate) fn may_be_late(status: StatusCode) -> bool {
         StatusCode::INTERNAL_SERVER_ERROR | StatusCode::NOT_IMPLEMENTED
     );
     status.is_server_error() && !is_over
+}
+
+/// Tells whether a write may still be done by the homeserver, by what became of it.
+pub(crate) fn may_come_late(told: &Result<Told, GatewayError>) -> bool {
+    match told {
+        Ok(told) => may_be_late(told.status()) || told.is_strange(),
+        Err(GatewayError::OutcomeUnknown { .. }) => true,
+        Err(error) => is_lost(error),
+    }
 }
 
 /// Tells whether the answer to a write was lost, so that nobody knows what became of it. What is too

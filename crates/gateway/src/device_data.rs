@@ -15,7 +15,7 @@ use kitbag_domain::{
 use kitbag_http::shared::{Denial, EmptyObject, GatewayError, expectation, json_response};
 use tokio::time;
 
-use crate::answer::{Answer, Failure, is_lost, may_be_late};
+use crate::answer::{Answer, Failure, may_come_late};
 use crate::bodies;
 use crate::call::{Call, Head};
 use crate::compare::{self, EntryId};
@@ -28,7 +28,6 @@ use crate::mapped;
 use crate::metrics;
 use crate::owed::{self, Standing};
 use crate::turns::Turn;
-use crate::upstream::Told;
 
 /// What is told to wait while a device is ending.
 const ENDING_RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -261,15 +260,6 @@ async fn room_for_one(
     Ok(turn)
 }
 
-/// Tells whether a write may still be done by the homeserver.
-fn is_unknown(told: &Result<Told, GatewayError>) -> bool {
-    match told {
-        Ok(told) => may_be_late(told.status()),
-        Err(GatewayError::OutcomeUnknown { .. }) => true,
-        Err(error) => is_lost(error),
-    }
-}
-
 /// Holds the ends of the user's devices up for a while, so that a late write is not behind them.
 fn hold(turn: Turn) {
     tokio::spawn(async move {
@@ -332,7 +322,7 @@ impl<'a> Place<'a> {
         let write = async move {
             let told = compared.write(gateway.upstream(), request).await;
             let (turn, _counted) = turns;
-            if is_unknown(&told) {
+            if may_come_late(&told) {
                 hold(turn);
             }
             told

@@ -1,22 +1,25 @@
 //! Empties the entries of devices that ended, as far as that is done within a time.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kitbag_domain::{DeviceId, UserId};
 use kitbag_http::shared::GatewayError;
 use tokio::time::{self, Instant};
 
-use crate::answer::Failure;
 use crate::credentials::Credentials;
 use crate::devices;
-use crate::entries::{self, Of};
+use crate::entries::{self, NotEmptied, Of};
 use crate::gateway::Gateway;
 use crate::metrics::Cause;
-use crate::owed::{Ended, Whose};
+use crate::owed::{Debt, Ended, Whose};
 
 /// Devices that a filter names: it is a part of a path.
 const FILTER_DEVICES_MAX: usize = 50;
+
+/// How long it may take to empty what is owed, at first.
+const PAYMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Which entries are to be emptied.
 pub(crate) struct Emptying {
@@ -25,6 +28,8 @@ pub(crate) struct Emptying {
     /// Those of these, where the homeserver does not have them.
     gone: Ended,
     cause: Cause,
+    /// Whether something was sent.
+    has_begun: AtomicBool,
 }
 
 impl Emptying {
@@ -35,7 +40,12 @@ impl Emptying {
 
     /// Of what ended for sure, and of what is to be emptied where the homeserver does not have it.
     pub(crate) fn of_parts([sure, gone]: [Ended; 2], cause: Cause) -> Self {
-        Self { sure, gone, cause }
+        Self {
+            sure,
+            gone,
+            cause,
+            has_begun: AtomicBool::new(false),
+        }
     }
 
     fn has(&self, device: &DeviceId, living: Option<&devices::Ids>) -> bool {
@@ -61,40 +71,25 @@ impl Deadline {
         Self(Instant::now() + ask_timeout(gateway))
     }
 
+    /// Of what is tried once more, while others of the user wait.
+    pub(crate) fn of_debt(gateway: &Gateway, debt: &Debt) -> Self {
+        let allowed = payment_timeout(debt.failures(), ask_timeout(gateway));
+        Self(Instant::now() + allowed)
+    }
+
     /// Empties as long as there is time.
     pub(crate) async fn keep<T>(
         self,
-        emptying: impl Future<Output = Result<T, NotEmptied>>,
+        emptying: &Emptying,
+        emptied: impl Future<Output = Result<T, NotEmptied>>,
     ) -> Result<T, NotEmptied> {
-        let done = time::timeout_at(self.0, emptying).await;
+        let done = time::timeout_at(self.0, emptied).await;
         done.unwrap_or_else(|_| {
-            let too_late = GatewayError::UpstreamTimeout.into();
-            Err(NotEmptied::while_written(too_late))
+            Err(NotEmptied {
+                failure: GatewayError::UpstreamTimeout.into(),
+                is_late: emptying.has_begun.load(Ordering::Relaxed),
+            })
         })
-    }
-}
-
-/// Why entries were not emptied.
-#[derive(Debug)]
-pub(crate) struct NotEmptied {
-    pub(crate) failure: Failure,
-    /// Whether something of it may still be done, behind what is done next.
-    pub(crate) is_late: bool,
-}
-
-/// Nothing was written yet.
-impl From<Failure> for NotEmptied {
-    fn from(failure: Failure) -> Self {
-        let is_late = false;
-        Self { failure, is_late }
-    }
-}
-
-impl NotEmptied {
-    /// It failed amid the writes.
-    fn while_written(failure: Failure) -> Self {
-        let is_late = entries::is_late(&failure);
-        Self { failure, is_late }
     }
 }
 
@@ -134,12 +129,14 @@ async fn empty_listed(
             return Ok::<_, NotEmptied>(None);
         };
         entries.retain(|entry| emptying.has(&entry.device, living));
+        if !entries.is_empty() {
+            emptying.has_begun.store(true, Ordering::Relaxed);
+        }
         let emptied = || gateway.metrics().emptied(emptying.cause);
-        let emptied = entries::empty(upstream, credentials, user, entries, emptied).await;
-        emptied.map_err(NotEmptied::while_written)?;
+        entries::empty(upstream, credentials, user, entries, emptied).await?;
         Ok(Some(()))
     };
-    let too_large = || NotEmptied::from(Failure::from(GatewayError::UpstreamTooLarge));
+    let too_large = || NotEmptied::from(GatewayError::UpstreamTooLarge);
     let named = || emptying.sure.devices().chain(emptying.gone.devices());
     let of = match (named().next(), named().nth(1)) {
         (Some(device), None) if emptying.are_known() => Of::Device(device),
@@ -182,21 +179,38 @@ pub(crate) fn ask_timeout(gateway: &Gateway) -> Duration {
     Duration::from_millis(gateway.settings().upstream.ask_timeout_ms)
 }
 
+/// Returns how long a debt may take: twice as long after each failure, as the pause before, so that
+/// others of the user wait for a part of the time alone, and a slow homeserver is waited for at last.
+fn payment_timeout(failures: u32, timeout_max: Duration) -> Duration {
+    let doubled = failures.min(u32::BITS - 1);
+    PAYMENT_TIMEOUT
+        .saturating_mul(1 << doubled)
+        .min(timeout_max)
+}
+
 #[cfg(test)]
 mod tests {
     use std::future::pending;
 
     use super::*;
 
+    #[test]
+    fn a_debt_may_take_longer_after_each_failure() {
+        let seconds = |failures| payment_timeout(failures, Duration::from_secs(30)).as_secs();
+        assert_eq!([0, 1, 2, 3, 1_000].map(seconds), [5, 10, 20, 30, 30]);
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn what_is_not_emptied_in_time_may_still_be_done() {
+    async fn what_is_not_emptied_in_time_may_still_be_done_where_it_was_begun() {
         let started = Instant::now();
         let deadline = Deadline(started + Duration::from_secs(30));
-        let cut = deadline.keep(pending::<Result<(), NotEmptied>>()).await;
+        let emptying = Emptying::of(Ended::all(), Cause::Gone);
+        let never = || pending::<Result<(), NotEmptied>>();
+        let cut = deadline.keep(&emptying, never()).await;
+        assert!(!cut.unwrap_err().is_late, "nothing was sent yet");
+        emptying.has_begun.store(true, Ordering::Relaxed);
+        let cut = deadline.keep(&emptying, never()).await;
         assert!(cut.unwrap_err().is_late);
         assert!(started.elapsed() < Duration::from_secs(31));
-        let failed = NotEmptied::from(Failure::from(GatewayError::UpstreamBroken));
-        let failed = deadline.keep(async { Err::<(), _>(failed) }).await;
-        assert!(!failed.unwrap_err().is_late, "nothing was written yet");
     }
 }

@@ -13,10 +13,10 @@ use serde::de::IgnoredAny;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::answer::{Failure, may_be_late};
+use crate::answer::{Failure, may_come_late};
 use crate::credentials::Credentials;
 use crate::mapped;
-use crate::upstream::Upstream;
+use crate::upstream::{Told, Upstream};
 
 /// Bytes of a sync that lists them: 250 of the largest entries. Homeservers that look at filters
 /// send little else; one that does not, and has more to tell, is not listened to.
@@ -119,6 +119,24 @@ pub(crate) async fn list_if_small(
     Ok(Some(stored.collect()))
 }
 
+/// Why entries were not emptied.
+#[derive(Debug)]
+pub(crate) struct NotEmptied {
+    pub(crate) failure: Failure,
+    /// Whether something of it may still be done, behind what is done next.
+    pub(crate) is_late: bool,
+}
+
+/// Nothing was sent.
+impl<E: Into<Failure>> From<E> for NotEmptied {
+    fn from(error: E) -> Self {
+        Self {
+            failure: error.into(),
+            is_late: false,
+        }
+    }
+}
+
 /// Empties entries and tells of each; all are tried, whatever becomes of one, until the homeserver
 /// does not answer any more.
 ///
@@ -130,7 +148,7 @@ pub(crate) async fn empty(
     user: &UserId,
     entries: Vec<Stored>,
     emptied: impl Fn() + Sync,
-) -> Result<(), Failure> {
+) -> Result<(), NotEmptied> {
     let emptied = &emptied;
     let is_stuck = &AtomicBool::new(false);
     let writes = entries.into_iter().map(|entry| async move {
@@ -145,23 +163,17 @@ pub(crate) async fn empty(
         if matches!(told, Err(GatewayError::UpstreamTimeout)) {
             is_stuck.store(true, Ordering::Relaxed);
         }
-        told?.written()?;
+        let is_late = may_come_late(&told);
+        let written = told.map_err(Failure::from).and_then(Told::written);
+        written.map_err(|failure| NotEmptied { failure, is_late })?;
         emptied();
         Ok(())
     });
     let written = stream::iter(writes).buffer_unordered(WRITES_AT_ONCE);
-    let written: Vec<Result<(), Failure>> = written.collect().await;
+    let written: Vec<Result<(), NotEmptied>> = written.collect().await;
     let failed = written.into_iter().filter_map(Result::err);
-    let told = failed.min_by_key(|failure| !is_late(failure));
+    let told = failed.min_by_key(|failed| !failed.is_late);
     told.map_or(Ok(()), Err)
-}
-
-/// Tells whether a write that failed may still be done.
-pub(crate) fn is_late(failure: &Failure) -> bool {
-    match failure {
-        Failure::Denied(_) => true,
-        Failure::Relayed(told) => may_be_late(told.status()),
-    }
 }
 
 /// Returns the sync that tells of nothing else, and of nobody's presence.

@@ -31,16 +31,20 @@ use crate::answer::{Answer, Failure, Outcome};
 use crate::call::Call;
 use crate::credentials::Credentials;
 use crate::devices;
-use crate::emptying::{self, Deadline, Emptying, NotEmptied, empty, parsed};
+use crate::emptying::{self, Deadline, Emptying, empty, parsed};
+use crate::entries::NotEmptied;
 use crate::gateway::Gateway;
 use crate::identity::Identity;
 use crate::metrics::{self, Cause};
-use crate::owed::{Became, Debt, Ended, Ending, OWED_TO_ONE_MAX};
+use crate::owed::{Became, Debt, Ended, OWED_TO_ONE_MAX};
 use crate::pass::pass;
 use crate::turns::Turn;
 
 /// Bytes of a request that ends devices: a list of all those that a user can have.
 const REQUEST_BYTES_MAX: u64 = 1024 * 1024;
+
+/// How long a login waits for what is still to be emptied.
+const LOGIN_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Bytes of an answer to a login.
 const LOGIN_BYTES_MAX: usize = 1024 * 1024;
@@ -125,10 +129,7 @@ pub(crate) async fn settle(
     let settle = |gateway: Gateway| async move {
         let _turn = gateway.turns().alone(&user).await?;
         match gateway.owed().due(&user) {
-            Some(debt) => {
-                let deadline = Deadline::of(&gateway);
-                pay(&gateway, &credentials, &user, debt, deadline).await
-            }
+            Some(debt) => pay(&gateway, &credentials, &user, debt).await,
             None => Ok(()),
         }
     };
@@ -158,14 +159,11 @@ pub(crate) async fn empty_gone(
         let ended = Ended::these([device.clone()]);
         let emptying = Emptying::of(ended.clone(), Cause::Gone);
         let emptied = empty(&gateway, &credentials, &user, &emptying);
-        let emptied = Deadline::of(&gateway).keep(emptied).await;
+        let emptied = Deadline::of(&gateway).keep(&emptying, emptied).await;
         match &emptied {
             Ok(_) => devices.set_emptied(&user, &device),
             // What is done late is not to land behind the write of one that begins anew.
-            Err(failed) if failed.is_late => {
-                gateway.owed().add(&user, &ended);
-                gateway.owed().rest_late(&user);
-            }
+            Err(failed) if failed.is_late => gateway.owed().add_late(&user, &ended),
             Err(_) => {}
         }
         emptied.map(drop).map_err(|failed| failed.failure)
@@ -219,19 +217,22 @@ async fn log_out(gateway: Gateway, call: Call, all: bool) -> Answer {
         true => {
             let emptying = Emptying::of(emptying, Cause::Logout);
             let emptied = empty(&gateway, &credentials, user, &emptying);
-            Some(deadline.keep(emptied).await)
+            Some(deadline.keep(&emptying, emptied).await)
         }
         false => None,
     };
     let is_emptied = matches!(emptied, Some(Ok(_)));
+    let is_late = is_late(&emptied);
     if is_emptied && let Some(debt) = gateway.owed().due(user) {
-        drop(pay(&gateway, &credentials, user, debt, deadline).await);
+        drop(pay(&gateway, &credentials, user, debt).await);
     }
     let response = pass_in_turn(&gateway, request, &mut turn).await;
     gateway.forget(user);
     match outcome(&response) {
-        Outcome::Done if !is_emptied => owe(&gateway, user, ending, emptied),
-        Outcome::Done | Outcome::Refused => ending.became(Became::Nothing),
+        Outcome::Done if !is_emptied => ending.became(Became::Owed, is_late),
+        // What lives on is not to write what is then emptied.
+        Outcome::Refused | Outcome::Unknown if is_late => ending.became(Became::MayBeOwed, true),
+        Outcome::Done | Outcome::Refused => ending.became(Became::Nothing, false),
         Outcome::Unknown => {
             drop(ending);
             // Credentials that were dead before tell nothing of it.
@@ -286,14 +287,14 @@ async fn remove(
                 true => {
                     let emptying = Emptying::of(ended, cause);
                     let emptied = empty(&gateway, &credentials, user, &emptying);
-                    Some(Deadline::of(&gateway).keep(emptied).await)
+                    Some(Deadline::of(&gateway).keep(&emptying, emptied).await)
                 }
                 // A write from before may still be under way.
                 false => None,
             };
             match emptied {
-                Some(Ok(_)) => ending.became(Became::Nothing),
-                emptied => owe(&gateway, user, ending, emptied),
+                Some(Ok(_)) => ending.became(Became::Nothing, false),
+                emptied => ending.became(Became::Owed, is_late(&emptied)),
             }
         }
         Outcome::Unknown => {
@@ -302,7 +303,7 @@ async fn remove(
             let own = who.device.clone().filter(|own| ended.has(own));
             look(&gateway, credentials, who, Ended::these(own), turn);
         }
-        Outcome::Refused => ending.became(Became::Nothing),
+        Outcome::Refused => ending.became(Became::Nothing, false),
     }
     response
 }
@@ -324,19 +325,9 @@ async fn pass_in_turn(
     }
 }
 
-/// Devices ended, and their entries could not be emptied, where that was tried.
-fn owe<T>(
-    gateway: &Gateway,
-    user: &UserId,
-    ending: Ending,
-    emptied: Option<Result<T, NotEmptied>>,
-) {
-    ending.became(Became::Owed);
-    if let Some(Err(failed)) = emptied
-        && failed.is_late
-    {
-        gateway.owed().rest_late(user);
-    }
+/// Tells whether something may still be emptied, where that was tried.
+fn is_late<T>(emptied: &Option<Result<T, NotEmptied>>) -> bool {
+    matches!(emptied, Some(Err(failed)) if failed.is_late)
 }
 
 /// Looks what became of an end whose answer did not come, while nobody else has a turn. Where the
@@ -353,8 +344,7 @@ fn look(
         let (user, owed) = (&who.user, gateway.owed());
         let _turn = turn?;
         let debt = owed.of(user)?;
-        let deadline = Deadline::of(&gateway);
-        let paid = pay(&gateway, &credentials, user, debt, deadline).await;
+        let paid = pay(&gateway, &credentials, user, debt).await;
         if let Err(failure) = paid
             && is_of_no_session(failure).await
         {
@@ -441,32 +431,45 @@ pub(crate) async fn login(gateway: &Gateway, call: Call) -> Answer {
             // An end that is under way is waited for: its device may be this one.
             let _turn = gateway.turns().alone(&user).await?;
             match gateway.owed().of(&user) {
-                Some(debt) => {
-                    let deadline = Deadline::of(&gateway);
-                    pay(&gateway, &credentials, &user, debt, deadline).await
-                }
+                Some(debt) => pay(&gateway, &credentials, &user, debt).await,
                 None => Ok(()),
             }
         };
-        if let Err(failure) = to_its_end(gateway, settle).await {
-            debug!(?failure, "what a login was to empty stays");
+        // It goes on behind that; what ended for sure is shut meanwhile.
+        match time::timeout(LOGIN_WAIT_MAX, to_its_end(gateway, settle)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(failure)) => debug!(?failure, "what a login was to empty stays"),
+            Err(_) => debug!("what a login is to empty takes long"),
         }
     }
     Ok(Response::from_parts(parts, Body::from(body)))
 }
 
-/// Empties what is owed; who calls has the turn.
+/// Empties what is owed, each part whatever becomes of the other, unless nothing can be done any more
+/// or it would be done behind something late; who calls has the turn.
 async fn pay(
     gateway: &Gateway,
     credentials: &Credentials,
     user: &UserId,
     debt: Debt,
-    deadline: Deadline,
 ) -> Result<(), Failure> {
+    let deadline = Deadline::of_debt(gateway, &debt);
+    let mut paid = Ok(());
     for part in debt.apart() {
-        pay_part(gateway, credentials, user, &part, deadline).await?;
+        match pay_part(gateway, credentials, user, &part, deadline).await {
+            Ok(()) => {}
+            // These credentials ended meanwhile, those of others need not have.
+            Err(failed) if is_unauthorized(&failed.failure) => return Err(failed.failure),
+            Err(NotEmptied { failure, is_late }) => {
+                gateway.owed().failed(user, &part, is_late);
+                paid = paid.and(Err(failure));
+                if is_late {
+                    break;
+                }
+            }
+        }
     }
-    Ok(())
+    paid
 }
 
 async fn pay_part(
@@ -475,23 +478,13 @@ async fn pay_part(
     user: &UserId,
     debt: &Debt,
     deadline: Deadline,
-) -> Result<(), Failure> {
+) -> Result<(), NotEmptied> {
     let emptying = Emptying::of_parts(debt.parts(), Cause::Gone);
     let emptied = empty(gateway, credentials, user, &emptying);
-    let owed = gateway.owed();
-    match deadline.keep(emptied).await {
-        Ok(living) => {
-            let lives = |device: &DeviceId| living.contains(device.as_str());
-            owed.settle(user, debt, lives);
-            Ok(())
-        }
-        // These credentials ended meanwhile, those of others need not have.
-        Err(failed) if is_unauthorized(&failed.failure) => Err(failed.failure),
-        Err(NotEmptied { failure, is_late }) => {
-            owed.failed(user, debt, is_late);
-            Err(failure)
-        }
-    }
+    let living = deadline.keep(&emptying, emptied).await?;
+    let lives = |device: &DeviceId| living.contains(device.as_str());
+    gateway.owed().settle(user, debt, lives);
+    Ok(())
 }
 
 /// Reads the body before anything is locked: a slow client holds up nobody, not even itself.

@@ -4,15 +4,17 @@
 //! It is kept in memory alone, and may be lost: then the entries still read as none as long as there
 //! is no device of that ID.
 
+mod ended;
 mod ledger;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kitbag_domain::{Clock, DeviceId, UserId};
+use kitbag_domain::{Clock, DeviceId, UnixMs, UserId};
 use tracing::warn;
 
+pub(crate) use self::ended::{Ended, Whose};
 use self::ledger::Ledger;
-pub(crate) use self::ledger::{Became, Debt, Ended, OWED_TO_ONE_MAX, PAUSE_MS, Standing, Whose};
+pub(crate) use self::ledger::{Became, Debt, OWED_TO_ONE_MAX, PAUSE_MS, Standing};
 use crate::metrics::GatewayMetrics;
 
 /// What is still to be emptied, by user.
@@ -32,21 +34,22 @@ pub(crate) struct Ending {
     user: UserId,
     number: u64,
     became: Became,
+    is_late: bool,
 }
 
 impl Ending {
-    /// It is known what became of it.
-    pub(crate) fn became(mut self, became: Became) {
-        self.became = became;
+    /// It is known what became of it; `is_late` where some of it may still be emptied.
+    pub(crate) fn became(mut self, became: Became, is_late: bool) {
+        (self.became, self.is_late) = (became, is_late);
     }
 }
 
 impl Drop for Ending {
     fn drop(&mut self) {
         let now_ms = self.owed.0.clock.now_ms();
-        let (user, number, became) = (&self.user, self.number, self.became);
-        let finish = |ledger: &mut Ledger| ledger.finish(user, number, became, now_ms);
-        self.owed.change(finish);
+        let (user, became, is_late) = (&self.user, self.became, self.is_late);
+        self.owed
+            .change(|ledger| ledger.finish(user, self.number, became, is_late, now_ms));
     }
 }
 
@@ -66,6 +69,7 @@ impl Owed {
             user: user.clone(),
             number: self.lock().begin(user, ended, stays),
             became: Became::MayBeOwed,
+            is_late: false,
         }
     }
 
@@ -75,9 +79,16 @@ impl Owed {
         self.change(|ledger| ledger.add(user, ended, true, now_ms));
     }
 
+    /// As [`Owed::add`], and some of it may still be emptied.
+    pub(crate) fn add_late(&self, user: &UserId, ended: &Ended) {
+        let now_ms = self.0.clock.now_ms();
+        self.change(|ledger| ledger.add_late(user, ended, now_ms));
+    }
+
     /// Tells how it stands with a device.
     pub(crate) fn standing(&self, user: &UserId, device: &DeviceId) -> Standing {
-        self.lock().standing(user, device)
+        let now_ms = self.0.clock.now_ms();
+        self.lock().standing(user, device, now_ms)
     }
 
     /// Returns the devices of a user that may have ended.
@@ -97,14 +108,24 @@ impl Owed {
 
     /// Returns what is owed to a user and can be tried.
     pub(crate) fn of(&self, user: &UserId) -> Option<Debt> {
-        let now_ms = self.0.clock.now_ms();
-        self.lock().of(user, now_ms)
+        self.asked(user, Ledger::of)
     }
 
     /// As [`Owed::of`], where it has not failed a short time ago.
     pub(crate) fn due(&self, user: &UserId) -> Option<Debt> {
+        self.asked(user, Ledger::due)
+    }
+
+    fn asked(
+        &self,
+        user: &UserId,
+        ask: impl FnOnce(&Ledger, &UserId, UnixMs) -> Option<Debt>,
+    ) -> Option<Debt> {
         let now_ms = self.0.clock.now_ms();
-        self.lock().due(user, now_ms)
+        self.change(|ledger| {
+            ledger.give_up(user, now_ms);
+            ask(ledger, user, now_ms)
+        })
     }
 
     /// A debt was paid; `lives` tells which devices the homeserver had before.
@@ -119,16 +140,10 @@ impl Owed {
         self.change(|ledger| ledger.failed(user, debt, is_late, now_ms));
     }
 
-    /// What is owed to a user was tried, and something of it may still be done.
-    pub(crate) fn rest_late(&self, user: &UserId) {
-        let now_ms = self.0.clock.now_ms();
-        self.change(|ledger| ledger.rest(user, true, now_ms));
-    }
-
-    fn change(&self, step: impl FnOnce(&mut Ledger)) {
+    fn change<T>(&self, step: impl FnOnce(&mut Ledger) -> T) -> T {
         let mut ledger = self.lock();
         let before = ledger.failing();
-        step(&mut ledger);
+        let told = step(&mut ledger);
         let pending = &self.0.metrics.emptyings_pending;
         (before..ledger.failing()).for_each(|_| pending.enter());
         (ledger.failing()..before).for_each(|_| pending.leave());
@@ -140,6 +155,7 @@ impl Owed {
                 "too much is to be emptied, or for too long: entries of devices that ended may stay"
             );
         }
+        told
     }
 
     fn lock(&self) -> MutexGuard<'_, Ledger> {
@@ -162,7 +178,7 @@ mod tests {
         let device = DeviceId::parse("PHONE").unwrap();
         let ended = Ended::these([device.clone()]);
         let begin = || owed.begin(&user, ended.clone(), None);
-        begin().became(Became::Nothing);
+        begin().became(Became::Nothing, false);
         assert!(owed.is_empty());
         drop(begin());
         assert_eq!(owed.of(&user).unwrap().parts(), [Ended::default(), ended]);

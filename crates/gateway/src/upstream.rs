@@ -311,6 +311,10 @@ pub(crate) struct Told {
     body: Bytes,
 }
 
+/// What a homeserver answers to a write.
+#[derive(Deserialize)]
+struct Written {}
+
 impl Told {
     pub(crate) fn status(&self) -> StatusCode {
         self.parts.status
@@ -347,10 +351,17 @@ impl Told {
     /// As [`Told::done`], of a write, which is answered with an object: else somebody in between
     /// answered, and nothing says that it is written.
     pub(crate) fn written(self) -> Result<(), Failure> {
-        #[derive(Deserialize)]
-        struct Written {}
         let Written {} = self.done()?.json()?;
         Ok(())
+    }
+
+    /// Tells whether it is neither an error nor what a homeserver answers to a write: then somebody in
+    /// between answered, who does not know what becomes of it.
+    pub(crate) fn is_strange(&self) -> bool {
+        let status = self.parts.status;
+        let is_error = status.is_client_error() || status.is_server_error();
+        let is_written = status == StatusCode::OK && self.json::<Written>().is_ok();
+        !is_error && !is_written
     }
 
     /// As [`Told::done`], and `None` where the homeserver says that there is nothing. Not each 404

@@ -7,9 +7,11 @@
 //! - What may have ended, as no answer came, is emptied once the homeserver does not have it, and
 //!   forgotten where it lives although no request can still be under way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use kitbag_domain::{DeviceId, UnixMs, UserId};
+
+use super::ended::{Ended, Whose};
 
 /// What is owed at most, to all users; beyond it the oldest falls.
 const OWED_MAX: usize = 20_000;
@@ -17,34 +19,25 @@ const OWED_MAX: usize = 20_000;
 /// What is owed to one user.
 pub(crate) const OWED_TO_ONE_MAX: usize = 1_000;
 
-/// How long it is not tried again after it failed, but at a login.
+/// How long it is not tried again after it failed once, but at a login.
 pub(crate) const PAUSE_MS: u64 = 30_000;
+
+/// The pause after many failures, each of which doubles it: what waits for a device that begins anew
+/// does not wait longer than that once the homeserver is well.
+const PAUSE_MS_MAX: u64 = 5 * 60 * 1_000;
 
 /// How late the homeserver may do what it did not answer to.
 pub(crate) const LATE_MS: u64 = 10_000;
 
-/// How long it is tried in vain: longer nobody is kept from using a device again.
-const FAILING_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+/// Of the failures within that time one counts.
+const FAILING_PERIOD_MS: u64 = 60 * 60 * 1_000;
 
-/// How long nobody tries before it counts as failing anew: two failures a day apart are no day of it.
-const UNTRIED_MS_MAX: u64 = 60 * 60 * 1_000;
+/// Failures that count before it is given up, which is a day of them: longer nobody is kept from using
+/// a device again.
+const FAILURES_MAX: u32 = 24;
 
-/// Whose entries.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Whose {
-    /// Those of all devices.
-    All,
-    /// Those of all devices but one.
-    AllBut(DeviceId),
-    /// Those of devices that the homeserver does not have any more.
-    Others,
-    /// Those of one device.
-    Device(DeviceId),
-}
-
-/// What ended.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Ended(pub(super) BTreeSet<Whose>);
+/// How long it fails before it is given up, however rarely somebody tries.
+const FAILING_MS_MAX: u64 = 7 * 24 * 60 * 60 * 1_000;
 
 /// What became of an end that was on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +66,8 @@ pub(crate) enum Standing {
 pub(crate) struct Debt {
     owing: BTreeMap<Whose, Owing>,
     asked_ms: UnixMs,
+    /// How often it was tried in vain.
+    failures: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -88,7 +83,9 @@ struct Owing {
 #[derive(Clone, Copy, Debug)]
 struct Failing {
     since_ms: UnixMs,
-    last_ms: UnixMs,
+    /// When a failure counted last.
+    counted_ms: UnixMs,
+    counted: u32,
 }
 
 /// An end on its way to the homeserver.
@@ -103,8 +100,8 @@ struct OnItsWay {
 #[derive(Clone, Copy, Debug)]
 struct Tried {
     at_ms: UnixMs,
-    /// Whether something of it may still be done.
-    is_late: bool,
+    /// How often.
+    failures: u32,
 }
 
 #[derive(Debug, Default)]
@@ -113,6 +110,8 @@ struct OfUser {
     /// On their way, by their stamps.
     ending: BTreeMap<u64, OnItsWay>,
     tried: Option<Tried>,
+    /// When something was to be emptied that may still be.
+    late_ms: Option<UnixMs>,
 }
 
 /// All that is owed.
@@ -126,95 +125,67 @@ pub(crate) struct Ledger {
     lost: usize,
 }
 
-impl Ended {
-    /// All devices of a user.
-    pub(crate) fn all() -> Self {
-        Self([Whose::All].into())
-    }
-
-    /// All devices of a user but one.
-    pub(crate) fn all_but(device: Option<DeviceId>) -> Self {
-        Self([device.map_or(Whose::All, Whose::AllBut)].into())
-    }
-
-    /// Some devices.
-    pub(crate) fn these(devices: impl IntoIterator<Item = DeviceId>) -> Self {
-        Self(devices.into_iter().map(Whose::Device).collect())
-    }
-
-    /// Those that the homeserver does not have any more.
-    pub(crate) fn others() -> Self {
-        Self([Whose::Others].into())
-    }
-
-    /// Returns both.
-    pub(crate) fn and(mut self, more: Self) -> Self {
-        self.0.extend(more.0);
-        self
-    }
-
-    /// Returns all but one device.
-    pub(crate) fn but(mut self, device: Option<&DeviceId>) -> Self {
-        if let Some(device) = device {
-            self.0.remove(&Whose::Device(device.clone()));
-        }
-        self
-    }
-
-    /// Returns what is known to have ended, and what the homeserver does not have any more.
-    pub(crate) fn parts(mut self) -> [Self; 2] {
-        let others = self.0.take(&Whose::Others);
-        [self, Self(others.into_iter().collect())]
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Tells whether this is one of them.
-    pub(crate) fn contains(&self, whose: &Whose) -> bool {
-        self.0.contains(whose)
-    }
-
-    /// Tells whether a device is known to be one of them.
-    pub(crate) fn has(&self, device: &DeviceId) -> bool {
-        let mut of_many = self.0.iter().take_while(|whose| whose.is_of_many());
-        of_many.any(|whose| whose.has(device)) || self.contains(&Whose::Device(device.clone()))
-    }
-
-    /// Tells whether it is all devices, or all but one.
-    pub(crate) fn are_all(&self) -> bool {
-        self.0.first().is_some_and(Whose::is_of_many)
-    }
-
-    /// Returns those that are named.
-    pub(crate) fn devices(&self) -> impl Iterator<Item = &DeviceId> {
-        self.0.iter().filter_map(|whose| match whose {
-            Whose::Device(device) => Some(device),
-            Whose::All | Whose::AllBut(_) | Whose::Others => None,
-        })
-    }
-}
-
-impl Whose {
-    /// These come before all others in their order.
-    fn is_of_many(&self) -> bool {
-        matches!(self, Self::All | Self::AllBut(_))
-    }
-
-    fn has(&self, device: &DeviceId) -> bool {
-        match self {
-            Self::All => true,
-            Self::AllBut(other) => other != device,
-            Self::Others => false,
-            Self::Device(own) => own == device,
-        }
-    }
-}
-
 impl Owing {
     fn is_sure_of(&self, whose: &Whose) -> bool {
         self.is_sure && *whose != Whose::Others
+    }
+}
+
+impl Failing {
+    fn again(before: Option<Self>, now_ms: UnixMs) -> Self {
+        let Some(before) = before else {
+            return Self {
+                since_ms: now_ms,
+                counted_ms: now_ms,
+                counted: 1,
+            };
+        };
+        match is_past(before.counted_ms, FAILING_PERIOD_MS, now_ms) {
+            true => Self {
+                counted_ms: now_ms,
+                counted: before.counted + 1,
+                ..before
+            },
+            false => before,
+        }
+    }
+
+    fn is_too_long(&self) -> bool {
+        let failing_ms = self.counted_ms.saturating_sub(self.since_ms);
+        self.counted >= FAILURES_MAX || failing_ms >= FAILING_MS_MAX
+    }
+}
+
+impl Tried {
+    fn rests(&self, now_ms: UnixMs) -> bool {
+        let doubled = self.failures.saturating_sub(1).min(u64::BITS - 1);
+        let pause_ms = PAUSE_MS.saturating_mul(1 << doubled).min(PAUSE_MS_MAX);
+        !is_past(self.at_ms, pause_ms, now_ms)
+    }
+}
+
+impl OfUser {
+    /// Tells whether something may still be emptied that nobody waits for any more.
+    fn is_late(&self, now_ms: UnixMs) -> bool {
+        let late_ms = self.late_ms;
+        late_ms.is_some_and(|late_ms| !is_past(late_ms, LATE_MS, now_ms))
+    }
+
+    /// `is_late` where something was to be emptied just now that may still be.
+    fn late(&mut self, is_late: bool, now_ms: UnixMs) {
+        if is_late {
+            self.late_ms = Some(now_ms);
+        }
+    }
+
+    /// Tells whether a device is one of those that may have ended.
+    fn may_have_ended(&self, device: &DeviceId) -> bool {
+        let owes = |whose| self.owing.contains_key(&whose);
+        owes(Whose::Others) || owes(Whose::Device(device.clone()))
+    }
+
+    fn failures(&self) -> u32 {
+        self.tried.map_or(0, |tried| tried.failures)
     }
 }
 
@@ -228,12 +199,21 @@ impl OnItsWay {
 impl Debt {
     /// Returns what ended for sure, and by itself what else there is: that can fail alone.
     pub(crate) fn apart(self) -> impl Iterator<Item = Self> {
-        let asked_ms = self.asked_ms;
+        let (asked_ms, failures) = (self.asked_ms, self.failures);
         let owing = self.owing.into_iter();
         let (sure, rest): (BTreeMap<_, _>, _) =
             owing.partition(|(whose, owing)| owing.is_sure_of(whose));
         let parts = [sure, rest].into_iter().filter(|owing| !owing.is_empty());
-        parts.map(move |owing| Self { owing, asked_ms })
+        parts.map(move |owing| Self {
+            owing,
+            asked_ms,
+            failures,
+        })
+    }
+
+    /// Returns how often it was tried in vain just before.
+    pub(crate) fn failures(&self) -> u32 {
+        self.failures
     }
 
     /// Returns what ended for sure, and what is to be emptied where the homeserver does not have it.
@@ -258,10 +238,20 @@ impl Ledger {
         self.stamp
     }
 
-    /// It is known what became of it.
-    pub(crate) fn finish(&mut self, user: &UserId, number: u64, became: Became, now_ms: UnixMs) {
+    /// It is known what became of it, and whether some of it may still be emptied.
+    pub(crate) fn finish(
+        &mut self,
+        user: &UserId,
+        number: u64,
+        became: Became,
+        is_late: bool,
+        now_ms: UnixMs,
+    ) {
         let of_user = self.users.get_mut(user);
-        let ended = of_user.and_then(|of_user| of_user.ending.remove(&number));
+        let ended = of_user.and_then(|of_user| {
+            of_user.late(is_late, now_ms);
+            of_user.ending.remove(&number)
+        });
         if let Some(OnItsWay { ended, .. }) = ended {
             match became {
                 Became::Nothing => {}
@@ -269,6 +259,14 @@ impl Ledger {
                 Became::MayBeOwed => self.add(user, &ended, false, now_ms),
             }
         }
+        self.tidy(user);
+    }
+
+    /// A device is not there any more, and what it had may still be emptied.
+    pub(crate) fn add_late(&mut self, user: &UserId, ended: &Ended, now_ms: UnixMs) {
+        let of_user = self.users.entry(user.clone()).or_default();
+        of_user.late(true, now_ms);
+        self.add(user, ended, true, now_ms);
         self.tidy(user);
     }
 
@@ -286,24 +284,28 @@ impl Ledger {
         self.bound(user, ended.0.len(), now_ms);
         if let Some(of_user) = self.users.get_mut(user) {
             // By other credentials it may go.
-            of_user.tried = of_user.tried.filter(|tried| tried.is_late);
+            of_user.tried = None;
         }
     }
 
     fn add_one(&mut self, user: &UserId, whose: Whose, is_sure: bool, now_ms: UnixMs) {
-        let before = self.take(user, &whose).map(|before| before.is_sure);
+        let before = self.take(user, &whose);
+        let was_sure = before.as_ref().map(|before| before.is_sure);
         let is_sure = match whose {
             // All of them did, or one may still.
-            Whose::Others => is_sure && before.unwrap_or(true),
-            _ => is_sure || before.unwrap_or(false),
+            Whose::Others => is_sure && was_sure.unwrap_or(true),
+            _ => is_sure || was_sure.unwrap_or(false),
         };
+        // Who ends again and again is not shut out for longer.
+        let failing = before.and_then(|before| before.failing);
+        self.failing += usize::from(failing.is_some());
         self.stamp += 1;
         self.order.insert(self.stamp, (user.clone(), whose.clone()));
         let owing = Owing {
             stamp: self.stamp,
             is_sure,
             since_ms: now_ms,
-            failing: None,
+            failing,
         };
         let of_user = self.users.entry(user.clone()).or_default();
         of_user.owing.insert(whose, owing);
@@ -339,17 +341,20 @@ impl Ledger {
     }
 
     /// Tells how it stands with a device.
-    pub(crate) fn standing(&self, user: &UserId, device: &DeviceId) -> Standing {
+    pub(crate) fn standing(&self, user: &UserId, device: &DeviceId, now_ms: UnixMs) -> Standing {
         let Some(of_user) = self.users.get(user) else {
             return Standing::Free;
         };
         let of_many = of_user.owing.iter();
         let mut of_many = of_many.take_while(|(whose, _)| whose.is_of_many());
         let of_one = of_user.owing.get(&Whose::Device(device.clone()));
+        let is_ending = || of_user.ending.values().any(|end| end.may_end(device));
+        // What it writes now could be emptied behind that.
+        let is_late = || of_user.is_late(now_ms) && of_user.may_have_ended(device);
         // Of many it is always sure.
         if of_many.any(|(whose, _)| whose.has(device)) || of_one.is_some_and(|one| one.is_sure) {
             Standing::Owed
-        } else if of_user.ending.values().any(|end| end.may_end(device)) {
+        } else if is_ending() || is_late() {
             Standing::Ending
         } else {
             Standing::Free
@@ -382,28 +387,40 @@ impl Ledger {
     /// Returns what is owed to a user, where it can be tried: what was tried a moment ago and may
     /// still be done would be done behind the next write.
     pub(crate) fn of(&self, user: &UserId, now_ms: UnixMs) -> Option<Debt> {
-        let is_late = |tried: Tried| tried.is_late && !is_past(tried.at_ms, LATE_MS, now_ms);
-        self.unless(user, is_late, now_ms)
+        let of_user = self.users.get(user)?;
+        let can_be_tried = !of_user.owing.is_empty() && !of_user.is_late(now_ms);
+        can_be_tried.then(|| Debt {
+            owing: of_user.owing.clone(),
+            asked_ms: now_ms,
+            failures: of_user.failures(),
+        })
     }
 
     /// As [`Ledger::of`], where it has not failed a short time ago.
     pub(crate) fn due(&self, user: &UserId, now_ms: UnixMs) -> Option<Debt> {
-        let rests = |tried: Tried| !is_past(tried.at_ms, PAUSE_MS, now_ms);
-        self.unless(user, rests, now_ms)
+        let tried = self.users.get(user)?.tried;
+        match tried.is_some_and(|tried| tried.rests(now_ms)) {
+            true => None,
+            false => self.of(user, now_ms),
+        }
     }
 
-    fn unless(
-        &self,
-        user: &UserId,
-        rests: impl FnOnce(Tried) -> bool,
-        now_ms: UnixMs,
-    ) -> Option<Debt> {
-        let of_user = self.users.get(user)?;
-        let is_due = !of_user.owing.is_empty() && !of_user.tried.is_some_and(rests);
-        is_due.then(|| Debt {
-            owing: of_user.owing.clone(),
-            asked_ms: now_ms,
-        })
+    /// Gives up what was tried in vain for too long; not while something of it may still be done.
+    pub(crate) fn give_up(&mut self, user: &UserId, now_ms: UnixMs) {
+        let Some(of_user) = self.users.get(user) else {
+            return;
+        };
+        if of_user.is_late(now_ms) {
+            return;
+        }
+        let is_too_long = |owing: &Owing| owing.failing.is_some_and(|it| it.is_too_long());
+        let given_up = of_user.owing.iter().filter(|(_, it)| is_too_long(it));
+        let given_up: Vec<Whose> = given_up.map(|(whose, _)| whose.clone()).collect();
+        for whose in &given_up {
+            self.take(user, whose);
+            self.lost += 1;
+        }
+        self.tidy(user);
     }
 
     /// A debt was paid, but for what was added since. `lives` tells which devices the homeserver had:
@@ -429,43 +446,33 @@ impl Ledger {
                 false => is_left = true,
             }
         }
-        if is_left {
-            self.rest(user, false, now_ms);
+        if is_left && let Some(of_user) = self.users.get_mut(user) {
+            let failures = of_user.failures();
+            of_user.tried = Some(Tried {
+                at_ms: now_ms,
+                failures,
+            });
         }
         self.tidy(user);
     }
 
     /// A debt could not be paid now. `is_late` where something of it may still be done.
     pub(crate) fn failed(&mut self, user: &UserId, debt: &Debt, is_late: bool, now_ms: UnixMs) {
-        self.rest(user, is_late, now_ms);
+        if let Some(of_user) = self.users.get_mut(user) {
+            of_user.late(is_late, now_ms);
+            of_user.tried = Some(Tried {
+                at_ms: now_ms,
+                failures: debt.failures.saturating_add(1),
+            });
+        }
         for (whose, seen) in &debt.owing {
-            if !self.is_same(user, whose, seen) {
-                continue;
-            }
-            let before = seen.failing;
-            let before = before.filter(|it| !is_past(it.last_ms, UNTRIED_MS_MAX, now_ms));
-            let since_ms = before.map_or(now_ms, |before| before.since_ms);
-            if is_past(since_ms, FAILING_MS_MAX, now_ms) {
-                self.take(user, whose);
-                self.lost += 1;
-            } else if let Some(of_user) = self.users.get_mut(user)
+            if self.is_same(user, whose, seen)
+                && let Some(of_user) = self.users.get_mut(user)
                 && let Some(owing) = of_user.owing.get_mut(whose)
             {
                 self.failing += usize::from(owing.failing.is_none());
-                let last_ms = now_ms;
-                owing.failing = Some(Failing { since_ms, last_ms });
+                owing.failing = Some(Failing::again(owing.failing, now_ms));
             }
-        }
-        self.tidy(user);
-    }
-
-    /// What is owed to a user was tried in vain.
-    pub(crate) fn rest(&mut self, user: &UserId, is_late: bool, now_ms: UnixMs) {
-        if let Some(of_user) = self.users.get_mut(user) {
-            of_user.tried = Some(Tried {
-                at_ms: now_ms,
-                is_late,
-            });
         }
     }
 

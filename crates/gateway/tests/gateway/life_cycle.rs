@@ -1,9 +1,11 @@
 //! The lives of devices: their account data end with them.
 
 mod anew;
+mod late;
 mod logout;
 mod past;
 mod removal;
+mod stage;
 mod unsettled;
 
 use std::sync::Arc;
