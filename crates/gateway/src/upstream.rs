@@ -359,7 +359,7 @@ impl Told {
     /// between answered, who does not know what becomes of it.
     pub(crate) fn is_strange(&self) -> bool {
         let status = self.parts.status;
-        let is_error = status.is_client_error() || status.is_server_error();
+        let is_error = status >= StatusCode::BAD_REQUEST;
         let is_written = status == StatusCode::OK && self.json::<Written>().is_ok();
         !is_error && !is_written
     }
