@@ -1,28 +1,73 @@
-//! A homeserver that fails at times to empty what the gateway has it empty, and to say what it did.
+//! A homeserver that fails at times to empty what the gateway has it empty, or does it late, and to
+//! say what it did.
 
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use axum::body::{Body, HttpBody as _};
 use axum::http::{Method, Request, StatusCode};
 use axum::response::Response;
 use futures_util::stream;
+use kitbag_client::{Client, Login, Scope};
+use kitbag_domain::Clock as _;
 use kitbag_http::{Edge, ListenerSettings, Service};
+use kitbag_testkit::clock::TestClock;
 use kitbag_testkit::dice::Dice;
+use percent_encoding::percent_decode_str;
+use serde_json::Value;
+
+use crate::support::PASSWORD;
 
 /// In a hundred requests that it may fail at.
 const FAULTS: usize = 25;
 
+/// What ends devices.
+const ENDS: [&str; 4] = [
+    "/logout",
+    "/logout/all",
+    "/delete_devices",
+    "/account/password",
+];
+
 const TOMBSTONE: &str = "{\"org.matrix.msc4331.deleted\": true}";
+
+/// How late it does what it did not answer to.
+const LATE_MS: u64 = 10_000;
 
 /// Whether it fails, and when.
 #[derive(Debug)]
 pub(super) struct Faults {
     pub(super) is_on: AtomicBool,
     pub(super) dice: Mutex<Dice>,
+    pub(super) clock: Arc<TestClock>,
+    /// The homeserver itself, and whose entries these are.
+    pub(super) behind: OnceLock<(Client, String)>,
+    late: tokio::sync::Mutex<Vec<Late>>,
+    /// Tombstones that were written late.
+    pub(super) landed: AtomicUsize,
+}
+
+/// A tombstone that was not answered, and may still be written.
+#[derive(Debug)]
+struct Late {
+    kind: String,
+    sent_ms: u64,
+}
+
+impl Faults {
+    pub(super) fn new(is_on: bool, dice: Dice, clock: Arc<TestClock>) -> Self {
+        Self {
+            is_on: AtomicBool::new(is_on),
+            dice: Mutex::new(dice),
+            clock,
+            behind: OnceLock::new(),
+            late: tokio::sync::Mutex::default(),
+            landed: AtomicUsize::new(0),
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -32,6 +77,45 @@ pub(super) struct Failing {
 }
 
 impl Failing {
+    /// Writes one of the tombstones that nobody waits for any more.
+    pub(super) async fn land(&self) {
+        let mut late = self.faults.late.lock().await;
+        if !late.is_empty() {
+            let at = self.faults.dice.lock().unwrap().below(late.len());
+            self.write(late.swap_remove(at)).await;
+        }
+    }
+
+    /// Lets time pass, before which that is written which then would be too late.
+    pub(super) async fn advance(&self, by_ms: u64) {
+        let mut late = self.faults.late.lock().await;
+        let until_ms = self.faults.clock.now_ms() + by_ms;
+        for one in std::mem::take(&mut *late) {
+            match one.sent_ms + LATE_MS > until_ms {
+                true => late.push(one),
+                false => self.write(one).await,
+            }
+        }
+        self.faults.clock.advance(by_ms);
+    }
+
+    /// The homeserver took it for what it is long ago: so its session may have ended since.
+    async fn write(&self, late: Late) {
+        let (client, user) = self.faults.behind.get().unwrap();
+        let login = Login {
+            device_id: Some("LATE"),
+            ..Login::password(user, PASSWORD)
+        };
+        let Ok(session) = client.login(&login).await else {
+            // The password is being set anew.
+            return;
+        };
+        let content: Value = serde_json::from_str(TOMBSTONE).unwrap();
+        let written = session.put(Scope::Global, &late.kind, &content).await;
+        let landed = &self.faults.landed;
+        landed.fetch_add(usize::from(written.is_ok()), Ordering::SeqCst);
+    }
+
     /// Tells whether a request is one of those that it may fail at: what the gateway asks to empty
     /// something, and what ends devices.
     fn may_fail(&self, request: &Request<Body>) -> bool {
@@ -43,7 +127,7 @@ impl Failing {
                 path.contains("device_account_data.") && bytes == Some(TOMBSTONE.len() as u64)
             }
             Method::DELETE => path.contains("/devices/"),
-            Method::POST => path.ends_with("/logout") || path.ends_with("/delete_devices"),
+            Method::POST => ENDS.iter().any(|end| path.ends_with(end)),
             _ => false,
         };
         is_it && self.faults.is_on.load(Ordering::SeqCst)
@@ -88,7 +172,16 @@ impl Service for Failing {
                 response
             }
             (true, _) => {
-                drop(self.edge.answer(peer, request).await);
+                let is_late = self.faults.dice.lock().unwrap().chance(80);
+                if is_late && *request.method() == Method::PUT {
+                    let kind = request.uri().path().rsplit('/').next().unwrap();
+                    let kind = percent_decode_str(kind).decode_utf8().unwrap().into();
+                    let mut late = self.faults.late.lock().await;
+                    let sent_ms = self.faults.clock.now_ms();
+                    late.push(Late { kind, sent_ms });
+                } else {
+                    drop(self.edge.answer(peer, request).await);
+                }
                 // The connection ends within the answer.
                 let cut = io::Error::from(io::ErrorKind::ConnectionReset);
                 let cut = stream::iter([Err::<&str, _>(cut)]);

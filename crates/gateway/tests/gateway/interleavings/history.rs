@@ -46,6 +46,10 @@ pub(super) enum Which {
 }
 
 impl Which {
+    fn is_of_many(&self) -> bool {
+        matches!(self, Self::All | Self::AllBut(_))
+    }
+
     fn has(&self, device: &str) -> bool {
         match self {
             Self::These(devices) => devices.iter().any(|ended| ended == device),
@@ -132,13 +136,32 @@ impl History {
         for written in self.written.iter().flatten() {
             self.judge_refusal(written);
         }
-        for read in self.read.iter().filter(|read| read.told == Told::Done) {
+        let is_done = |read: &&Read| read.told == Told::Done;
+        for read in self.read.iter().filter(is_done) {
             self.judge_session(read);
             if let Some(number) = read.found {
                 self.judge_life(read, number);
             }
             self.judge_loss(read);
         }
+        for read in self.read.iter().filter(|read| read.told == Told::Fenced) {
+            let is_explained = self.explains_fence(&read.device, &read.span);
+            assert!(
+                is_explained,
+                "nothing explains {read:?}\n{}",
+                self.of(&read.device)
+            );
+        }
+        let found = self
+            .read
+            .iter()
+            .filter(is_done)
+            .filter_map(|read| read.found);
+        let written = self.written.iter().flatten();
+        let written = written.filter(|written| written.told == Told::Done);
+        let judged = (found.count(), written.count(), self.ended.len());
+        let is_much = judged.0 >= 10 && judged.1 >= 10 && judged.2 >= 5;
+        assert!(is_much, "there was little to judge: {judged:?}");
     }
 
     /// Nobody reads whose device had ended.
@@ -165,12 +188,7 @@ impl History {
             Told::Nothing => ends().any(|ended| {
                 ended.span.end > begun.span.start && ended.span.start < written.span.end
             }),
-            // The one before it ended, and is not emptied yet. Past the gateway that is noticed by
-            // whoever reads it.
-            Told::Fenced => ends().any(|ended| {
-                let is_noticed = !ended.is_beside || self.has_faults;
-                is_noticed && ended.span.start < begun.span.end
-            }),
+            Told::Fenced => self.explains_fence(&written.device, &written.span),
             Told::Failed(_) => self.has_faults,
             Told::Refused => false,
         };
@@ -179,6 +197,31 @@ impl History {
             "nothing explains {written:?} of {begun:?}\n{}",
             self.of(&written.device)
         );
+    }
+
+    /// Tells whether an end explains that a device is not read or written: it is under way, or, where
+    /// the homeserver fails, its entries could not be emptied yet. Past the gateway that is noticed by
+    /// whoever reads it.
+    fn explains_fence(&self, device: &str, span: &Span) -> bool {
+        self.ended.iter().any(|ended| {
+            let is_under_way = !ended.is_beside && ended.span.overlaps(span);
+            let is_owed = self.has_faults
+                && ended.span.start < span.end
+                && !self.is_settled(ended, device, span);
+            // One that names nobody may be of any device.
+            let is_of_it = ended.which.has(device) || self.has_faults && ended.which.is_of_many();
+            is_of_it && (is_under_way || is_owed)
+        })
+    }
+
+    /// Tells whether all that a device had was emptied behind an end: it was written since.
+    fn is_settled(&self, ended: &Ended, device: &str, span: &Span) -> bool {
+        let is_known = ended.is_sure() && !ended.which.is_of_many() && !ended.is_beside;
+        let mut since = self.written.iter().flatten().filter(|written| {
+            let is_of_it = written.device == device && written.told == Told::Done;
+            is_of_it && written.span.start > ended.span.end && written.span.end < span.start
+        });
+        is_known && since.next().is_some()
     }
 
     /// What was read is not of a device that had ended.
@@ -192,7 +235,9 @@ impl History {
         let before = self.ended.iter().find(|ended| {
             let is_of_it = ended.is_sure() && ended.which.has(&read.device);
             let is_between = begun.span.end < ended.span.start && ended.span.end < read.span.start;
-            is_of_it && is_between && !self.is_excused(ended, read) && !self.had_ended(begun, ended)
+            let is_excused =
+                || self.is_excused(ended, read, written) || self.had_ended(begun, ended);
+            is_of_it && is_between && !is_excused()
         });
         assert!(
             before.is_none(),
@@ -202,13 +247,36 @@ impl History {
     }
 
     /// Tells whether a device that ended may be read: where it ended past the gateway, which remembers
-    /// it, or cannot tell it from the next one of its ID.
-    fn is_excused(&self, ended: &Ended, read: &Read) -> bool {
+    /// it, or cannot tell it from the next one of its ID, as nobody asked for its entries in between.
+    fn is_excused(&self, ended: &Ended, read: &Read, written: &Written) -> bool {
         let mut anew = self.begun.iter().filter(|begun| {
             let is_of_it = begun.device == read.device;
-            is_of_it && begun.span.end > ended.span.start && begun.span.start < read.span.end
+            let is_between = begun.span.end > ended.span.start && begun.span.start < read.span.end;
+            is_of_it && is_between && !self.was_noticed(ended, begun, written)
         });
         ended.is_beside && (self.is_remembered(ended, read) || anew.next().is_some())
+    }
+
+    /// Tells whether somebody read that a device has nothing, behind its end and before it began anew:
+    /// so what it had was emptied.
+    fn was_noticed(&self, ended: &Ended, anew: &Begun, written: &Written) -> bool {
+        let mut empty = self.read.iter().filter(|read| {
+            let is_empty = read.told == Told::Done && read.found.is_none();
+            let is_of_it = is_empty && read.device == anew.device;
+            let is_behind = read.span.start > ended.span.end.max(written.span.end);
+            let is_before = read.span.end < anew.span.start && !self.is_remembered(ended, read);
+            is_of_it && is_behind && is_before && self.is_undisturbed(read)
+        });
+        !self.has_faults && empty.next().is_some()
+    }
+
+    /// Tells whether the session of a read lived all the while: else it may have emptied nothing.
+    fn is_undisturbed(&self, read: &Read) -> bool {
+        let device = &self.begun[read.session].device;
+        let mut ends = self.ended.iter().filter(|ended| ended.may_be());
+        let mut begins = self.begun.iter().filter(|begun| begun.device == *device);
+        let is_ended = ends.any(|end| end.which.has(device) && end.span.overlaps(&read.span));
+        !is_ended && !begins.any(|begun| begun.span.overlaps(&read.span))
     }
 
     /// Tells whether the device of a session need not have been there any more, where a request ends
@@ -223,7 +291,7 @@ impl History {
     }
 
     fn is_remembered(&self, ended: &Ended, read: &Read) -> bool {
-        read.span.start_ms - ended.span.end_ms < self.remember_ms
+        read.span.start_ms.saturating_sub(ended.span.end_ms) < self.remember_ms
     }
 
     /// What was acknowledged before is read, or something newer.
