@@ -22,6 +22,9 @@ use crate::upstream::{Told, Upstream};
 /// send little else; one that does not, and has more to tell, is not listened to.
 pub(crate) const LISTING_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Bytes of an entry in such a sync beside its content: the type that names device and type, and JSON.
+pub(crate) const ENTRY_EXTRA_BYTES: u64 = 2 * 1024;
+
 /// Bytes of what the homeserver answers to a write.
 pub(crate) const WRITTEN_BYTES_MAX: usize = 64 * 1024;
 

@@ -18,6 +18,7 @@ use kitbag_http::shared::{
     Unread, Variables, drop_body, finish, share_body,
 };
 use kitbag_http::{ListenerSettings, Random, Service};
+use thiserror::Error;
 use tracing::{Instrument as _, debug, debug_span};
 
 use crate::answer::{Answer, Failure};
@@ -25,6 +26,7 @@ use crate::call::{Call, Head};
 use crate::compare::Compare;
 use crate::device_objects;
 use crate::devices::Devices;
+use crate::entries::{ENTRY_EXTRA_BYTES, LISTING_BYTES_MAX};
 use crate::excesses::Excesses;
 use crate::guard;
 use crate::headers;
@@ -57,6 +59,28 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub random: Arc<dyn Random>,
+}
+
+/// Why a gateway cannot be put together.
+#[derive(Debug, Error)]
+pub enum SetupError {
+    /// The entries of one device may be more than the gateway reads to empty them.
+    #[error(
+        "`limits.device_entries_max` is {entries_max} and `limits.device_content_bytes_max` is \
+         {content_bytes_max}: so a device can keep more than the {listed_bytes_max} bytes that the \
+         gateway reads to empty it, with {ENTRY_EXTRA_BYTES} beside each content; lower one of them"
+    )]
+    DeviceTooLarge {
+        /// Entries of a device.
+        entries_max: u64,
+        /// Bytes of one content.
+        content_bytes_max: u64,
+        /// Bytes that are read.
+        listed_bytes_max: u64,
+    },
+    /// The way to the homeserver cannot be made ready.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamSetupError),
 }
 
 /// Where a request goes.
@@ -117,14 +141,16 @@ impl Gateway {
     /// Puts the gateway together.
     ///
     /// # Errors
-    /// Where the way to the homeserver cannot be made ready; whether it answers is not looked at.
-    pub fn new(parts: Parts) -> Result<Self, UpstreamSetupError> {
+    /// Where the limits make a device that could not be emptied, or the way to the homeserver cannot be
+    /// made ready; whether it answers is not looked at.
+    pub fn new(parts: Parts) -> Result<Self, SetupError> {
         let Parts {
             settings,
             limits,
             clock,
             random,
         } = parts;
+        check(&limits)?;
         let forgotten = Arc::<Forgotten>::default();
         let wait = Duration::from_millis(settings.upstream.ask_timeout_ms);
         let metrics = Metrics::of_gateway();
@@ -372,6 +398,22 @@ impl Gateway {
         let mut response = denial.render(request_id, info_uri.unwrap_or(INFO_URI));
         finish(&mut response, request_id, true);
         response
+    }
+}
+
+/// Checks that the entries of a device can be listed, and so emptied.
+fn check(limits: &Limits) -> Result<(), SetupError> {
+    let entries_max = limits.quota.device_entries_max;
+    let content_bytes_max = limits.device_content_bytes_max;
+    let entry_bytes = content_bytes_max.saturating_add(ENTRY_EXTRA_BYTES);
+    let listed_bytes_max = LISTING_BYTES_MAX as u64;
+    match entries_max.saturating_mul(entry_bytes) > listed_bytes_max {
+        true => Err(SetupError::DeviceTooLarge {
+            entries_max,
+            content_bytes_max,
+            listed_bytes_max,
+        }),
+        false => Ok(()),
     }
 }
 

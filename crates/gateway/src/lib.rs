@@ -44,7 +44,7 @@ mod upstream;
 mod versions;
 mod write_rates;
 
-pub use gateway::{Connected, Gateway, Parts};
+pub use gateway::{Connected, Gateway, Parts, SetupError};
 pub use homeserver::{Homeserver, HomeserverAnswer, HomeserverError};
 pub use metrics::{GatewayStats, LookupStats, ProtectedStats};
 pub use private::{Private, Probe, RenderGatewayMetrics};

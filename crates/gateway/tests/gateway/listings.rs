@@ -1,13 +1,15 @@
 //! Accounts with more device account data than the gateway reads at once.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use kitbag_client::{Client, Method, Request};
+use kitbag_domain::Limits;
 use kitbag_testkit::scripted::{Asked, Scripted, json};
 use serde_json::{Value, json};
 
-use crate::support::gateway;
+use crate::support::{gateway, set_up_at};
 use crate::toy::{self, Stored};
 
 const PREFIX: &str = "org.matrix.msc4331.device_account_data.";
@@ -157,4 +159,28 @@ async fn what_a_device_keeps_that_is_too_large_to_be_listed_keeps_no_other_from_
         assert!(stored[&kind(device, 0)] == TOMBSTONE, "{device}");
     }
     assert!((0..17).all(|number| stored[&kind("PHONE", number)] == content));
+}
+
+#[test]
+fn limits_that_make_a_device_that_cannot_be_emptied_are_refused() {
+    let set_up = |device_entries_max, device_content_bytes_max| {
+        let mut limits = Limits {
+            device_content_bytes_max,
+            ..Limits::default()
+        };
+        limits.quota.device_entries_max = device_entries_max;
+        let gateway = set_up_at("http://127.0.0.1:1", Arc::default(), limits, |_| {});
+        gateway.map(drop).map_err(|error| error.to_string())
+    };
+    const MIB: u64 = 1024 * 1024;
+    for (entries, bytes) in [(64, 64 * 1024), (15, MIB), (4_000, 2 * 1024), (3, 4 * MIB)] {
+        assert_eq!(set_up(entries, bytes), Ok(()), "{entries} of {bytes}");
+    }
+    let expected = "`limits.device_entries_max` is 64 and `limits.device_content_bytes_max` is \
+                    1048576: so a device can keep more than the 16777216 bytes that the gateway \
+                    reads to empty it, with 2048 beside each content; lower one of them";
+    assert_eq!(set_up(64, MIB), Err(expected.to_owned()));
+    for (entries, bytes) in [(16, MIB), (4, 4 * MIB), (10_000, 1)] {
+        assert!(set_up(entries, bytes).is_err(), "{entries} of {bytes}");
+    }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use kitbag_client::{Account, Client, Register};
 use kitbag_domain::{Limits, MemoryStore, ServerName};
-use kitbag_gateway::{Gateway, Settings, UpstreamSetupError};
+use kitbag_gateway::{Gateway, Settings, SetupError};
 use kitbag_http::{Edge, Passwords, Random, RegistrationMode, Service};
 use kitbag_testkit::clock::TestClock;
 use tokio::net::TcpListener;
@@ -106,16 +106,17 @@ pub(crate) async fn gateway_at(
 pub(crate) fn set_up(
     upstream: &str,
     change: impl FnOnce(&mut Settings),
-) -> Result<Gateway, UpstreamSetupError> {
+) -> Result<Gateway, SetupError> {
     set_up_at(upstream, Arc::default(), Limits::default(), change)
 }
 
-fn set_up_at(
+/// As [`set_up`], at a time and with limits of the test's own.
+pub(crate) fn set_up_at(
     upstream: &str,
     clock: Arc<TestClock>,
     limits: Limits,
     change: impl FnOnce(&mut Settings),
-) -> Result<Gateway, UpstreamSetupError> {
+) -> Result<Gateway, SetupError> {
     let mut settings = Settings::default();
     settings.upstream.url = Some(upstream.parse().unwrap());
     change(&mut settings);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use kitbag_client::{Client, Method, Request};
-use kitbag_gateway::UpstreamSetupError;
+use kitbag_gateway::{SetupError, UpstreamSetupError};
 use kitbag_testkit::scripted::Scripted;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -107,7 +107,8 @@ async fn certificates_that_cannot_be_read_stop_the_start() {
         let failed = set_up("https://localhost", |settings| {
             settings.upstream.ca_file = Some(certificate(name));
         });
-        let Err(UpstreamSetupError::Certificates(text)) = failed.map(drop) else {
+        let Err(SetupError::Upstream(UpstreamSetupError::Certificates(text))) = failed.map(drop)
+        else {
             unreachable!("{name} was taken")
         };
         assert!(text.contains("upstream.ca_file"), "{text}");

@@ -47,6 +47,24 @@ async fn a_device_removed_past_the_gateway_and_made_anew_reads_the_entries_of_th
     }
 }
 
+/// What is still to be emptied is in memory alone, and so is that an end was not clear.
+#[tokio::test]
+async fn a_restart_forgets_what_was_to_be_emptied_and_a_device_made_anew_behind_it_reads_that() {
+    for is_asked in [true, false] {
+        let (lab, [phone, laptop, _], user) = three().await;
+        phone.delete_device("PHONE", PASSWORD).await.unwrap();
+        let restarted = gateway(&lab.homeserver.url, |_| {}).await;
+        let client = Client::new(&restarted.url).unwrap();
+        let laptop = client.with_session(laptop.session().clone());
+        if is_asked {
+            assert!(!has(&laptop, "PHONE").await, "there is no such device");
+            assert_eq!(kept(&lab, &laptop, "PHONE").await, tombstone());
+        }
+        let again = login(&client, &user, "PHONE").await;
+        assert_eq!(has(&again, "PHONE").await, !is_asked);
+    }
+}
+
 #[tokio::test]
 async fn what_is_removed_past_the_gateway_can_be_read_for_five_seconds() {
     let (lab, [phone, laptop, _], _) = three().await;
