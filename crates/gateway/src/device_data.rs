@@ -20,10 +20,11 @@ use crate::bodies;
 use crate::call::{Call, Head};
 use crate::compare::{self, EntryId};
 use crate::credentials::Credentials;
-use crate::entries;
+use crate::entries::Of;
 use crate::gateway::Gateway;
 use crate::identity::Identity;
 use crate::life;
+use crate::listing;
 use crate::mapped;
 use crate::metrics;
 use crate::owed::{self, Standing};
@@ -251,9 +252,9 @@ async fn room_for_one(
 ) -> Result<Turn, Failure> {
     let turn = gateway.additions().alone(&who.user).await?;
     let limit = gateway.limits().quota.device_entries_max;
-    let mark = gateway.request_ids().next();
-    let entries = entries::list(gateway.upstream(), credentials, Some(device), &mark).await?;
-    if entries.len() as u64 >= limit {
+    let listing = listing::list(gateway, credentials, Of::Device(device)).await?;
+    let listing = listing.ok_or(GatewayError::UpstreamTooLarge)?;
+    if listing.entries.len() as u64 >= limit {
         let exceeded = QuotaExceeded::DeviceEntries { limit };
         return Err(WriteError::from(exceeded).into());
     }

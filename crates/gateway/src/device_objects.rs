@@ -2,7 +2,6 @@
 //! the settings say so: the answer of the homeserver, with one member more in a device that has any.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -11,22 +10,22 @@ use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
-use kitbag_http::shared::GatewayError;
+use kitbag_http::shared::{GatewayError, RequestId};
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time;
 use tracing::debug;
 
 use crate::answer::{Answer, Failure};
 use crate::call::Call;
 use crate::credentials::Credentials;
 use crate::devices::DEVICES_BYTES_MAX;
-use crate::entries::{self, LISTING_BYTES_MAX, Stored};
+use crate::entries::{LISTING_BYTES_MAX, Of, Stored, list_if_small};
 use crate::gateway::Gateway;
+use crate::memory::Room;
 use crate::owed::Standing;
 use crate::pass::pass;
+use crate::upstream::Upstream;
 
 /// `GET /devices`.
 pub(crate) async fn list(gateway: &Gateway, call: Call) -> Answer {
@@ -56,42 +55,19 @@ pub(crate) async fn one(gateway: &Gateway, call: Call) -> Answer {
 /// A device in an answer: its ID, and where the object ends.
 type Place = (String, usize);
 
-/// Bytes that this has in memory at once for all requests: six of the largest, and many usual ones
-/// that are being sent.
-const BYTES_MAX: usize = 256 * 1024 * 1024;
-
 /// Bytes of one request while it is read: both answers of the homeserver, and what is made of them.
 const REQUEST_BYTES_MAX: usize = 2 * (DEVICES_BYTES_MAX + LISTING_BYTES_MAX);
-
-/// Room in memory, shared by all requests.
-pub(crate) struct Memory(Arc<Semaphore>);
-
-impl Default for Memory {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(BYTES_MAX)))
-    }
-}
-
-impl Memory {
-    /// Waits for room for one request; `None` where others take it for too long.
-    async fn reserve(&self, wait: Duration) -> Option<OwnedSemaphorePermit> {
-        let bytes = u32::try_from(REQUEST_BYTES_MAX).expect("it is some megabytes");
-        let room = Arc::clone(&self.0).acquire_many_owned(bytes);
-        time::timeout(wait, room).await.ok()?.ok()
-    }
-}
 
 /// What is sent, and the room that it takes until then.
 struct Held {
     bytes: Bytes,
-    _room: OwnedSemaphorePermit,
+    _room: Room,
 }
 
 impl Held {
     /// Gives the room back that the answer does not need.
-    fn sent(bytes: Bytes, mut room: OwnedSemaphorePermit) -> Bytes {
-        let spare = room.num_permits().saturating_sub(bytes.len());
-        drop(room.split(spare));
+    fn sent(bytes: Bytes, mut room: Room) -> Bytes {
+        room.keep(bytes.len());
         Bytes::from_owner(Self { bytes, _room: room })
     }
 }
@@ -113,7 +89,11 @@ async fn answer(gateway: &Gateway, call: Call, places: impl Fn(&str) -> Vec<Plac
         return Ok(response);
     }
     let wait = Duration::from_millis(gateway.settings().upstream.ask_timeout_ms);
-    let Some(room) = gateway.device_objects().reserve(wait).await else {
+    let Some(room) = gateway
+        .device_objects()
+        .reserve(REQUEST_BYTES_MAX, wait)
+        .await
+    else {
         debug!("devices are told without their account data, as there is no room for these");
         return Ok(response);
     };
@@ -144,15 +124,24 @@ async fn entries(gateway: &Gateway, credentials: &Credentials) -> Result<Vec<Sto
     let upstream = gateway.upstream();
     let mark = || gateway.request_ids().next();
     if gateway.owed().is_empty() {
-        return entries::list(upstream, credentials, None, &mark()).await;
+        return list_all(upstream, credentials, &mark()).await;
     }
     let who = gateway.identities().recent(upstream, credentials).await?;
     // Else they could be emptied in between, by what is then known not to be owed.
     let _turn = gateway.turns().shared(&who.user).await?;
-    let mut entries = entries::list(upstream, credentials, None, &mark()).await?;
+    let mut entries = list_all(upstream, credentials, &mark()).await?;
     let standing = |entry: &Stored| gateway.owed().standing(&who.user, &entry.device);
     entries.retain(|entry| standing(entry) == Standing::Free);
     Ok(entries)
+}
+
+async fn list_all(
+    upstream: &Upstream,
+    credentials: &Credentials,
+    mark: &RequestId<'_>,
+) -> Result<Vec<Stored>, Failure> {
+    let listed = list_if_small(upstream, credentials, Of::All, mark, LISTING_BYTES_MAX).await?;
+    listed.ok_or_else(|| GatewayError::UpstreamTooLarge.into())
 }
 
 /// Returns where each device of the answer ends, before its closing brace.
@@ -206,6 +195,7 @@ mod tests {
     use kitbag_domain::{DeviceId, EventType};
 
     use super::*;
+    use crate::memory::Memory;
 
     fn stored(device: &str, event_type: &str, content: &str) -> Stored {
         Stored {
@@ -243,16 +233,16 @@ mod tests {
         let memory = Memory::default();
         let wait = Duration::from_secs(5);
         let mut rooms = Vec::new();
-        while let Some(room) = memory.reserve(wait).await {
+        while let Some(room) = memory.reserve(REQUEST_BYTES_MAX, wait).await {
             rooms.push(room);
         }
         assert_eq!(rooms.len(), 6);
-        let free = memory.0.available_permits();
+        let free = memory.free();
         let sent = Held::sent(Bytes::from_static(b"abc"), rooms.pop().unwrap());
         assert_eq!(sent, &b"abc"[..]);
-        assert_eq!(memory.0.available_permits(), free + REQUEST_BYTES_MAX - 3);
-        assert!(memory.reserve(wait).await.is_some());
+        assert_eq!(memory.free(), free + REQUEST_BYTES_MAX - 3);
+        assert!(memory.reserve(REQUEST_BYTES_MAX, wait).await.is_some());
         drop(sent);
-        assert_eq!(memory.0.available_permits(), free + REQUEST_BYTES_MAX);
+        assert_eq!(memory.free(), free + REQUEST_BYTES_MAX);
     }
 }

@@ -12,6 +12,7 @@ use crate::credentials::Credentials;
 use crate::devices;
 use crate::entries::{self, NotEmptied, Of};
 use crate::gateway::Gateway;
+use crate::listing;
 use crate::metrics::Cause;
 use crate::owed::{Debt, Ended, Whose};
 
@@ -123,11 +124,10 @@ async fn empty_listed(
 ) -> Result<(), NotEmptied> {
     let upstream = gateway.upstream();
     let empty_of = async |of: Of<'_>| {
-        let mark = gateway.request_ids().next();
-        let listed = entries::list_if_small(upstream, credentials, of, &mark).await?;
-        let Some(mut entries) = listed else {
+        let Some(mut listing) = listing::list(gateway, credentials, of).await? else {
             return Ok::<_, NotEmptied>(None);
         };
+        let mut entries = std::mem::take(&mut listing.entries);
         entries.retain(|entry| emptying.has(&entry.device, living));
         if !entries.is_empty() {
             emptying.has_begun.store(true, Ordering::Relaxed);

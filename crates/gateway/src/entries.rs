@@ -71,36 +71,23 @@ pub(crate) enum Of<'a> {
     AllBut(&'a [DeviceId]),
 }
 
-/// Returns the entries of the caller's devices, or of one of them, without those that are deleted.
+/// Returns the entries of the caller's devices, without those that are deleted; `None` where the
+/// homeserver's answer has more than `bytes_max`.
 ///
 /// `mark` must be another one each time.
 ///
 /// # Errors
 /// What the homeserver says, and an answer that cannot be read.
-pub(crate) async fn list(
-    upstream: &Upstream,
-    credentials: &Credentials,
-    device: Option<&DeviceId>,
-    mark: &RequestId<'_>,
-) -> Result<Vec<Stored>, Failure> {
-    let of = device.map_or(Of::All, Of::Device);
-    let listed = list_if_small(upstream, credentials, of, mark).await?;
-    listed.ok_or_else(|| GatewayError::UpstreamTooLarge.into())
-}
-
-/// As [`list`]; `None` where there is more than is read at once.
-///
-/// # Errors
-/// As [`list`].
 pub(crate) async fn list_if_small(
     upstream: &Upstream,
     credentials: &Credentials,
     devices: Of<'_>,
     mark: &RequestId<'_>,
+    bytes_max: usize,
 ) -> Result<Option<Vec<Stored>>, Failure> {
     let target = listing(devices, &mark.to_string());
     let request = credentials.request(Method::GET, &target, Bytes::new())?;
-    let told = match upstream.ask(request, LISTING_BYTES_MAX).await {
+    let told = match upstream.ask(request, bytes_max).await {
         Err(GatewayError::UpstreamTooLarge) => return Ok(None),
         told => told?.done()?,
     };

@@ -24,14 +24,14 @@ use tracing::{Instrument as _, debug, debug_span};
 use crate::answer::{Answer, Failure};
 use crate::call::{Call, Head};
 use crate::compare::Compare;
-use crate::device_objects;
 use crate::devices::Devices;
 use crate::entries::{ENTRY_EXTRA_BYTES, LISTING_BYTES_MAX};
 use crate::excesses::Excesses;
 use crate::guard;
 use crate::headers;
 use crate::identity::Identities;
-use crate::metrics::{self, Asked, GatewayMetrics, GatewayStats, Memory};
+use crate::memory::Memory;
+use crate::metrics::{self, Asked, GatewayMetrics, GatewayStats};
 use crate::observed::Observed;
 use crate::owed::Owed;
 use crate::pass::pass;
@@ -120,7 +120,8 @@ struct Inner {
     forgotten: Arc<Forgotten>,
     identities: Identities,
     devices: Devices,
-    device_objects: device_objects::Memory,
+    device_objects: Memory,
+    listings: Memory,
     observed: Observed,
     write_rates: WriteRates,
     excesses: Excesses,
@@ -162,14 +163,15 @@ impl Gateway {
             remember_ms: settings.upstream.remember_ms,
             metrics: Arc::clone(&own_metrics),
         };
-        let identities = Identities::new(remembered(Memory::Identities));
-        let devices = Devices::new(remembered(Memory::Devices));
+        let identities = Identities::new(remembered(metrics::Memory::Identities));
+        let devices = Devices::new(remembered(metrics::Memory::Devices));
         let upstream = Upstream::new(settings.upstream.clone(), Arc::clone(&own_metrics))?;
         let inner = Arc::new(Inner {
             router: routes::router(&settings, &metrics),
             identities,
             devices,
-            device_objects: device_objects::Memory::default(),
+            device_objects: Memory::default(),
+            listings: Memory::default(),
             forgotten,
             owed: Owed::new(Arc::clone(&own_metrics), Arc::clone(&clock)),
             turns: Turns::new(wait, Arc::clone(&own_metrics)),
@@ -211,8 +213,13 @@ impl Gateway {
     }
 
     /// The room for devices with their account data.
-    pub(crate) fn device_objects(&self) -> &device_objects::Memory {
+    pub(crate) fn device_objects(&self) -> &Memory {
         &self.0.device_objects
+    }
+
+    /// The room for entries that are listed to be counted or emptied.
+    pub(crate) fn listings(&self) -> &Memory {
+        &self.0.listings
     }
 
     pub(crate) fn write_rates(&self) -> &WriteRates {

@@ -2,16 +2,20 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use kitbag_client::{Client, Method, Request};
 use kitbag_domain::Limits;
 use kitbag_testkit::scripted::{Asked, Scripted, json};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use crate::support::{gateway, set_up_at};
 use crate::toy::{self, Stored};
 
+const SOON: Duration = Duration::from_secs(20);
 const PREFIX: &str = "org.matrix.msc4331.device_account_data.";
 const TOMBSTONE: &str = "{\"org.matrix.msc4331.deleted\": true}";
 
@@ -182,5 +186,52 @@ fn limits_that_make_a_device_that_cannot_be_emptied_are_refused() {
     assert_eq!(set_up(64, MIB), Err(expected.to_owned()));
     for (entries, bytes) in [(16, MIB), (4, 4 * MIB), (10_000, 1)] {
         assert!(set_up(entries, bytes).is_err(), "{entries} of {bytes}");
+    }
+}
+
+#[tokio::test]
+async fn large_listings_of_many_users_take_turns() {
+    // Of 32 MiB each, with what is made of them.
+    const AT_ONCE: usize = 8;
+    let (asked, permits) = (Arc::<AtomicUsize>::default(), Arc::new(Semaphore::new(0)));
+    let (asking, waiting) = (Arc::clone(&asked), Arc::clone(&permits));
+    let upstream = Scripted::start(move |asked| {
+        let (asking, waiting) = (Arc::clone(&asking), Arc::clone(&waiting));
+        async move {
+            if asked.target.contains("/logout") {
+                return json(200, &json!({}));
+            }
+            if !asked.target.contains("/sync") {
+                return toy::answer(&asked, &Stored::default());
+            }
+            // Each is asked for twice, as it is more than usual.
+            if asking.fetch_add(1, Ordering::SeqCst) > AT_ONCE {
+                waiting.acquire().await.unwrap().forget();
+            }
+            json(200, &json!({"next_batch": "a".repeat(300 * 1024)}))
+        }
+    });
+    let upstream = upstream.await;
+    let gateway = gateway(&upstream.url(), |_| {}).await;
+    let logouts = (0..=AT_ONCE).map(|number| {
+        let client = Client::new(&gateway.url).unwrap();
+        let logout = Request::new(Method::POST, "/_matrix/client/v3/logout");
+        let logout = logout.token(&format!("{number}bob.PHONE"));
+        tokio::spawn(async move { client.send(logout).await.unwrap().status })
+    });
+    let logouts: Vec<_> = logouts.collect();
+    let reached = async |times| {
+        while asked.load(Ordering::SeqCst) < times {
+            tokio::task::yield_now().await;
+        }
+    };
+    let all = AT_ONCE + 1;
+    timeout(SOON, reached(all + AT_ONCE)).await.unwrap();
+    // Long enough for what must not happen, were it not for the room.
+    let early = timeout(Duration::from_millis(300), reached(all + all));
+    assert!(early.await.is_err());
+    permits.add_permits(all);
+    for logout in logouts {
+        assert_eq!(timeout(SOON, logout).await.unwrap().unwrap(), 200);
     }
 }
