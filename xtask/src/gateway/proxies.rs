@@ -4,6 +4,7 @@
 mod programs;
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -12,7 +13,7 @@ use std::thread;
 use anyhow::{Context as _, ensure};
 use serde_json::json;
 
-use self::programs::{MISSING, Programs, Proxy, Running};
+use self::programs::{Programs, Proxy, Running, without_gateway};
 use super::lab::{Lab, User};
 use crate::http::{self, Answer, Connection};
 use crate::parts::{Outcome, PartResult};
@@ -97,9 +98,11 @@ const ROUTED: [(&str, To); 29] = [
 
 /// Tries all snippets; returns how often something was looked at.
 pub(super) fn run(lab: &Lab<'_>) -> PartResult {
-    let Some(programs) = Programs::find(lab.workspace)? else {
-        return Ok(Outcome::NotRun(MISSING.to_owned()));
+    let programs = match Programs::find(lab.workspace)? {
+        Ok(programs) => programs,
+        Err(needed) => return Ok(Outcome::NotRun(needed)),
     };
+    println!("gateway, proxies: {}", programs.versions()?);
     let tried = Tried {
         lab,
         programs,
@@ -118,6 +121,10 @@ pub(super) fn run(lab: &Lab<'_>) -> PartResult {
         count += tried
             .several(proxy)
             .with_context(|| proxy.snippet("several"))?;
+        for style in ["all", "routed", "several"] {
+            let taken_away = tried.taken_away(proxy, style);
+            count += taken_away.with_context(|| format!("{} without it", proxy.snippet(style)))?;
+        }
     }
     Ok(Outcome::Passed(Some(count)))
 }
@@ -136,14 +143,23 @@ impl Tried<'_> {
         folder.join(proxy.snippet(style))
     }
 
-    fn start(&self, proxy: Proxy, style: &str) -> anyhow::Result<Running> {
+    fn text(&self, proxy: Proxy, style: &str) -> anyhow::Result<String> {
         let snippet = self.snippet(proxy, style);
+        fs::read_to_string(&snippet).with_context(|| format!("cannot read {}", snippet.display()))
+    }
+
+    fn start(&self, proxy: Proxy, style: &str) -> anyhow::Result<Running> {
         // As it is; that of nginx is a part only, and is looked at where it stands in a whole.
         if proxy != Proxy::Nginx {
-            self.programs.check(proxy, &snippet)?;
+            self.programs.check(proxy, &self.snippet(proxy, style))?;
         }
+        let text = self.text(proxy, style)?;
+        self.start_text(proxy, &proxy.snippet(style), &text)
+    }
+
+    fn start_text(&self, proxy: Proxy, name: &str, text: &str) -> anyhow::Result<Running> {
         self.programs
-            .start(proxy, &snippet, self.homeserver, self.gateways)
+            .start(proxy, name, text, self.homeserver, self.gateways)
     }
 
     /// The address is told that the proxy sees, and none that a client says.
@@ -191,10 +207,10 @@ impl Tried<'_> {
     /// Before the gateway and Synapse: no spelling writes what only the gateway may.
     fn guarded(&self, proxy: Proxy) -> anyhow::Result<u64> {
         let (synapse, gateway) = (self.lab.synapse.address(), self.lab.gateway.address()?);
-        let snippet = self.snippet(proxy, "routed");
-        let running = self
-            .programs
-            .start(proxy, &snippet, synapse, [gateway; 2])?;
+        let text = self.text(proxy, "routed")?;
+        let name = proxy.snippet("routed");
+        let programs = &self.programs;
+        let running = programs.start(proxy, &name, &text, synapse, [gateway; 2])?;
         let user = User::register(running.address)?;
         let (id, entry) = (&user.user_id, json!({"a": 1}));
         let device = format!(
@@ -232,6 +248,22 @@ impl Tried<'_> {
         let status = Connection::open(synapse)?.exchange(&request)?.status;
         ensure!(status == 404, "something was written: {status}");
         Ok(paths.len() as u64)
+    }
+
+    /// Behind the step that the snippet says, the homeserver gets what the gateway got, and the rest
+    /// as before.
+    fn taken_away(&self, proxy: Proxy, style: &str) -> anyhow::Result<u64> {
+        let text = without_gateway(&self.text(proxy, style)?)?;
+        let name = format!("without-{}", proxy.snippet(style));
+        let running = self.start_text(proxy, &name, &text)?;
+        let of_clients = |(_, to): &&(_, To)| matches!(to, To::Gateway | To::Homeserver);
+        let targets: Vec<_> = ROUTED.iter().filter(of_clients).collect();
+        for (target, _) in &targets {
+            let answer = ask(&running, target, &[])?;
+            let place = place(&answer);
+            ensure!(place == Some("homeserver"), "{target} went to {place:?}");
+        }
+        u64::try_from(targets.len()).context("targets fit in 64 bits")
     }
 
     /// All spellings of a user meet one gateway, requests of a token too, and users meet both.

@@ -48,8 +48,8 @@ struct Traffic {
     way: AtomicU64,
     ending: AtomicBool,
     requests: AtomicU64,
-    /// Requests that were sent through the gateway and are not answered.
-    at_gateway: AtomicU64,
+    /// Syncs that were sent through the gateway and are not answered.
+    waiting: AtomicU64,
     /// Writes of each busy user, all of which were answered.
     written: Mutex<[u64; BUSY_USERS]>,
     progress: Condvar,
@@ -66,7 +66,7 @@ pub(super) fn run(lab: &Lab<'_>) -> anyhow::Result<u64> {
         way: AtomicU64::new(0),
         ending: AtomicBool::new(false),
         requests: AtomicU64::new(0),
-        at_gateway: AtomicU64::new(0),
+        waiting: AtomicU64::new(0),
         written: Mutex::default(),
         progress: Condvar::new(),
     };
@@ -108,20 +108,28 @@ pub(super) fn run(lab: &Lab<'_>) -> anyhow::Result<u64> {
 impl Traffic {
     /// Takes the gateway away and brings it back, again and again.
     fn change(&self, lab: &Lab<'_>, gateway: &mut Option<Server>) -> anyhow::Result<()> {
+        let mut waited = 0;
         for round in 1..=ROUNDS {
             self.wait_for_writes(WRITES_OF_A_PHASE)?;
             self.way.fetch_add(1, Ordering::SeqCst);
             // So that who writes is answered by the homeserver; who waits may wait at the gateway.
             self.wait_for_writes(WRITES_OF_A_CHANGE)?;
-            let waiting = self.at_gateway.load(Ordering::SeqCst);
-            println!("gateway: {waiting} requests wait at it as it is stopped");
+            let waiting = self.waiting.load(Ordering::SeqCst);
+            println!("gateway: {waiting} syncs wait at it as it is stopped");
+            waited += waiting;
             gateway.take().context("it runs")?.stop()?;
             self.wait_for_writes(WRITES_OF_A_PHASE)?;
             let name = format!("removal-{round}");
             *gateway = Some(lab.another_gateway(&name, self.gateway, &[WRITES_UNBOUNDED])?);
             self.way.fetch_add(1, Ordering::SeqCst);
         }
-        self.wait_for_writes(WRITES_OF_A_PHASE)
+        self.wait_for_writes(WRITES_OF_A_PHASE)?;
+        // Else it was never taken away from anybody.
+        ensure!(
+            waited > 0,
+            "no sync waited at the gateway as it was stopped"
+        );
+        Ok(())
     }
 
     /// Waits until each busy user has written so many times more.
@@ -238,7 +246,12 @@ impl<'a> Client<'a> {
                 "" => path.to_owned(),
                 since => format!("{path}&timeout={WAIT_MS}&since={since}"),
             };
-            let told = self.ask("GET", &target, &Value::Null)?.json();
+            let way = self.traffic.way();
+            let is_waiting = u64::from(is_through(way) && !since.is_empty());
+            self.traffic.waiting.fetch_add(is_waiting, Ordering::SeqCst);
+            let told = self.ask_at(way, "GET", &target, &Value::Null);
+            self.traffic.waiting.fetch_sub(is_waiting, Ordering::SeqCst);
+            let told = told?.json();
             since = told["next_batch"]
                 .as_str()
                 .context("no next_batch")?
@@ -293,14 +306,7 @@ impl<'a> Client<'a> {
             &[&self.user.authorization()],
             body.as_bytes(),
         );
-        let of_gateway = u64::from(is_through(way));
-        self.traffic
-            .at_gateway
-            .fetch_add(of_gateway, Ordering::SeqCst);
         let answer = connection.exchange(&bytes);
-        self.traffic
-            .at_gateway
-            .fetch_sub(of_gateway, Ordering::SeqCst);
         let way = if is_through(way) {
             "gateway"
         } else {

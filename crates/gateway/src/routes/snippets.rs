@@ -321,6 +321,33 @@ fn no_snippet_hands_on_an_address_that_a_client_says() {
 }
 
 #[test]
+fn each_snippet_says_where_alone_it_names_the_gateway_that_can_be_taken_away() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/gateway");
+    let mut seen = 0;
+    for file in fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let file = path.display();
+        let text = fs::read_to_string(&path).unwrap();
+        let is_named = |line: &&str| line.contains(":8009") || line.contains(":8010");
+        let of_gateways = text.lines().filter(is_named).count();
+        let mut said = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# To take the gateway"));
+        let place = said.next().and_then(|said| said.split('`').nth(1));
+        let place = place.unwrap_or_else(|| panic!("{file} does not say where"));
+        assert!(said.next().is_none(), "{file} says it twice");
+        let is_place = |line: &&str| line.trim_start().starts_with(place);
+        assert_eq!(text.lines().filter(is_place).count(), 1, "{file}: {place}");
+        let from_there = text.lines().skip_while(|line| !is_place(line));
+        let there = from_there.take_while(|line| !matches!(line.trim(), "" | "}"));
+        assert_eq!(there.filter(is_named).count(), of_gateways, "{file}");
+        assert!(of_gateways > 0, "{file}");
+        seen += 1;
+    }
+    assert_eq!(seen, 9);
+}
+
+#[test]
 fn haproxy_sends_the_gateway_what_it_cannot_decode() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/gateway");
     let text = fs::read_to_string(folder.join("haproxy-routed.cfg")).unwrap();

@@ -17,8 +17,8 @@ use crate::python;
 use crate::synapse::free_address;
 use crate::workspace::Workspace;
 
-/// What to tell who has neither.
-pub(super) const MISSING: &str = "needs nginx, HAProxy and Caddy, or apt-get, which can bring them";
+/// Each with the argument for which it tells its version.
+const NAMES: [(&str, &str); 3] = [("nginx", "-v"), ("haproxy", "-v"), ("caddy", "version")];
 
 /// They answer within milliseconds; this is for a machine that is busy building.
 const START_DEADLINE: Duration = Duration::from_secs(30);
@@ -68,8 +68,9 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    /// Looks for them, and unpacks them where they are not there; `None` where that is not possible.
-    pub(super) fn find(workspace: &Workspace) -> anyhow::Result<Option<Self>> {
+    /// Looks for them, and unpacks them where they are not there; says what is needed where that is
+    /// not possible.
+    pub(super) fn find(workspace: &Workspace) -> anyhow::Result<Result<Self, String>> {
         let folder = workspace.target.join("xtask/proxies");
         let own = Self {
             root: folder.join("root"),
@@ -77,20 +78,37 @@ impl Programs {
         };
         fs::create_dir_all(&own.folder)
             .with_context(|| format!("cannot make {}", own.folder.display()))?;
-        let system = [("nginx", "-v"), ("haproxy", "-v"), ("caddy", "version")];
-        let mut system = system.iter();
-        if system.all(|(name, version)| answers(Command::new(name).arg(version))) {
-            return Ok(Some(own));
+        let is_lacking = |(name, version): &(&str, &str)| !answers(Command::new(name).arg(version));
+        let lacking = NAMES.into_iter().filter(is_lacking).map(|(name, _)| name);
+        let lacking: Vec<_> = lacking.collect();
+        if lacking.is_empty() {
+            return Ok(Ok(own));
         }
         if !answers(Command::new("apt-get").arg("--version")) {
-            return Ok(None);
+            return Ok(Err(needed(&lacking)));
         }
         python::install(&folder, "nginx haproxy caddy", || {
             let mut download = Command::new("sh");
             download.args(["-c", DOWNLOAD, "sh"]).arg(&folder);
             process::run(download).map(drop)
         })?;
-        Ok(Some(own))
+        Ok(Ok(own))
+    }
+
+    /// Returns what each says of its version: they are as new as the system's packages are.
+    pub(super) fn versions(&self) -> anyhow::Result<String> {
+        let said = NAMES.map(|(name, version)| {
+            let told = self.command(name)?.arg(version).output();
+            let told = told.with_context(|| format!("cannot start {name}"))?;
+            // nginx tells it on its error output.
+            let text = [told.stdout, told.stderr].concat();
+            let text = String::from_utf8_lossy(&text).into_owned();
+            let line = text.lines().find(|line| line.contains('.'));
+            let line = line.with_context(|| format!("{name} tells no version: {text}"))?;
+            anyhow::Ok(format!("{name}: {line}"))
+        });
+        let said: Vec<_> = said.into_iter().collect::<Result<_, _>>()?;
+        Ok(said.join("; "))
     }
 
     /// Returns a program that is unpacked, or else that of the system.
@@ -142,19 +160,18 @@ impl Programs {
         Ok(command)
     }
 
-    /// Starts a proxy with a snippet, whose addresses are replaced: `homeserver` stands for its 8008,
-    /// and `gateways` for its 8009 and 8010.
+    /// Starts a proxy with the text of a snippet, whose addresses are replaced: `homeserver` stands for
+    /// its 8008, and `gateways` for its 8009 and 8010. What is written for it is called `name`.
     pub(super) fn start(
         &self,
         proxy: Proxy,
-        snippet: &Path,
+        name: &str,
+        snippet: &str,
         homeserver: SocketAddr,
         gateways: [SocketAddr; 2],
     ) -> anyhow::Result<Running> {
         let address = free_address()?;
-        let text = fs::read_to_string(snippet)
-            .with_context(|| format!("cannot read {}", snippet.display()))?;
-        let text = text
+        let text = snippet
             .replace("127.0.0.1:8448", &address.to_string())
             .replace(
                 "matrix.example.org {",
@@ -168,9 +185,7 @@ impl Programs {
             Proxy::Haproxy => text,
             Proxy::Nginx => self.whole_of_nginx(&text),
         };
-        let file = self
-            .folder
-            .join(snippet.file_name().context("it is a file")?);
+        let file = self.folder.join(name);
         fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
         self.check(proxy, &file)?;
         let mut command = self.with(proxy, &file, false)?;
@@ -207,6 +222,41 @@ impl Programs {
     }
 }
 
+/// Says what is needed, where these are lacking.
+fn needed(lacking: &[&str]) -> String {
+    let lacking = lacking.join(", ");
+    format!(
+        "needs nginx, HAProxy and Caddy on the path, and there is no {lacking}: install them (they are \
+         free software, in the packages of most systems), or have apt-get there, which brings those of \
+         Debian without being root"
+    )
+}
+
+/// Takes the step that a snippet says: names the homeserver where the gateway is named.
+pub(super) fn without_gateway(snippet: &str) -> anyhow::Result<String> {
+    let mut lines = snippet.lines();
+    let said = lines.find_map(|line| line.strip_prefix("# To take the gateway"));
+    let place = said.and_then(|said| said.split('`').nth(1));
+    let place = place.context("it does not say where the gateway is named")?;
+    let mut is_there = false;
+    let mut text = String::new();
+    for line in snippet.lines() {
+        let is_end = matches!(line.trim(), "" | "}");
+        is_there = line.trim_start().starts_with(place) || (is_there && !is_end);
+        let gateways = is_there.then_some([":8009", ":8010"]);
+        let line = gateways
+            .into_iter()
+            .flatten()
+            .fold(line.to_owned(), |line, gateway| {
+                line.replace(gateway, ":8008")
+            });
+        text.push_str(&line);
+        text.push('\n');
+    }
+    ensure!(text != snippet, "no gateway is named there: {place}");
+    Ok(text)
+}
+
 fn answers(command: &mut Command) -> bool {
     process::ask(command).is_some()
 }
@@ -237,5 +287,37 @@ impl Drop for Running {
         if process::signal("KILL", self.process).is_ok() {
             self.ended.recv().ok();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gateway_is_taken_away_where_the_snippet_says_and_nowhere_else() {
+        let snippet = |place: &str| {
+            format!(
+                "# To take the gateway away: name the homeserver in `{place}`, and reload.\n\
+                 upstream a {{\n  server x:8009;\n  server x:8010;\n}}\nlisten :8009;\n"
+            )
+        };
+        let text = without_gateway(&snippet("upstream a")).unwrap();
+        let (_, text) = text.split_once('\n').unwrap();
+        assert_eq!(
+            text,
+            "upstream a {\n  server x:8008;\n  server x:8008;\n}\nlisten :8009;\n"
+        );
+        assert!(without_gateway(&snippet("upstream b")).is_err());
+        assert!(without_gateway("upstream a {\n  server x:8009;\n}\n").is_err());
+    }
+
+    #[test]
+    fn who_lacks_some_is_told_which() {
+        let needed = needed(&["haproxy", "caddy"]);
+        assert!(
+            needed.contains("no haproxy, caddy: install them"),
+            "{needed}"
+        );
     }
 }
