@@ -5,13 +5,18 @@ use std::net::SocketAddr;
 
 use anyhow::{Context as _, ensure};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::de::IgnoredAny;
+use serde_json::{Deserializer, Value};
 
 use super::lab::{Lab, User};
 use crate::http::{self, Answer, Connection};
 use crate::server::{ANY, CANARY};
+use crate::synapse::Synapse;
 
 const TABLE: &str = include_str!("requests.toml");
+
+/// How much of a body is told where one is not as expected.
+const SHOWN_CHARS_MAX: usize = 4_000;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,14 +44,22 @@ struct Request {
     /// Whether it goes without the user's token.
     #[serde(default)]
     anonymous: bool,
+    /// Whether it goes as that of another homeserver, signed with the key of Synapse itself: to which
+    /// it is one only as long as no byte of its target is another.
+    #[serde(default)]
+    signed: bool,
     /// What Synapse answers, so that the request is what it is meant to be.
     status: u16,
+    /// Headers of what Synapse answers, their names in lower case.
+    #[serde(default)]
+    answered_with: Vec<String>,
     /// Members of the answer, at any depth, that are others each time.
     #[serde(default)]
     volatile: Vec<String>,
-    /// Where the answer has an object that the gateway adds to.
-    adds_to: Option<String>,
-    /// What of the answer is known to the requests behind, by its name and its place.
+    /// What the gateway adds to the text of the answer.
+    adds: Option<String>,
+    /// What of the answer is known to the requests behind, by its name and its place; of the URI of a
+    /// media file what paths have of it.
     #[serde(default)]
     keep: BTreeMap<String, String>,
 }
@@ -65,7 +78,7 @@ pub(super) fn run(lab: &Lab<'_>) -> anyhow::Result<u64> {
     ]);
     let mut findings = Vec::new();
     for request in &table.request {
-        let found = answered_alike(request, lab.synapse.address(), through, &mut known);
+        let found = answered_alike(request, &lab.synapse, through, &mut known);
         if let Err(error) = found {
             let Request { method, target, .. } = request;
             findings.push(format!("{method} {target}: {error:#}"));
@@ -78,20 +91,32 @@ pub(super) fn run(lab: &Lab<'_>) -> anyhow::Result<u64> {
 
 fn answered_alike(
     request: &Request,
-    directly: SocketAddr,
+    synapse: &Synapse,
     through: SocketAddr,
     known: &mut BTreeMap<String, String>,
 ) -> anyhow::Result<()> {
+    if request.signed {
+        let [target, body] = [&request.target, &request.body].map(|text| fill(text, known));
+        let signed = synapse.signed(&request.method, &target, &body)?;
+        known.insert("signed".to_owned(), signed);
+    }
     let bytes = request.bytes(known);
     let ask = |address| Connection::open(address)?.exchange(&bytes);
-    let answer = ask(directly).context("Synapse")?;
+    let answer = ask(synapse.address()).context("Synapse")?;
     let status = answer.status;
     let expected = request.status;
     ensure!(
         status == expected,
         "Synapse answers {status}, not {expected}\n{}",
-        String::from_utf8_lossy(&answer.body)
+        shown(&answer.body)
     );
+    for header in &request.answered_with {
+        let mut told = { answer.headers.iter() }.map(|(name, value)| format!("{name}: {value}"));
+        ensure!(
+            told.any(|told| told == *header),
+            "Synapse tells no {header}"
+        );
+    }
     for (name, place) in &request.keep {
         let value = answer
             .json()
@@ -99,21 +124,32 @@ fn answered_alike(
             .and_then(Value::as_str)
             .map(str::to_owned);
         let value = value.with_context(|| format!("the answer has no {place}"))?;
-        known.insert(name.clone(), value);
+        known.insert(name.clone(), value.replace("mxc://", ""));
     }
     request.compare(&answer, &ask(through).context("the gateway")?)
 }
 
+/// Returns a text with what is known in the place of its names.
+fn fill(text: &str, known: &BTreeMap<String, String>) -> String {
+    known.iter().fold(text.to_owned(), |text, (name, value)| {
+        text.replace(&format!("{{{name}}}"), value)
+    })
+}
+
+/// Returns as much of a body as tells what it is: some are long.
+fn shown(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let shown: String = text.chars().take(SHOWN_CHARS_MAX).collect();
+    format!("{} bytes, {shown:?}", body.len())
+}
+
 impl Request {
     fn bytes(&self, known: &BTreeMap<String, String>) -> Vec<u8> {
-        let fill = |text: &str| {
-            let known = known.iter();
-            known.fold(text.to_owned(), |text, (name, value)| {
-                text.replace(&format!("{{{name}}}"), value)
-            })
-        };
+        let fill = |text: &str| fill(text, known);
         let mut headers: Vec<_> = self.headers.iter().map(|header| fill(header)).collect();
-        if !self.anonymous {
+        if self.signed {
+            headers.push(fill("Authorization: {signed}"));
+        } else if !self.anonymous {
             headers.push(fill("Authorization: Bearer {token}"));
         }
         let mut body = fill(&self.body).into_bytes();
@@ -142,68 +178,69 @@ impl Request {
             through.status == directly.status,
             "answered {} through the gateway\n{}",
             through.status,
-            String::from_utf8_lossy(&through.body)
+            shown(&through.body)
         );
-        // A 204 must not tell a length (RFC 9110, 8.6), so the gateway drops that of Synapse; and where
-        // an answer ends with its connection, that of the gateway goes in chunks.
-        let is_added_to = self.adds_to.is_some();
         let is_framed = |name| directly.header(name).is_some();
         let is_ended_by_closing = !is_framed("content-length") && !is_framed("transfer-encoding");
         let headers = |answer: &Answer| {
             let mut headers = answer.headers.clone();
-            headers.retain(|(name, _)| {
-                let may_differ = match name.as_str() {
-                    "content-length" => is_added_to || answer.status == 204,
-                    "transfer-encoding" => is_added_to || is_ended_by_closing,
-                    name => name == "date",
-                };
-                !may_differ
+            headers.retain(|(name, _)| match name.as_str() {
+                // What the gateway adds to has a length, whatever Synapse told. A 204 must not tell one
+                // (RFC 9110, 8.6), so the gateway drops that of Synapse.
+                "content-length" => self.adds.is_none() && answer.status != 204,
+                // Where an answer ends with its connection, that of the gateway goes in chunks.
+                "transfer-encoding" => self.adds.is_none() && !is_ended_by_closing,
+                name => name != "date",
             });
+            for (name, value) in &mut headers {
+                if !self.volatile.is_empty() && name == "content-length" {
+                    // So much was read: it is that of a body that is another one.
+                    "its own".clone_into(value);
+                }
+            }
             headers.sort();
             headers
         };
         let [expected, got] = [directly, through].map(headers);
         ensure!(got == expected, "headers\n{expected:?}\n{got:?}");
-        if self.volatile.is_empty() && !is_added_to {
-            let [expected, got] = [directly, through].map(|answer| &answer.body);
-            ensure!(
-                got == expected,
-                "bodies\n{}\n{}",
-                String::from_utf8_lossy(expected),
-                String::from_utf8_lossy(got)
-            );
-            return Ok(());
+        let expected = self.blanked(&directly.body)?;
+        let mut got = self.blanked(&through.body)?;
+        if let Some(added) = &self.adds {
+            let text = String::from_utf8(got).context("the body is no text")?;
+            let (before, behind) = text
+                .split_once(added.as_str())
+                .with_context(|| format!("{added} is not added"))?;
+            got = [before, behind].concat().into_bytes();
         }
-        let [mut expected, mut got] = [directly.json(), through.json()];
-        ensure!(!expected.is_null(), "the body is no JSON");
-        if let Some(place) = &self.adds_to {
-            let there = expected.pointer(place).and_then(Value::as_object);
-            let there = there.with_context(|| format!("the answer has no {place}"))?;
-            if let Some(got) = got.pointer_mut(place).and_then(Value::as_object_mut) {
-                got.retain(|name, _| there.contains_key(name));
-            }
-        }
-        for answer in [&mut expected, &mut got] {
-            self.blank(answer);
-        }
-        ensure!(got == expected, "bodies\n{expected}\n{got}");
+        ensure!(
+            got == expected,
+            "bodies\n{}\n{}",
+            shown(&expected),
+            shown(&got)
+        );
         Ok(())
     }
 
-    fn blank(&self, value: &mut Value) {
-        match value {
-            Value::Array(values) => values.iter_mut().for_each(|value| self.blank(value)),
-            Value::Object(members) => {
-                for (name, value) in members {
-                    if self.volatile.contains(name) {
-                        *value = json!("another each time");
-                    } else {
-                        self.blank(value);
-                    }
-                }
+    /// Returns a body with the same in the place of each value that is another each time, and all else
+    /// byte for byte.
+    fn blanked(&self, body: &[u8]) -> anyhow::Result<Vec<u8>> {
+        let mut body = body.to_vec();
+        for name in &self.volatile {
+            let text = String::from_utf8(body).context("the body is no text")?;
+            let key = format!("\"{name}\":");
+            let mut rest = text.as_str();
+            let mut blanked = String::new();
+            while let Some((before, behind)) = rest.split_once(&key) {
+                let mut values = Deserializer::from_str(behind).into_iter::<IgnoredAny>();
+                let value = values.next().context("the body ends there")?;
+                value.with_context(|| format!("the body is no JSON behind {name}"))?;
+                blanked += &format!("{before}{key}null");
+                rest = &behind[values.byte_offset()..];
             }
-            _ => {}
+            ensure!(!blanked.is_empty(), "the answer has no {name}: {text}");
+            body = (blanked + rest).into_bytes();
         }
+        Ok(body)
     }
 }
 
@@ -249,31 +286,51 @@ mod tests {
 
     #[test]
     fn only_named_members_may_be_others_each_time() {
-        let told = |age, text| answer(&[], &json!({"a": [{"age": age, "t": text}]}).to_string());
+        let told = |age: &str, text: &str| {
+            let body = format!(r#"{{"a":[{{"age":{age},"t":"{text}"}},{{"age":2}}]}}"#);
+            answer(&[("content-length", &body.len().to_string())], &body)
+        };
         let volatile = "volatile = [\"age\"]";
-        assert!(is_alike(volatile, &told(1, "x"), &told(2, "x")));
-        assert!(!is_alike(volatile, &told(1, "x"), &told(1, "y")));
-        assert!(!is_alike("", &told(1, "x"), &told(2, "x")));
+        assert!(is_alike(volatile, &told("1", "x"), &told("22", "x")));
+        assert!(is_alike(volatile, &told("[{}]", "x"), &told("\",}\"", "x")));
+        assert!(!is_alike(volatile, &told("1", "x"), &told("1", "y")));
+        assert!(!is_alike("", &told("1", "x"), &told("2", "x")));
+        // All else is text, and not what it means.
+        for another in [
+            r#"{"a":[{"age":1,"t":"\u0078"},{"age":2}]}"#,
+            r#"{"a":[{"t":"x","age":1},{"age":2}]}"#,
+            r#"{"a": [{"age":1,"t":"x"},{"age":2}]}"#,
+            r#"{"a":[{"age":1,"t":"x"},{"age":2}]} "#,
+        ] {
+            let headers = [("content-length", "40")];
+            let through = answer(&headers, another);
+            assert!(!is_alike(volatile, &told("1", "x"), &through), "{another}");
+        }
     }
 
     #[test]
-    fn only_the_named_object_may_have_more_members() {
-        let adds = "adds_to = \"/flags\"";
+    fn named_member_that_is_not_there_is_noticed() {
+        let told = answer(&[], "{\"a\":1}");
+        assert!(is_alike("volatile = [\"a\"]", &told, &told));
+        assert!(!is_alike("volatile = [\"b\"]", &told, &told));
+    }
+
+    #[test]
+    fn only_the_named_text_may_be_added() {
+        let adds = "adds = ',\"b\":true'";
         let directly = answer(&[], "{\"flags\":{\"a\":true}}");
         let told = |text: &str| answer(&[], text);
         let more = told("{\"flags\":{\"a\":true,\"b\":true}}");
         assert!(is_alike(adds, &directly, &more));
         assert!(!is_alike("", &directly, &more));
-        assert!(!is_alike(
-            adds,
-            &directly,
-            &told("{\"flags\":{\"a\":false}}")
-        ));
-        assert!(!is_alike(
-            adds,
-            &directly,
-            &told("{\"flags\":{\"a\":true},\"b\":1}")
-        ));
+        assert!(!is_alike(adds, &directly, &directly));
+        for another in [
+            "{\"flags\":{\"a\":false,\"b\":true}}",
+            "{\"flags\":{\"a\": true,\"b\":true}}",
+            "{\"flags\":{\"a\":true,\"b\":true},\"c\":1}",
+        ] {
+            assert!(!is_alike(adds, &directly, &told(another)), "{another}");
+        }
     }
 
     #[test]
