@@ -1,5 +1,7 @@
 //! What goes through, byte for byte.
 
+use std::sync::{Arc, Mutex};
+
 use bytes::Bytes;
 use kitbag_client::{Client, Method, Request};
 use kitbag_testkit::scripted::{Asked, Scripted, whole};
@@ -214,6 +216,8 @@ async fn an_answer_to_head_without_a_length_gets_none() {
     let (_upstream, gateway) = always("HTTP/1.1 200 OK\r\nX-A: b\r\n\r\n").await;
     let request = "HEAD /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     let answer = Wire::talk(&gateway.url, request).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(has_line(&answer, "x-a: b"), "{answer}");
     assert!(answer.ends_with("\r\n\r\n"), "{answer}");
     assert!(values(&answer, "content-length").is_empty(), "{answer}");
 }
@@ -266,6 +270,45 @@ async fn an_answer_keeps_its_status_its_words_and_the_spaces_of_its_json() {
     );
     assert!(has_line(head, "retry-after: 3"), "{answer}");
     assert_eq!(body, limited.split_once("\r\n\r\n").unwrap().1);
+}
+
+#[tokio::test]
+async fn a_part_and_a_packed_body_are_asked_for_and_told_as_they_are() {
+    let part = "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 2-4/9\r\n\
+                Content-Encoding: gzip\r\nETag: W/\"a\"\r\nContent-Length: 3\r\n\r\n\x1f\0\x01";
+    let (told, seen) = (part.to_owned(), Arc::<Mutex<String>>::default());
+    let heads = Arc::clone(&seen);
+    let upstream = Scripted::raw(move |stream| {
+        let (told, heads) = (told.clone(), Arc::clone(&heads));
+        async move {
+            let mut wire = Wire(stream);
+            *heads.lock().unwrap() = wire.head().await;
+            wire.send(told).await;
+        }
+    })
+    .await;
+    let gateway = gateway(&upstream.url(), |_| {}).await;
+    let wishes = [
+        "range: bytes=2-4",
+        "accept-encoding: br, gzip;q=0.5",
+        "if-range: W/\"a\"",
+    ];
+    let request = format!(
+        "GET /_matrix/client/v1/media/download/a/b HTTP/1.1\r\nHost: a\r\n\
+         Connection: close\r\n{}\r\n\r\n",
+        wishes.join("\r\n")
+    );
+    let answer = Wire::talk(&gateway.url, &request).await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let (expected, expected_body) = part.split_once("\r\n\r\n").unwrap();
+    for line in expected.split("\r\n") {
+        assert!(has_line(head, line), "{line}: {head}");
+    }
+    assert_eq!(body, expected_body);
+    let seen = seen.lock().unwrap();
+    for wish in wishes {
+        assert!(has_line(&seen, wish), "{wish}: {seen}");
+    }
 }
 
 #[tokio::test]
