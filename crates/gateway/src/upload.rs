@@ -1,11 +1,12 @@
-//! The body of a request on its way through, whose sender may not be silent for long.
+//! The body of a request on its way through: whether it goes on, and what the client did wrong.
 //!
-//! The time that the homeserver has to answer is far longer, and begins anew with each piece: a
-//! client could hold two connections for ever by a byte now and then.
+//! Its sender may not be silent for long. The time that the homeserver has to answer is far longer,
+//! and begins anew with each piece: a client could hold two connections for ever by a byte now and
+//! then.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,13 +14,22 @@ use axum::body::{Body, HttpBody};
 use axum::http::Request;
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
+use kitbag_http::shared::Denial;
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Tells whether a body was ended since nothing came of it.
+/// What is known of a body while somebody else reads it.
 #[derive(Clone, Default)]
-pub(crate) struct Silence(Arc<AtomicBool>);
+pub(crate) struct Upload(Arc<State>);
 
-impl Silence {
+#[derive(Default)]
+struct State {
+    /// Pieces that were read, and how it ended.
+    pieces: AtomicU64,
+    was_silent: AtomicBool,
+    is_broken: AtomicBool,
+}
+
+impl Upload {
     /// Watches the body of a request, if it has one: each piece may take as long as is `allowed`.
     pub(crate) fn watch(
         request: Request<Body>,
@@ -28,34 +38,45 @@ impl Silence {
         if request.body().is_end_stream() {
             return (request, None);
         }
-        let silence = Self::default();
+        let upload = Self::default();
         let request = request.map(|body| {
-            Body::new(Upload {
+            Body::new(Watched {
                 body,
                 allowed,
                 timer: None,
                 is_waiting: false,
-                silence: silence.clone(),
+                upload: upload.clone(),
             })
         });
-        (request, Some(silence))
+        (request, Some(upload))
     }
 
-    pub(crate) fn was_too_long(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    /// Returns how many pieces were read.
+    pub(crate) fn pieces(&self) -> u64 {
+        self.0.pieces.load(Ordering::Relaxed)
+    }
+
+    /// Returns what the client is told where it did not send the body to its end. The exchange with
+    /// the homeserver fails of it too, which is no fault of the homeserver.
+    pub(crate) fn denial(&self) -> Option<Denial> {
+        if self.0.was_silent.load(Ordering::Relaxed) {
+            return Some(Denial::body_timeout());
+        }
+        let is_broken = self.0.is_broken.load(Ordering::Relaxed);
+        is_broken.then(Denial::body_broken)
     }
 }
 
-struct Upload {
+struct Watched {
     body: Body,
     allowed: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     /// Whether the timer runs.
     is_waiting: bool,
-    silence: Silence,
+    upload: Upload,
 }
 
-impl HttpBody for Upload {
+impl HttpBody for Watched {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -64,10 +85,14 @@ impl HttpBody for Upload {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = &mut *self;
-        let frame = Pin::new(&mut this.body).poll_frame(context);
-        if frame.is_ready() {
+        let state = &*this.upload.0;
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
             this.is_waiting = false;
-            return frame;
+            match &frame {
+                Some(Err(_)) => state.is_broken.store(true, Ordering::Relaxed),
+                _ => drop(state.pieces.fetch_add(1, Ordering::Relaxed)),
+            }
+            return Poll::Ready(frame);
         }
         let allowed = this.allowed;
         let timer = this.timer.get_or_insert_with(|| Box::pin(sleep(allowed)));
@@ -76,7 +101,7 @@ impl HttpBody for Upload {
             timer.as_mut().reset(Instant::now() + allowed);
         }
         ready!(timer.as_mut().poll(context));
-        this.silence.0.store(true, Ordering::Relaxed);
+        state.was_silent.store(true, Ordering::Relaxed);
         let elapsed = std::io::Error::from(std::io::ErrorKind::TimedOut);
         Poll::Ready(Some(Err(axum::Error::new(elapsed))))
     }

@@ -35,6 +35,7 @@ use crate::answer::{Failure, broken};
 use crate::headers;
 use crate::metrics::{Asked, GatewayMetrics};
 use crate::settings::UpstreamSettings;
+use crate::upload::Upload;
 
 /// What a client is told to wait where the homeserver cannot be reached.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
@@ -115,13 +116,18 @@ impl Upstream {
     /// Sends a request and returns the answer as it comes: its head is there, its body not yet.
     ///
     /// The target goes byte for byte; hop-by-hop headers are for the caller to have taken off.
-    pub(crate) async fn send(&self, mut request: Request<Body>) -> Result<Response, GatewayError> {
+    /// An `upload` tells of a body that comes from a client.
+    pub(crate) async fn send(
+        &self,
+        mut request: Request<Body>,
+        upload: Option<&Upload>,
+    ) -> Result<Response, GatewayError> {
         self.make_ready(&mut request);
         while let Some(mut link) = self.0.pool.take() {
             let now = Instant::now();
             let may_be_stale = link.may_be_stale(now);
             let again = may_be_stale.then(|| repeatable(&request)).flatten();
-            match link.exchange(request, now).await {
+            match link.exchange(request, upload, now).await {
                 Ok(response) => return self.receive(response, link),
                 Err(ExchangeError::Unsent(unsent)) => request = *unsent,
                 Err(ExchangeError::Ended(error)) => {
@@ -137,7 +143,7 @@ impl Upstream {
         }
         // Seldom, and larger than all else here: each request would have room for it.
         let mut link = Box::pin(self.connect()).await?;
-        match link.exchange(request, Instant::now()).await {
+        match link.exchange(request, upload, Instant::now()).await {
             Ok(response) => self.receive(response, link),
             Err(error) => Err(failure(error)),
         }
@@ -150,7 +156,7 @@ impl Upstream {
         bytes_max: usize,
     ) -> Result<Told, GatewayError> {
         let read = async {
-            let (parts, body) = self.send(request).await?.into_parts();
+            let (parts, body) = self.send(request, None).await?.into_parts();
             match Limited::new(body, bytes_max).collect().await {
                 Ok(body) => Ok(Told {
                     parts,

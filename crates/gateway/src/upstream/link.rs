@@ -8,8 +8,6 @@ use std::future::poll_fn;
 use std::io;
 use std::mem;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -23,6 +21,7 @@ use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::target::Stream;
+use crate::upload::Upload;
 
 /// Bytes that the head of an answer may have, and at most that many of a body are read at once.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -89,13 +88,14 @@ impl Link {
         now.duration_since(self.idle_since) >= STALE_AFTER
     }
 
-    /// Sends a request `now` and waits for the head of the answer.
+    /// Sends a request `now` and waits for the head of the answer, for longer where an `upload` goes
+    /// on.
     pub(super) async fn exchange(
         &mut self,
         request: Request<Body>,
+        upload: Option<&Upload>,
         now: Instant,
     ) -> Result<Response<Incoming>, ExchangeError> {
-        let (request, sent) = Sent::watch(request);
         let mut seen = 0;
         let mut answering = pin!(self.sender.try_send_request(request));
         self.patience.as_mut().reset(now + self.timeout);
@@ -109,12 +109,12 @@ impl Link {
                 }));
             }
             ready!(self.patience.as_mut().poll(context));
-            let frames = sent.as_ref().map_or(0, |sent| sent.load(Ordering::Relaxed));
-            if frames == seen {
+            let pieces = upload.map_or(0, Upload::pieces);
+            if pieces == seen {
                 return Poll::Ready(Err(ExchangeError::Timeout));
             }
             // A long body is on its way.
-            seen = frames;
+            seen = pieces;
             self.wait_anew();
             context.waker().wake_by_ref();
             Poll::Pending
@@ -156,47 +156,6 @@ impl ExchangeError {
             true => Self::Ended(error),
             false => Self::Broken(error),
         }
-    }
-}
-
-/// The body of a request, whose pieces are counted.
-struct Sent {
-    body: Body,
-    frames: Arc<AtomicU64>,
-}
-
-impl Sent {
-    /// Counts the pieces of a request's body, if it has one.
-    fn watch(request: Request<Body>) -> (Request<Body>, Option<Arc<AtomicU64>>) {
-        if request.body().is_end_stream() {
-            return (request, None);
-        }
-        let frames = Arc::new(AtomicU64::new(0));
-        let count = Arc::clone(&frames);
-        let request = request.map(|body| Body::new(Self { body, frames }));
-        (request, Some(count))
-    }
-}
-
-impl HttpBody for Sent {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        self.frames.fetch_add(1, Ordering::Relaxed);
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

@@ -141,6 +141,12 @@ impl Denial {
         Self(ApiError::Unrecognized)
     }
 
+    /// The body ends before its end, or is none (400 `M_NOT_JSON`).
+    #[must_use]
+    pub fn body_broken() -> Self {
+        Self(ApiError::BodyBroken)
+    }
+
     /// The body does not come (408).
     #[must_use]
     pub fn body_timeout() -> Self {

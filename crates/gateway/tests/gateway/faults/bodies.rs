@@ -55,6 +55,39 @@ async fn a_body_of_which_nothing_comes_is_a_408_and_the_end_of_both_connections(
 }
 
 #[tokio::test]
+async fn a_body_that_breaks_is_a_400_and_not_laid_to_the_homeserver() {
+    let upstream = Scripted::raw(|stream| async move {
+        let mut wire = Wire(stream);
+        wire.head().await;
+        wire.rest().await.unwrap_or_default();
+    })
+    .await;
+    let gateway = set_up(&upstream.url(), |_| {}).unwrap();
+    let (stop, stopping) = watch::channel(false);
+    let running = serve(gateway.clone(), stop, stopping).await;
+    for (body, is_shut) in [
+        ("Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nnonsense\r\n", false),
+        ("Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", true),
+        ("Content-Length: 9\r\n\r\nabc", true),
+    ] {
+        let mut client = Wire::to(&running.url).await;
+        client
+            .send(format!("POST /a HTTP/1.1\r\nHost: a\r\n{body}"))
+            .await;
+        if is_shut {
+            client.0.shutdown().await.unwrap();
+        }
+        let answer = client.rest().await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{body}: {answer}");
+        assert!(answer.contains("\"M_NOT_JSON\""), "{answer}");
+    }
+    let refusals = gateway.stats().http.refusals;
+    let refusals = refusals.iter().filter(|refusal| refusal.count > 0);
+    let reasons: Vec<_> = refusals.map(|refusal| refusal.reason).collect();
+    assert_eq!(reasons, ["body_broken"]);
+}
+
+#[tokio::test]
 async fn an_answer_before_the_end_of_the_body_reaches_the_client() {
     let (_upstream, gateway) = raw(|mut wire| async move {
         wire.head().await;
