@@ -457,6 +457,10 @@ impl Service for Gateway {
     ) -> impl Future<Output = Response> + Send {
         self.handle(peer, request)
     }
+
+    fn refuse(&self, denial: Denial) -> Response {
+        self.render(denial.into(), self.0.request_ids.next())
+    }
 }
 
 /// An open connection, counted until it is dropped.

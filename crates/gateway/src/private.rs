@@ -187,6 +187,14 @@ impl Service for Private {
     ) -> impl Future<Output = Response> + Send {
         self.clone().handle(request)
     }
+
+    fn refuse(&self, denial: Denial) -> Response {
+        let id = self.gateway.request_ids().next();
+        self.counts().deny(&denial);
+        let mut response = denial.render(id, "");
+        finish(&mut response, id, false);
+        response
+    }
 }
 
 /// In the form of every error, with what was seen of the homeserver.

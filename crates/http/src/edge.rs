@@ -17,7 +17,7 @@ use futures_util::FutureExt as _;
 use tracing::{Instrument as _, debug};
 
 use crate::dispatch::{Answering, Route, Router};
-use crate::error::{ApiError, Unrendered};
+use crate::error::{ApiError, Denial, Unrendered};
 use crate::linger::{self, Unread};
 use crate::metrics::{Counting, Gauge, Listener, Waited};
 use crate::request_id::{REQUEST_ID_HEADER, RequestId};
@@ -149,6 +149,16 @@ impl Service for Edge {
         request: Request<Body>,
     ) -> impl Future<Output = Response> + Send {
         Self::answer(self, peer, request)
+    }
+
+    fn refuse(&self, denial: Denial) -> Response {
+        let app = self.app();
+        let request_id = app.request_ids.next();
+        app.metrics.deny(&denial);
+        let mut response = denial.render(request_id, app.info_uri());
+        let has_cors = matches!(self.0.listener, Listener::Public);
+        finish(&mut response, request_id, has_cors);
+        response
     }
 }
 

@@ -89,6 +89,8 @@ pub(crate) enum ApiError {
     TooMany(String),
     #[error("user-interactive authentication is needed")]
     Uia(Box<Challenge>),
+    #[error("the body came in a transfer coding that is not known: only `chunked` is")]
+    UnknownCoding,
     #[error("the type of login is not known: use one that GET on this path lists")]
     UnknownLoginType,
     #[error("{}", if *.soft_logout { "the access token has expired" } else { "the access token is not valid" })]
@@ -144,6 +146,7 @@ impl ApiError {
             Self::Store(error) => store_row(error),
             Self::TooMany(_) => (StatusCode::FORBIDDEN, "M_USER_LIMIT_EXCEEDED"),
             Self::Uia(challenge) => (StatusCode::UNAUTHORIZED, challenge.errcode()),
+            Self::UnknownCoding => (StatusCode::NOT_IMPLEMENTED, "M_UNKNOWN"),
             Self::UnknownLoginType => (StatusCode::BAD_REQUEST, "M_UNKNOWN"),
             Self::UnknownToken { .. } => (StatusCode::UNAUTHORIZED, "M_UNKNOWN_TOKEN"),
             Self::Unrecognized => (StatusCode::NOT_FOUND, "M_UNRECOGNIZED"),
@@ -197,6 +200,7 @@ impl ApiError {
         let text = match self {
             // Says that it is not here that something is wrong, and nothing else.
             Self::Gateway(error) => error.to_string(),
+            Self::UnknownCoding => self.to_string(),
             _ if status.is_server_error() => format!("internal error, request {request_id}"),
             _ => self.to_string(),
         };

@@ -9,6 +9,7 @@ pub mod admin;
 pub mod shared;
 
 mod answers;
+mod codings;
 mod dispatch;
 mod edge;
 mod endpoints;

@@ -31,6 +31,8 @@ pub(crate) struct PatientStream {
     progress: Progress,
     write_timeout: Duration,
     head: Head,
+    /// Whether more was asked for, and did not come yet.
+    is_reading: bool,
     /// Runs while the client takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
     /// Set once the last answer is out.
@@ -68,9 +70,21 @@ impl PatientStream {
             progress,
             write_timeout: Duration::from_millis(settings.write_timeout_ms),
             head: Head::new(pause.max(PAUSE_MIN)),
+            is_reading: false,
             stalled: None,
             lingering: None,
         }
+    }
+
+    /// Tells whether the client left amid a request, where hyper does not look: who sent something of
+    /// the next one is not read from before that begins. hyper flushes in each of its turns.
+    fn has_left(&mut self, context: &mut Context<'_>) -> bool {
+        if self.is_reading || !self.progress.is_answering() || self.progress.has_unread() {
+            return false;
+        }
+        let mut byte = [0];
+        let peeked = self.stream.poll_peek(context, &mut ReadBuf::new(&mut byte));
+        matches!(peeked, Poll::Ready(Ok(0) | Err(_)))
     }
 
     fn poll_stalled<T>(
@@ -157,10 +171,12 @@ impl AsyncRead for PatientStream {
             stream,
             progress,
             head,
+            is_reading,
             stalled,
             ..
         } = &mut *self;
         let read = Pin::new(stream).poll_read(context, buffer);
+        *is_reading = read.is_pending();
         if read.is_ready() {
             return read;
         }
@@ -195,6 +211,9 @@ impl AsyncWrite for PatientStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.has_left(context) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         Pin::new(&mut self.stream).poll_flush(context)
     }
 

@@ -18,6 +18,8 @@ use tokio::task::JoinSet;
 use tokio::time;
 use tracing::{debug, info, warn};
 
+use crate::codings::is_unreadable;
+use crate::error::Denial;
 use crate::patience::PatientStream;
 use crate::progress::Progress;
 use crate::settings::ListenerSettings;
@@ -51,6 +53,9 @@ pub trait Service: Clone + Send + Sync + 'static {
         peer: IpAddr,
         request: hyper::Request<Body>,
     ) -> impl Future<Output = Response> + Send;
+
+    /// Refuses a request that cannot be read.
+    fn refuse(&self, denial: Denial) -> Response;
 }
 
 /// Serves until `stopping` turns true, then answers what is under way and returns.
@@ -140,7 +145,10 @@ impl Connection {
             let service = service.clone();
             // Holds what answers, which the connection may not lend.
             async move {
-                let response = service.answer(peer.ip(), request).await;
+                let response = match is_unreadable(&request) {
+                    true => service.refuse(Denial::unknown_coding()),
+                    false => service.answer(peer.ip(), request).await,
+                };
                 Ok::<_, Infallible>(exchange.answer(response))
             }
         });

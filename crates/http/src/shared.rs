@@ -3,6 +3,7 @@
 //! The errcode table, the checks of a path in their order, the bounds of a body, the address of a
 //! client, request IDs and counts. Nothing here knows a store.
 
+pub use crate::codings::has_unknown_coding;
 pub use crate::dispatch::{Router, VARIABLES_MAX, Variables};
 pub use crate::edge::{INFO_URI, drop_body, finish};
 pub use crate::endpoints::account_data::expectation;

@@ -6,7 +6,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::sync::Notify;
@@ -66,6 +66,10 @@ impl<C: GracefulConnection + Unpin> Future for Watched<C> {
                 Pin::new(&mut this.connection).graceful_shutdown();
             }
         }
+        ready!(Pin::new(&mut this.connection).poll(context))?;
+        // A connection that was ever asked for another protocol ends for whoever would take it over,
+        // which nobody does: with the last of its answer unsent, and without being shut. Its next turn
+        // sees to both; in that of any other nothing is left to do.
         Pin::new(&mut this.connection).poll(context)
     }
 }

@@ -153,6 +153,12 @@ impl Denial {
         Self(ApiError::BodyTimeout)
     }
 
+    /// The body came in another transfer coding than `chunked` (501).
+    #[must_use]
+    pub fn unknown_coding() -> Self {
+        Self(ApiError::UnknownCoding)
+    }
+
     /// A handler panicked (500).
     #[must_use]
     pub fn panicked() -> Self {

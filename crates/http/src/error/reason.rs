@@ -40,6 +40,7 @@ impl ApiError {
             Self::RateLimited(_) => "rate_limited",
             Self::TooMany(_) => "quota_count",
             Self::Uia(_) => "authentication_needed",
+            Self::UnknownCoding => "unknown_coding",
             Self::UnknownLoginType => "unknown_login_type",
             Self::UnknownToken { soft_logout: true } => "expired_token",
             Self::UnknownToken { soft_logout: false } => "unknown_token",

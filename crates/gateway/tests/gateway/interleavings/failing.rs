@@ -13,6 +13,7 @@ use axum::response::Response;
 use futures_util::stream;
 use kitbag_client::{Client, Login, Scope};
 use kitbag_domain::Clock as _;
+use kitbag_http::shared::Denial;
 use kitbag_http::{Edge, ListenerSettings, Service};
 use kitbag_testkit::clock::TestClock;
 use kitbag_testkit::dice::Dice;
@@ -152,6 +153,10 @@ impl Service for Failing {
 
     fn connected(&self) -> Self::Connected {
         self.edge.connected()
+    }
+
+    fn refuse(&self, denial: Denial) -> Response {
+        self.edge.refuse(denial)
     }
 
     async fn answer(&self, peer: IpAddr, request: Request<Body>) -> Response {

@@ -180,6 +180,29 @@ async fn a_client_that_does_not_read_is_cut_off() {
     assert_between(started, SHORT, PATIENCE);
 }
 
+/// The only place is taken by a client that left while something of its next request waited.
+#[tokio::test]
+async fn a_client_that_left_is_not_waited_for_whatever_it_sent_ahead() {
+    let listening = Listening::with(|setup| {
+        setup.settings.listener.connections_max = NonZeroUsize::MIN;
+    })
+    .await;
+    let sync = Call::get("/_matrix/client/v3/sync").by(&listening.alice);
+    let since = listening.server.send(sync).await.json()["next_batch"].clone();
+    let since = since.as_str().unwrap();
+    let path = format!("/_matrix/client/v3/sync?timeout=30000&since={since}");
+    let sync = format!("{}\r\n", listening.head("GET", &path));
+    for ahead in ["", "G", &versions()] {
+        let mut wire = listening.connect().await;
+        wire.send(format!("{sync}{ahead}")).await;
+        wire.assert_silent(A_WHILE).await;
+        drop(wire);
+        let started = Instant::now();
+        listening.assert_alive().await;
+        assert_between(started, Duration::ZERO, Duration::from_secs(10));
+    }
+}
+
 /// What is written already is not the head of the next request.
 #[tokio::test]
 async fn a_client_that_reads_late_is_not_one_that_sends_no_head() {

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
+use super::wire::Wire;
 use super::{Listening, versions};
+use crate::support::Call;
+
+const UPGRADE: &str = "upgrade: h2c\r\nconnection: upgrade, http2-settings\r\n";
 
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_their_order() {
@@ -68,17 +72,60 @@ async fn a_client_whose_body_is_not_read_to_its_end_is_told_that_the_connection_
 #[tokio::test]
 async fn what_comes_behind_an_early_answer_is_still_taken() {
     let listening = Listening::start().await;
-    let mut wire = listening.connect().await;
     let request = listening.put("a", "{}").replace("Bearer", "Basic");
-    wire.send(request.replace("content-length: 2", "content-length: 5"))
-        .await;
-    wire.assert_pauses(Duration::from_secs(1)).await;
-    for piece in ["x", "y"] {
-        wire.send(piece).await;
-        wire.assert_pauses(Duration::from_millis(50)).await;
+    let request = request.replace("content-length: 2", "content-length: 5");
+    // As curl does where it is to speak HTTP/2 if it can.
+    let upgradable = request.replace("\r\n\r\n", &format!("\r\n{UPGRADE}\r\n"));
+    for request in [request, upgradable] {
+        let mut wire = listening.connect().await;
+        wire.send(&request).await;
+        wire.assert_pauses(Duration::from_secs(1)).await;
+        for piece in ["x", "y"] {
+            wire.send(piece).await;
+            wire.assert_pauses(Duration::from_millis(50)).await;
+        }
+        wire.reply().await.assert_is(401, "M_MISSING_TOKEN");
+        wire.assert_closes().await;
     }
-    wire.reply().await.assert_is(401, "M_MISSING_TOKEN");
+}
+
+#[tokio::test]
+async fn the_last_answer_to_who_asked_for_another_protocol_comes_whole() {
+    let listening = Listening::start().await;
+    let large = format!("{{\"a\":\"{}\"}}", "x".repeat(1_000_000));
+    for event_type in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+        let put = Call::put(listening.alice.global(event_type), large.clone());
+        let put = put.by(&listening.alice);
+        assert_eq!(listening.server.send(put).await.status, 200);
+    }
+    let mut wire = Wire::connect_narrow(listening.address).await;
+    let sync = listening.head("GET", "/_matrix/client/v3/sync?timeout=0");
+    // Of the body nothing comes, so that this answer is the last one.
+    wire.send(format!("{sync}{UPGRADE}content-length: 1\r\n\r\n"))
+        .await;
+    assert!(wire.reply().await.body.len() > 8_000_000);
     wire.assert_closes().await;
+}
+
+#[tokio::test]
+async fn a_coding_below_the_pieces_is_a_501_and_the_end() {
+    let listening = Listening::start().await;
+    let put = listening.head("PUT", &listening.alice.global("a"));
+    for codings in [
+        "transfer-encoding: gzip, chunked",
+        "transfer-encoding: gzip\r\ntransfer-encoding: chunked",
+    ] {
+        let mut wire = listening.connect().await;
+        wire.send(format!("{put}{codings}\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n"))
+            .await;
+        let reply = wire.reply().await;
+        reply.assert_is(501, "M_UNKNOWN");
+        assert!(reply.body.contains("only `chunked` is"), "{reply:?}");
+        assert_eq!(reply.headers["access-control-allow-origin"], "*");
+        assert!(reply.headers.contains_key("x-request-id"));
+        wire.assert_closes().await;
+    }
+    assert_eq!(listening.stored("a").await.0, 404);
 }
 
 #[tokio::test]
