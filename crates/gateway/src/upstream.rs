@@ -19,7 +19,7 @@ use axum::http::{Method, Request, StatusCode, Uri, Version, response};
 use axum::response::Response;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use kitbag_http::shared::GatewayError;
+use kitbag_http::shared::{GatewayError, has_unknown_coding};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error as ThisError;
@@ -27,7 +27,7 @@ use tokio::time::{self, Instant};
 use tracing::{debug, info, warn};
 
 pub use self::address::{UpstreamAddress, UpstreamAddressError};
-use self::breaker::Breaker;
+use self::breaker::{Breaker, Failed};
 use self::link::{ExchangeError, Keep, Link, Received};
 use self::pool::Pool;
 use self::target::Target;
@@ -43,8 +43,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// How often it is tried whether the homeserver is back.
 const PROBE_PAUSE: Duration = Duration::from_millis(200);
 
-/// How long such a try may take: packets that are lost must not delay the next one for long.
-const PROBE_TIMEOUT_MAX: Duration = Duration::from_secs(1);
+/// How long such a try may take at first: packets that are lost must not delay the next one for long.
+/// After one that took longer the next has twice the time, up to that of every connect.
+const PROBE_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 
 /// Why the way to the homeserver could not be made ready.
 #[derive(Debug, ThisError)]
@@ -216,10 +217,14 @@ impl Upstream {
             }
             Err(error) => {
                 debug!(%error, "could not connect to the homeserver");
-                if self.0.breaker.failed() {
-                    self.0.metrics.breaker_opened();
-                    warn!(%error, "the homeserver cannot be reached");
-                    tokio::spawn(probe(Arc::downgrade(&self.0.shared)));
+                match self.0.breaker.failed(&error) {
+                    Failed::Opened => {
+                        self.0.metrics.breaker_opened();
+                        warn!(%error, "the homeserver cannot be reached");
+                        tokio::spawn(probe(Arc::downgrade(&self.0.shared)));
+                    }
+                    Failed::InWant => warn!(%error, "no more connections to the homeserver"),
+                    Failed::Again => {}
                 }
                 Err(down)
             }
@@ -237,6 +242,10 @@ impl Upstream {
             return Err(GatewayError::UpstreamBroken);
         }
         if parts.headers.contains_key(TRANSFER_ENCODING) {
+            if has_unknown_coding(&parts.headers) {
+                debug!("the homeserver put another coding below the pieces of its answer");
+                return Err(GatewayError::UpstreamBroken);
+            }
             // Of both, that one counts [RFC 9112, 6.3], and it is said anew.
             parts.headers.remove(CONTENT_LENGTH);
         }
@@ -282,16 +291,24 @@ async fn sweep(shared: Weak<Shared>) {
 
 /// Tries to connect until it is done, so that clients do not have to find out.
 async fn probe(shared: Weak<Shared>) {
+    let mut allowed = PROBE_TIMEOUT_MIN;
     loop {
         time::sleep(PROBE_PAUSE).await;
         let Some(shared) = shared.upgrade() else {
             return;
         };
-        let allowed = Duration::from_millis(shared.settings.connect_timeout_ms);
-        if let Ok(link) = shared.connect(allowed.min(PROBE_TIMEOUT_MAX)).await {
-            shared.reached();
-            keep(&shared, link);
-            return;
+        let allowed_max = Duration::from_millis(shared.settings.connect_timeout_ms);
+        match shared.connect(allowed.min(allowed_max)).await {
+            Ok(link) => {
+                shared.reached();
+                keep(&shared, link);
+                return;
+            }
+            // The way may be that long.
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                allowed = (2 * allowed).min(allowed_max);
+            }
+            Err(_) => allowed = PROBE_TIMEOUT_MIN,
         }
     }
 }

@@ -1,13 +1,15 @@
 //! Opens connections to the homeserver.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::http::uri::Authority;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time;
 use tokio_rustls::client::TlsStream;
 
 use super::tls::Tls;
@@ -16,6 +18,10 @@ use crate::settings::UpstreamSettings;
 
 const HTTP_PORT: u16 = 80;
 const HTTPS_PORT: u16 = 443;
+
+/// When to try again where the queue of a unix socket is full: the system does not wait for a place,
+/// as it does on TCP, but says so at once.
+const QUEUE_PAUSE: Duration = Duration::from_millis(5);
 
 /// Where connections lead, whatever a request names.
 pub(super) enum Target {
@@ -45,6 +51,7 @@ impl Target {
         })
     }
 
+    /// Connects; how long that may take is for the caller to bound.
     pub(super) async fn connect(&self) -> io::Result<Stream> {
         Ok(match self {
             Self::Tcp(authority) => Stream::Tcp(connect(authority, HTTP_PORT).await?),
@@ -52,7 +59,7 @@ impl Target {
                 let stream = connect(authority, HTTPS_PORT).await?;
                 Stream::Tls(Box::new(tls.greet(stream).await?))
             }
-            Self::Unix(path) => Stream::Unix(UnixStream::connect(path).await?),
+            Self::Unix(path) => Stream::Unix(connect_unix(path).await?),
         })
     }
 }
@@ -67,6 +74,17 @@ async fn connect(authority: &Authority, usual_port: u16) -> io::Result<TcpStream
     let stream = TcpStream::connect((host(authority), port)).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                time::sleep(QUEUE_PAUSE).await;
+            }
+            connected => return connected,
+        }
+    }
 }
 
 /// Hands a poll on to whichever stream it is.

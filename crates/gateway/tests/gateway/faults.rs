@@ -10,7 +10,7 @@ use kitbag_client::{Client, Method, Request, Response};
 use kitbag_testkit::scripted::{Scripted, whole};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixSocket, UnixStream};
 use tokio::sync::{Barrier, mpsc, watch};
 use tokio::time::{self, Instant};
 
@@ -86,6 +86,50 @@ async fn after_failures_in_a_row_nobody_waits_for_a_connect_and_few_are_tried() 
     assert!(u128::from(probes) <= pauses + 1, "{probes} in {pauses}");
 }
 
+/// Answers one request, if it comes.
+async fn answer_if_asked(mut wire: Wire<UnixStream>) {
+    if wire.head().await.ends_with("\r\n\r\n") {
+        wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            .await;
+    }
+}
+
+/// Of a unix socket whose queue is full the system says so at once.
+#[tokio::test]
+async fn a_burst_that_fills_the_queue_of_a_unix_socket_waits_for_its_turn() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("homeserver.sock");
+    let socket = UnixSocket::new_stream().unwrap();
+    socket.bind(&path).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let mut waiting = Vec::new();
+    let full = loop {
+        match UnixStream::connect(&path).await {
+            Ok(stream) => waiting.push(stream),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(full.kind(), std::io::ErrorKind::WouldBlock);
+    let gateway = set_up(&format!("unix:{}", path.display()), |_| {}).unwrap();
+    let (stop, stopping) = watch::channel(false);
+    let running = serve(gateway.clone(), stop, stopping).await;
+    let answer = async {
+        time::sleep(Duration::from_millis(100)).await;
+        drop(waiting);
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(answer_if_asked(Wire(stream)));
+        }
+    };
+    let asking = futures_util::future::join_all((0..20).map(|_| ask(&running, Method::POST)));
+    let answers = tokio::select! {
+        answers = asking => answers,
+        () = answer => unreachable!("it goes on"),
+    };
+    assert!(answers.iter().all(|answer| answer.body == "ok"));
+    assert!(!gateway.stats().breaker_is_open);
+}
+
 #[tokio::test]
 async fn a_homeserver_that_comes_back_is_noticed_without_a_request() {
     let directory = tempfile::tempdir().unwrap();
@@ -119,6 +163,7 @@ async fn what_is_no_answer_is_a_502() {
         "nonsense\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 5",
         "HTTP/1.1 200 OK\r\nContent-Length: a\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
     ] {
         let (_upstream, gateway) = raw(move |mut wire| async move {
@@ -420,7 +465,8 @@ async fn an_answer_that_pauses_for_longer_than_a_head_may_take_goes_on() {
 
 #[tokio::test]
 async fn when_the_client_leaves_the_homeserver_sees_it_at_once() {
-    for answer in ["", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"] {
+    let cut = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc";
+    for (answer, ahead) in [("", ""), (cut, ""), ("", "G"), (cut, "G")] {
         let (tell, mut told) = mpsc::unbounded_channel();
         let (_upstream, gateway) = raw(move |mut wire| {
             let tell = tell.clone();
@@ -434,7 +480,9 @@ async fn when_the_client_leaves_the_homeserver_sees_it_at_once() {
         })
         .await;
         let mut client = Wire::to(&gateway.url).await;
-        client.send("GET /a HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        client
+            .send(format!("GET /a HTTP/1.1\r\nHost: a\r\n\r\n{ahead}"))
+            .await;
         assert_eq!(next(&mut told).await, "asked");
         if !answer.is_empty() {
             client.head().await;

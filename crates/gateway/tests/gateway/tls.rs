@@ -2,26 +2,29 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use kitbag_client::{Client, Method, Request};
 use kitbag_gateway::{SetupError, UpstreamSetupError};
 use kitbag_testkit::scripted::Scripted;
+use tokio::sync::watch;
+use tokio::time;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::support::{gateway, set_up};
-use crate::wire::Wire;
+use crate::support::{gateway, serve, set_up};
+use crate::wire::{DEADLINE, Wire};
 
 fn certificate(name: &str) -> PathBuf {
     let tests = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests");
     tests.join("certificates").join(name)
 }
 
-/// Starts a server that answers one request a connection, and says what protocol was agreed on.
-async fn tls_homeserver() -> Scripted {
+fn acceptor() -> TlsAcceptor {
     let chain = CertificateDer::pem_file_iter(certificate("homeserver.pem")).unwrap();
     let chain = chain.map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_file(certificate("homeserver.key")).unwrap();
@@ -31,7 +34,12 @@ async fn tls_homeserver() -> Scripted {
     let config = config.with_no_client_auth().with_single_cert(chain, key);
     let mut config = config.unwrap();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// Starts a server that answers one request a connection, and says what protocol was agreed on.
+async fn tls_homeserver() -> Scripted {
+    let acceptor = acceptor();
     Scripted::raw(move |stream| {
         let acceptor = acceptor.clone();
         async move {
@@ -69,6 +77,49 @@ async fn a_homeserver_of_a_named_authority_is_reached_by_its_name_and_its_addres
             (200, b"http/1.1".as_slice())
         );
     }
+}
+
+#[tokio::test]
+async fn a_homeserver_that_comes_back_far_away_is_noticed_too() {
+    // Longer than the first try may take.
+    const GREETING: Duration = Duration::from_millis(1_200);
+    let acceptor = acceptor();
+    let connects = AtomicU64::new(0);
+    let homeserver = Scripted::raw(move |stream| {
+        let is_back = connects.fetch_add(1, Ordering::Relaxed) >= 5;
+        let acceptor = acceptor.clone();
+        async move {
+            if !is_back {
+                return;
+            }
+            time::sleep(GREETING).await;
+            // Who waited no longer left.
+            let Ok(stream) = acceptor.accept(stream).await else {
+                return;
+            };
+            Wire(stream).head().await;
+        }
+    })
+    .await;
+    let url = format!("https://{}", homeserver.address());
+    let gateway = set_up(&url, |settings| {
+        settings.upstream.ca_file = Some(certificate("ca.pem"));
+    });
+    let gateway = gateway.unwrap();
+    let (stop, stopping) = watch::channel(false);
+    let running = serve(gateway.clone(), stop, stopping).await;
+    let client = Client::new(&running.url).unwrap();
+    for _ in 0..5 {
+        let request = Request::new(Method::GET, "/");
+        assert_eq!(client.send(request).await.unwrap().status, 502);
+    }
+    assert!(gateway.stats().breaker_is_open);
+    let closed = async {
+        while gateway.stats().breaker_is_open {
+            time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    time::timeout(DEADLINE, closed).await.unwrap();
 }
 
 #[tokio::test]

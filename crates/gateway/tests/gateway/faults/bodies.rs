@@ -66,7 +66,10 @@ async fn a_body_that_breaks_is_a_400_and_not_laid_to_the_homeserver() {
     let (stop, stopping) = watch::channel(false);
     let running = serve(gateway.clone(), stop, stopping).await;
     for (body, is_shut) in [
-        ("Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nnonsense\r\n", false),
+        (
+            "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nnonsense\r\n",
+            false,
+        ),
         ("Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", true),
         ("Content-Length: 9\r\n\r\nabc", true),
     ] {
@@ -85,6 +88,16 @@ async fn a_body_that_breaks_is_a_400_and_not_laid_to_the_homeserver() {
     let refusals = refusals.iter().filter(|refusal| refusal.count > 0);
     let reasons: Vec<_> = refusals.map(|refusal| refusal.reason).collect();
     assert_eq!(reasons, ["body_broken"]);
+}
+
+#[tokio::test]
+async fn a_body_with_a_coding_below_its_pieces_is_not_handed_on_as_plain() {
+    let upstream = Scripted::start(|_| async { whole(200, "taken") }).await;
+    let gateway = gateway(&upstream.url(), |_| {}).await;
+    let head = "PUT /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n";
+    let answer = Wire::talk(&gateway.url, &format!("{head}3\r\nabc\r\n0\r\n\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 501 "), "{answer}");
+    assert!(answer.contains("\"M_UNKNOWN\""), "{answer}");
 }
 
 #[tokio::test]
