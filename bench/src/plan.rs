@@ -18,6 +18,10 @@ pub(crate) const MEASURE_MS_DEFAULT: u64 = 1_000;
 /// As many as the budget of their memory speaks of.
 pub(crate) const WAITING_DEFAULT: usize = 9_000;
 
+/// What the listeners of gateway and reference take by default, less those that come and go. The
+/// ports of a client are more, some 28,000 to each listener.
+const WAITING_THROUGH_MAX: usize = 16_384 - 100;
+
 /// Files that a process has open beside its connections, with much to spare.
 const OTHER_FILES: usize = 100;
 /// Rounds of a workload that starts its servers anew each time.
@@ -41,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) connections_max: usize,
     /// Syncs that wait at once.
     pub(crate) waiting: usize,
+    /// The same through the gateway.
+    pub(crate) waiting_through: usize,
     /// Most users of one workload: each costs a password hash.
     pub(crate) users_max: usize,
     /// Entries that a server starts on.
@@ -92,6 +98,8 @@ impl Plan {
         let dir =
             dir.with_context(|| format!("cannot make a directory in `{}`", parent.display()))?;
         let connections_max = connections_max();
+        let waiting = arguments.waiting.unwrap_or(WAITING_DEFAULT);
+        let waiting_through = arguments.waiting.unwrap_or(WAITING_THROUGH_MAX);
         let plan = Self {
             pairs: arguments.pairs,
             rounds: arguments.pairs.min(ROUNDS_MAX),
@@ -100,7 +108,9 @@ impl Plan {
             settle: Duration::from_secs(2),
             settle_long: Duration::from_secs(10),
             connections_max,
-            waiting: arguments.waiting.min(connections_max),
+            waiting: waiting.min(connections_max),
+            // The gateway has two files open for each.
+            waiting_through: waiting_through.min(connections_max / 2),
             users_max: 512,
             start_entries: 1_000_000,
             report_devices: 100_000,
@@ -127,6 +137,7 @@ impl Plan {
             settle: Duration::from_millis(100),
             settle_long: Duration::from_millis(200),
             waiting: self.waiting.min(20),
+            waiting_through: self.waiting_through.min(20),
             users_max: 4,
             start_entries: 1_000,
             report_devices: 100,

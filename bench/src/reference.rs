@@ -16,6 +16,7 @@ use hyper::service::service_fn;
 use tokio::net::TcpListener;
 
 use engine::Engine;
+use homeserver::Written;
 
 /// The source of the handler of fixed bytes, for the report.
 pub(crate) const FIXED_SOURCE: &str = include_str!("reference/fixed.rs");
@@ -78,7 +79,8 @@ async fn serve(handler: Handler) -> Result<()> {
         Handler::Homeserver { body } => {
             let body = read(&body)?;
             greet();
-            let service = service_fn(move |request| homeserver::answer(body, request));
+            let written: &Written = Box::leak(Box::default());
+            let service = service_fn(move |request| homeserver::answer(body, written, request));
             listener::serve(listener, service).await;
         }
         Handler::Silent => {

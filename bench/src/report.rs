@@ -78,6 +78,16 @@ impl Report {
         )
     }
 
+    /// Returns, in words, the budgets by which the run has failed; a short run fails by none.
+    pub(crate) fn missed(&self) -> Vec<String> {
+        let tables = self.tables.iter().filter(|_| !self.is_short);
+        let failures = tables.flat_map(|table| {
+            let failures = table.verdicts.iter().filter(|one| one.is_failure());
+            failures.map(|verdict| format!("{}: {verdict}", table.workload))
+        });
+        failures.collect()
+    }
+
     pub(crate) fn read_json(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path)
             .with_context(|| format!("cannot read `{}`", path.display()))?;
@@ -280,6 +290,25 @@ mod tests {
             !table.render(true).contains("budget"),
             "a short run is not judged"
         );
+    }
+
+    #[test]
+    fn a_full_run_tells_the_budgets_by_which_it_failed() {
+        let row = |name: &str, ms| Row::new(name, vec![spread(ms)]);
+        let names = BUDGETS.iter().filter(|budget| budget.workload == "report");
+        let mut rows: Vec<_> = names.map(|budget| row(budget.row, 999.0)).collect();
+        rows[0] = row("over HTTP", 1_001.0);
+        let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("runs/references.json");
+        let mut report = Report::read_json(&run).unwrap();
+        report.tables = vec![Table::new("report", "counts", &["ms"], rows)];
+        let missed = report.missed();
+        assert_eq!(missed.len(), 1, "{missed:?}");
+        assert!(
+            missed[0].starts_with("report: budget: ms of `over HTTP`"),
+            "{missed:?}"
+        );
+        report.is_short = true;
+        assert_eq!(report.missed(), [""; 0]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ pub(crate) mod push;
 mod put;
 mod read;
 mod start;
-mod storm;
+pub(crate) mod storm;
 mod waiting;
 mod wake_up;
 
@@ -19,7 +19,7 @@ use crate::plan::Plan;
 use crate::report::Table;
 
 /// In the order in which they run: what leaves the machine quiet comes first.
-const NAMES: [&str; 34] = [
+const NAMES: [&str; 35] = [
     "push/evaluate",
     "push/compile",
     "edge",
@@ -47,6 +47,7 @@ const NAMES: [&str; 34] = [
     "gateway/put",
     "gateway/device/get",
     "gateway/device/put",
+    "gateway/wake_up",
     "gateway/bodies",
     "wake_up",
     "waiting",
@@ -109,6 +110,7 @@ pub(crate) async fn run(name: &str, plan: &Plan) -> Result<Table> {
         "gateway/put" => gateway::put(name, plan).await,
         "gateway/device/get" => gateway::device_get(name, plan).await,
         "gateway/device/put" => gateway::device_put(name, plan).await,
+        "gateway/wake_up" => gateway::wake_up(name, plan).await,
         "gateway/bodies" => gateway::bodies(name, plan).await,
         "gateway/waiting" => gateway::waiting(name, plan).await,
         "wake_up" => wake_up::run(name, plan).await,

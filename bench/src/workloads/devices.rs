@@ -22,6 +22,12 @@ const TOKEN: &str = "an-admin-token-of-the-bench";
 const POINTER: &str = "/client/version";
 /// Versions of clients that differ: what is counted.
 const VERSIONS: usize = 40;
+/// Which of them do not support it is asked by name.
+const ROOM_VERSIONS_POINTER: &str = "/room_versions";
+const ROOM_VERSION: &str = "\"12\"";
+/// Of so many devices one lacks it: all who do fit a page, so that one answer is of all devices.
+const DEVICES_OF_A_LACKING: usize = 200;
+const PAGE_DEVICES_MAX: usize = 1_000;
 
 /// Reports over all devices, by a command beside a running server and by one without.
 pub(super) async fn report(name: &str, plan: &Plan) -> Result<Table> {
@@ -30,6 +36,7 @@ pub(super) async fn report(name: &str, plan: &Plan) -> Result<Table> {
     // The format is the store's, and changes there.
     run(plan, &["check"], &accounts.data)?;
     let (mut beside, mut over_http) = (Vec::new(), Vec::new());
+    let (mut lacks_beside, mut lacks_over_http) = (Vec::new(), Vec::new());
     let private = server::free_address()?;
     let settings = [
         format!("private={private}"),
@@ -39,6 +46,8 @@ pub(super) async fn report(name: &str, plan: &Plan) -> Result<Table> {
     for _ in 0..plan.pairs {
         beside.push(ask(plan, &accounts.data)?);
         over_http.push(request(plan, private).await?);
+        lacks_beside.push(ask_who_lacks(plan, &accounts.data)?);
+        lacks_over_http.push(request_who_lacks(plan, private).await?);
     }
     process.stop()?;
     let mut alone = Vec::with_capacity(plan.pairs);
@@ -47,13 +56,16 @@ pub(super) async fn report(name: &str, plan: &Plan) -> Result<Table> {
     }
     let what = format!(
         "a report over {} devices in the page cache, by the admin API, and by `kitbag devices \
-         report` from its start to its end",
+         report` from its start to its end; who lacks: which devices do not name a room version, \
+         by name, which is one of {DEVICES_OF_A_LACKING}",
         plan.report_devices
     );
     let rows = vec![
         Row::new("over HTTP", vec![Spread::of(over_http)]),
         Row::new("beside a server", vec![Spread::of(beside)]),
         Row::new("without one", vec![Spread::of(alone)]),
+        Row::new("who lacks, over HTTP", vec![Spread::of(lacks_over_http)]),
+        Row::new("who lacks, beside a server", vec![Spread::of(lacks_beside)]),
     ];
     Ok(Table::new(name, what, &COLUMNS, rows))
 }
@@ -78,17 +90,72 @@ fn ask(plan: &Plan, data: &Path) -> Result<f64> {
 
 /// The same by the admin API.
 async fn request(plan: &Plan, address: SocketAddr) -> Result<f64> {
-    let path = format!(
-        "/_kitbag/admin/v1/device_account_data/summary?type={TYPE}&pointer={}",
-        segment(POINTER)
+    let question = format!("summary?type={TYPE}&pointer={}", segment(POINTER));
+    get(address, &question, |body| look(plan, body)).await
+}
+
+/// Returns how long the command took that tells who lacks a value, in milliseconds.
+fn ask_who_lacks(plan: &Plan, data: &Path) -> Result<f64> {
+    let arguments = [
+        "devices",
+        "report",
+        "--json",
+        "--type",
+        TYPE,
+        "--pointer",
+        ROOM_VERSIONS_POINTER,
+        "--lacks",
+        ROOM_VERSION,
+    ];
+    let began = Instant::now();
+    let text = run(plan, &arguments, data)?;
+    let took = began.elapsed();
+    ensure_lacking(plan, text.lines().count())?;
+    Ok(took.as_secs_f64() * 1e3)
+}
+
+/// The same by the admin API.
+async fn request_who_lacks(plan: &Plan, address: SocketAddr) -> Result<f64> {
+    let question = format!(
+        "lacking?type={TYPE}&pointer={}&lacks={}&limit={PAGE_DEVICES_MAX}",
+        segment(ROOM_VERSIONS_POINTER),
+        segment(ROOM_VERSION),
     );
+    let look = |body: &[u8]| {
+        #[derive(serde::Deserialize)]
+        struct Page {
+            devices: Vec<serde::de::IgnoredAny>,
+        }
+        let page: Page = serde_json::from_slice(body).context("cannot read who lacks a value")?;
+        ensure_lacking(plan, page.devices.len())
+    };
+    get(address, &question, look).await
+}
+
+/// Asks the admin API, and returns how long its answer took, in milliseconds.
+async fn get(
+    address: SocketAddr,
+    question: &str,
+    look: impl FnOnce(&[u8]) -> Result<()>,
+) -> Result<f64> {
+    let path = format!("/_kitbag/admin/v1/device_account_data/{question}");
     let request = prepare("GET", &path, TOKEN, "");
     let mut connection = Connection::open(address).await?;
     let began = Instant::now();
     let body = connection.exchange(&request).await?;
     let took = began.elapsed();
-    look(plan, body)?;
+    look(body)?;
     Ok(took.as_secs_f64() * 1e3)
+}
+
+/// Checks that all were told who lack the value, and nobody else.
+fn ensure_lacking(plan: &Plan, told: usize) -> Result<()> {
+    let lacking = plan.report_devices.div_ceil(DEVICES_OF_A_LACKING);
+    ensure!(
+        told == lacking,
+        "{told} devices are told to lack a value, not {lacking}"
+    );
+    Ok(())
 }
 
 /// Checks that a report is about all devices.
@@ -191,7 +258,11 @@ fn insert(
 fn content(device: usize) -> String {
     let version = device % VERSIONS;
     let filling = "x".repeat(150);
+    let newest = match device % DEVICES_OF_A_LACKING {
+        0 => "",
+        _ => r#","12""#,
+    };
     format!(
-        r#"{{"client":{{"name":"Example","version":"1.{version}.0","platform":"{filling}"}},"room_versions":["9","10","11","12"]}}"#
+        r#"{{"client":{{"name":"Example","version":"1.{version}.0","platform":"{filling}"}},"room_versions":["9","10","11"{newest}]}}"#
     )
 }

@@ -3,6 +3,7 @@
 
 mod bodies;
 mod waiting;
+mod wake_up;
 
 use anyhow::{Result, ensure};
 use kitbag_client::{Scope, Session};
@@ -11,6 +12,7 @@ pub(super) use self::bodies::bodies;
 pub(crate) use self::bodies::{BODY_KIB, DOWN, DOWN_STALLED, UP, UP_STALLED};
 pub(crate) use self::waiting::ANSWERED;
 pub(super) use self::waiting::waiting;
+pub(super) use self::wake_up::wake_up;
 use super::read::clients;
 use crate::load::{Connection, Prepared, Target};
 use crate::pairs::{BESIDE_REFERENCE, COLUMNS, added, ensure_same_headers, measured, rows};

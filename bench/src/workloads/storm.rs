@@ -18,15 +18,23 @@ use crate::report::{Row, Table};
 use crate::server::{self, Accounts, first_token, get, next_batch, sync_path};
 use crate::stats::{Spread, percentile};
 
-const COLUMNS: [&str; 9] = [
+/// What has a budget.
+pub(crate) const PUT_P99: &str = "PUT p99 us";
+pub(crate) const WAKE_UP_P99: &str = "wake-up p99 us";
+pub(crate) const RSS_OF_IDLE: &str = "x idle";
+pub(crate) const OWN: &str = "the waiters' data";
+pub(crate) const LATE: &str = "10 s after";
+
+const COLUMNS: [&str; 10] = [
     "PUT/s",
     "PUT p50 us",
-    "PUT p99 us",
+    PUT_P99,
     "PUT p99.9 us",
     "woken/s",
     "wake-up p50 us",
-    "wake-up p99 us",
+    WAKE_UP_P99,
     "RSS MiB",
+    RSS_OF_IDLE,
     "load %",
 ];
 type Figures = [Option<f64>; COLUMNS.len()];
@@ -36,9 +44,9 @@ const ROWS: [&str; 7] = [
     "puts alone",
     "waiting",
     "others' data",
-    "the waiters' data",
+    OWN,
     "2 s after",
-    "10 s after",
+    LATE,
 ];
 
 /// Clients that put.
@@ -123,7 +131,11 @@ async fn round(plan: &Plan, accounts: &Accounts, writers: usize) -> Result<[Figu
     time::sleep(plan.settle).await;
     let soon = resident();
     time::sleep(plan.settle_long - plan.settle).await;
-    Ok([idle, alone, held, others, own, soon, resident()])
+    let mut phases = [idle, alone, held, others, own, soon, resident()];
+    for figures in &mut phases {
+        figures[8] = figures[7].zip(idle[7]).map(|(now, idle)| now / idle);
+    }
+    Ok(phases)
 }
 
 /// Lets all writers put for `duration`; the figures of wake-ups are not among those returned.
@@ -143,6 +155,7 @@ async fn storm(process: &Process, writers: Writers, duration: Duration) -> Resul
         None,
         None,
         process.resident_mib(),
+        None,
         load_percent,
     ])
 }

@@ -64,7 +64,7 @@ pub(super) async fn run(name: &str, plan: &Plan) -> Result<Table> {
 pub(super) struct Waits {
     pub(super) p50: f64,
     pub(super) p99: f64,
-    samples: f64,
+    pub(super) samples: f64,
 }
 
 impl Waits {
@@ -107,10 +107,19 @@ impl<'a> Lab<'a> {
         session: &'a Session,
         pause: Duration,
     ) -> Result<Self> {
-        let mut reader = Connection::open(process.address()).await?;
+        Self::between([process, process], session, pause).await
+    }
+
+    /// As [`Lab::new`], where the second is asked to sync and the first to write.
+    pub(super) async fn between(
+        [writer, reader]: [&Process; 2],
+        session: &'a Session,
+        pause: Duration,
+    ) -> Result<Self> {
+        let mut reader = Connection::open(reader.address()).await?;
         Ok(Self {
             session,
-            writer: Connection::open(process.address()).await?,
+            writer: Connection::open(writer.address()).await?,
             since: first_token(&mut reader, session).await?,
             reader,
             request: put_entry(session, Scope::Global, &kind(0), 'x'),

@@ -15,7 +15,16 @@ use crate::report::{Row, Table};
 use crate::server;
 use crate::stats::Spread;
 
-const COLUMNS: [&str; 5] = ["MiB/s", CPU_A_MIB, "idle MiB", "growth MiB", BODY_KIB];
+const COLUMNS: [&str; 6] = [
+    "MiB/s",
+    CPU_A_MIB,
+    P50_MS,
+    "idle MiB",
+    "growth MiB",
+    BODY_KIB,
+];
+/// How long one body takes that is alone under way.
+const P50_MS: &str = "p50 ms of one";
 type Figures = [Option<f64>; COLUMNS.len()];
 
 const CPU_A_MIB: &str = "CPU us a MiB";
@@ -27,6 +36,8 @@ pub(crate) const DOWN: &str = "down";
 pub(crate) const UP: &str = "up";
 /// The same at the homeserver itself.
 const ALONE: [&str; 2] = ["down, alone", "up, alone"];
+/// How much longer than that it takes through the gateway.
+const ADDED: [&str; 2] = ["down, added", "up, added"];
 /// Bodies that nobody reads on: a proxy that read ahead would have to keep them.
 pub(crate) const DOWN_STALLED: &str = "down, stalled";
 pub(crate) const UP_STALLED: &str = "up, stalled";
@@ -54,27 +65,43 @@ pub(in crate::workloads) async fn bodies(name: &str, plan: &Plan) -> Result<Tabl
     let down = prepare("GET", path, &token, "");
     let up = prepare("POST", UPLOAD, &token, &body);
     let endless = endless(&token);
-    let mut rounds: [Vec<Figures>; 6] = Default::default();
+    let mut rounds: [Vec<Figures>; 8] = Default::default();
     for _ in 0..plan.rounds {
         for (kind, request) in [&down, &up].into_iter().enumerate() {
             let upstream = server::start_homeserver(plan, body.as_bytes())?;
             let gateway = server::start_gateway(plan, &upstream)?;
-            rounds[kind].push(flow(plan, &gateway, request).await?);
-            rounds[2 + kind].push(flow(plan, &upstream, request).await?);
+            let through = flow(plan, &gateway, request).await?;
+            let alone = flow(plan, &upstream, request).await?;
+            rounds[kind].push(through);
+            rounds[2 + kind].push(alone);
+            let mut added = Figures::default();
+            added[2] = through[2]
+                .zip(alone[2])
+                .map(|(through, alone)| through - alone);
+            rounds[4 + kind].push(added);
             drop((gateway, upstream));
         }
-        rounds[4].push(stall(plan, &down, false).await?);
-        rounds[5].push(stall(plan, &endless, true).await?);
+        rounds[6].push(stall(plan, &down, false).await?);
+        rounds[7].push(stall(plan, &endless, true).await?);
     }
-    let names = [DOWN, UP, ALONE[0], ALONE[1], DOWN_STALLED, UP_STALLED];
+    let names = [
+        DOWN,
+        UP,
+        ALONE[0],
+        ALONE[1],
+        ADDED[0],
+        ADDED[1],
+        DOWN_STALLED,
+        UP_STALLED,
+    ];
     let rows = names.iter().zip(&rounds).map(|(name, rounds)| {
         let column = |n: usize| Spread::of_all(rounds.iter().map(|round| round[n]));
         Row::new(name, (0..COLUMNS.len()).map(column).collect())
     });
     let what = format!(
         "bodies of {BODY_MIB} MiB, {CONNECTIONS} at once, and the most memory of the gateway \
-         (anonymous) beyond that at its start; alone: at the homeserver behind it; stalled: \
-         {CONNECTIONS_STALLED} that nobody reads on"
+         (anonymous) beyond that at its start; {P50_MS}: one body after the other; alone: at the \
+         homeserver behind it; stalled: {CONNECTIONS_STALLED} that nobody reads on"
     );
     Ok(Table::new(name, what, &COLUMNS, rows.collect()))
 }
@@ -99,7 +126,12 @@ async fn flow(plan: &Plan, process: &Process, request: &Prepared) -> Result<Figu
     let per_mib = sample.cpu_us.map(|cpu_us| cpu_us / f64::from(BODY_MIB));
     let [idle, growth, each] = growth(idle, peak, CONNECTIONS);
     let flow = sample.requests_per_second * f64::from(BODY_MIB);
-    Ok([Some(flow), per_mib, idle, growth, each])
+    let client = Client::open(process.address(), vec![request.clone()]).await?;
+    let one = Target::new(process, vec![client])
+        .measure(plan.measure)
+        .await?;
+    let p50_ms = Some(one.p50_us / 1e3);
+    Ok([Some(flow), per_mib, p50_ms, idle, growth, each])
 }
 
 /// Lets bodies begin and go no further; only memory is looked at.
@@ -130,7 +162,7 @@ async fn stall(plan: &Plan, request: &Prepared, is_up: bool) -> Result<Figures> 
     }
     time::sleep(plan.settle).await;
     let [idle, growth, each] = growth(idle, gateway.anonymous_mib(), CONNECTIONS_STALLED);
-    Ok([None, None, idle, growth, each])
+    Ok([None, None, None, idle, growth, each])
 }
 
 /// The head of an upload whose body never ends.

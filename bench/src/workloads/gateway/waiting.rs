@@ -20,8 +20,7 @@ const SYNC_TIMEOUT_MS: u64 = 300_000;
 
 /// Syncs that wait through the gateway, beside such that wait at the homeserver itself.
 pub(in crate::workloads) async fn waiting(name: &str, plan: &Plan) -> Result<Table> {
-    // The gateway has two files open for each.
-    let count = plan.waiting.min(plan.connections_max / 2);
+    let count = plan.waiting_through;
     ensure!(count > 0, "the limit of open files lets no sync wait");
     let sync = get(&session(), &sync_path(Some("s1"), SYNC_TIMEOUT_MS));
     let first = get_entry(&session(), Scope::Global, &kind(0));
@@ -41,8 +40,10 @@ pub(in crate::workloads) async fn waiting(name: &str, plan: &Plan) -> Result<Tab
     let rows = names.iter().zip(&rounds).map(|(name, of)| row(name, of));
     let what = format!(
         "resident memory of the gateway with {count} waiting syncs, each with a connection on \
-         either side, and after they have left; reference: the homeserver behind it, where they \
-         wait without it"
+         either side, and after they have left: as many as the limit of open files allows (here {} \
+         of each process, two for each sync) and the listener takes by default; reference: the \
+         homeserver behind it, where they wait without it",
+        plan.connections_max
     );
     Ok(Table::new(name, what, &COLUMNS, rows.collect()))
 }
