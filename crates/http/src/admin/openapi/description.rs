@@ -433,6 +433,27 @@ fn error_schema() -> Value {
         "properties": {
             "errcode": {"type": "string", "description": "What went wrong, for programs."},
             "error": {"type": "string", "description": "What went wrong, for people."},
+            "current_content": {
+                "type": "object",
+                "description": "What is stored, where `expect_revision_id` expected another one.",
+            },
+            "com.beeper.current_content": {
+                "type": "object",
+                "description": "The same for `com.beeper.expect_revision_id`.",
+            },
+            "info_uri": {
+                "type": "string",
+                "description": "Where the user reads of a full account, of `M_USER_LIMIT_EXCEEDED`.",
+            },
+            "retry_after_ms": {
+                "type": "integer",
+                "minimum": 0,
+                "description": "When to try again, of `M_LIMIT_EXCEEDED`.",
+            },
+            "soft_logout": {
+                "type": "boolean",
+                "description": "Always false, of `M_UNKNOWN_TOKEN`.",
+            },
         },
         "required": ["errcode", "error"],
     })

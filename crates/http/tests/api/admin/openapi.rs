@@ -1,13 +1,16 @@
 //! The description of the admin API against what is served.
 
+mod schema;
+
 use std::collections::BTreeSet;
 
 use kitbag_domain::{Limits, Quota};
 use serde_json::Value;
 
+use self::schema::Schemas;
 use super::{Lab, V1};
 use crate::endpoints::{admin_calls, fits, routes};
-use crate::support::{Call, Reply, endless_body};
+use crate::support::{Call, PASSWORD, Reply, endless_body};
 
 /// Larger than [`small()`] allows.
 const TOO_LARGE: &str = "{\"a\":\"01234567890123456789012345678901234567890123456789012345\"}";
@@ -46,16 +49,22 @@ fn refusals(description: &Value) -> BTreeSet<Row> {
     refusals
 }
 
-fn row(operations: &BTreeSet<(String, String)>, call: &Call, reply: &Reply) -> Row {
+/// Returns method and template of the operation that a call is of.
+fn operation(operations: &BTreeSet<(String, String)>, call: &Call) -> (String, String) {
     let known = operations.iter().find(|(method, template)| {
         call.method == method.as_str()
             && fits(template, &call.path)
             && template.split('/').count()
                 == call.path.split('?').next().unwrap().split('/').count()
     });
-    let (method, template) = known.unwrap_or_else(|| panic!("{call:?} is in no operation"));
+    let known = known.unwrap_or_else(|| panic!("{call:?} is in no operation"));
+    known.clone()
+}
+
+fn row(operations: &BTreeSet<(String, String)>, call: &Call, reply: &Reply) -> Row {
+    let (method, template) = operation(operations, call);
     let (status, errcode) = reply.row();
-    (method.clone(), template.clone(), status, errcode)
+    (method, template, status, errcode)
 }
 
 #[tokio::test]
@@ -161,6 +170,7 @@ async fn every_refusal_that_it_names_happens_and_no_other() {
     let description = description(&lab).await;
     let operations = operations(&description);
     let mut happened = BTreeSet::new();
+    let schemas = Schemas::of(&description);
     let mut calls: Vec<Call> = wrong_calls()
         .into_iter()
         .map(|(method, path, body)| Call::new(method, path).body(body).admin())
@@ -175,6 +185,7 @@ async fn every_refusal_that_it_names_happens_and_no_other() {
         let reply = lab.send(call.clone()).await;
         if reply.status != 200 {
             happened.insert(row(&operations, call, &reply));
+            assert_shape(&description, &schemas, call, &reply);
         }
         if call.method == "PUT" && reply.status == 401 {
             let admin = call.clone().admin();
@@ -189,7 +200,11 @@ async fn every_refusal_that_it_names_happens_and_no_other() {
     for call in &calls {
         let reply = lab.send(call.clone()).await;
         happened.insert(row(&operations, call, &reply));
+        assert_shape(&description, &schemas, call, &reply);
     }
+    let mut unseen = schemas.unseen();
+    unseen.retain(|property| property.starts_with("Error."));
+    assert!(unseen.is_empty(), "in no refusal: {unseen:?}");
     let named = refusals(&description).into_iter();
     // What a failing store leads to is tried call by call in `store_failures`.
     let named: BTreeSet<Row> = named.filter(|(_, _, status, _)| *status < 500).collect();
@@ -197,4 +212,76 @@ async fn every_refusal_that_it_names_happens_and_no_other() {
     let only_happened: Vec<_> = happened.difference(&named).collect();
     assert!(only_named.is_empty(), "did not happen: {only_named:#?}");
     assert!(only_happened.is_empty(), "is not named: {only_happened:#?}");
+}
+
+/// Checks that a reply is as the description says of its status.
+fn assert_shape(description: &Value, schemas: &Schemas<'_>, call: &Call, reply: &Reply) {
+    let (method, path) = operation(&operations(description), call);
+    let response = &description["paths"][&path][method.to_lowercase()]["responses"];
+    let content = &response[reply.status.to_string()]["content"]["application/json"];
+    let schema = &content["schema"];
+    assert!(schema.is_object(), "{call:?}: {reply:?}");
+    if let Err(finding) = schemas.check(schema, &reply.json()) {
+        panic!("{call:?}: {finding}: {reply:?}");
+    }
+}
+
+/// Has something for each word of the description: entries of every scope and writer, a device with
+/// a name, pages that go on, deletions and an account that ended.
+async fn full() -> Lab {
+    let lab = Lab::new().await;
+    for path in [
+        lab.alice.global("app.test"),
+        lab.alice.room("!r:x", "app.test"),
+    ] {
+        let put = Call::put(path, "{\"a\":1}").by(&lab.alice);
+        let put = put.header("user-agent", "a client");
+        lab.send(put).await.assert_ok();
+    }
+    for session in [&lab.alice, &lab.tablet, &lab.bob] {
+        lab.tell(session, "app.test", "{\"a\":[2]}").await;
+    }
+    lab.tell(&lab.tablet, "app.gone", "{}").await;
+    lab.delete(&lab.tablet, "app.gone").await;
+    for session in [&lab.alice, &lab.tablet] {
+        let path = format!("/_matrix/client/v3/devices/{}", session.device);
+        let name = Call::put(path, "{\"display_name\":\"A device\"}");
+        lab.send(name.by(session)).await.assert_ok();
+    }
+    let operators = format!("{V1}/users/{}/account_data/app.by_operator", lab.alice.user);
+    lab.send(Call::put(operators, "{}").admin())
+        .await
+        .assert_ok();
+    let auth = serde_json::json!({"auth": lab.bob.password_auth(PASSWORD)});
+    let end = Call::post("/_matrix/client/v3/account/deactivate", auth.to_string());
+    lab.send(end.by(&lab.bob)).await.assert_ok();
+    lab
+}
+
+#[tokio::test]
+async fn every_answer_has_the_shape_that_it_describes() {
+    let lab = full().await;
+    let description = description(&lab).await;
+    let operations = operations(&description);
+    let schemas = Schemas::of(&description);
+    let mut calls: Vec<Call> = [
+        "/users?limit=1",
+        &format!("/users/{}/account_data", lab.alice.user),
+        "/device_account_data?type=app.test&limit=1",
+        "/device_account_data/lacking?type=app.test&pointer=/a&lacks=1&limit=1",
+    ]
+    .map(|path| Call::get(format!("{V1}{path}")).admin())
+    .into();
+    calls.extend(admin_calls(&lab.alice.user).into_iter().map(Call::admin));
+    let mut described = BTreeSet::new();
+    for call in calls {
+        let reply = lab.send(call.clone()).await;
+        reply.assert_ok();
+        assert_shape(&description, &schemas, &call, &reply);
+        described.insert(operation(&operations, &call));
+    }
+    assert_eq!(described, operations, "each operation was seen to succeed");
+    let mut unseen = schemas.unseen();
+    unseen.retain(|property| !property.starts_with("Error."));
+    assert!(unseen.is_empty(), "in no reply: {unseen:?}");
 }
