@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{Ended, Server, directory, kitbag, run_with_input};
+use crate::support::{Client, Ended, Server, directory, kitbag, run_with_input};
 
 const ROOMS: &str = "org.example.rooms";
 
@@ -27,6 +27,14 @@ fn assert_said(ended: &Ended, said: &str) {
 
 /// Registers a user with the device `device`, which keeps this.
 fn device(server: &Server, user: &str, device: &str, name: Option<&str>, text: &str) {
+    let client = silent_device(server, user, device, name);
+    let path =
+        format!("/_matrix/client/v3/user/@{user}:localhost/devices/{device}/account_data/{ROOMS}");
+    assert_eq!(client.send("PUT", &path, text).status, 200);
+}
+
+/// Registers a user with the device `device`, which keeps nothing.
+fn silent_device(server: &Server, user: &str, device: &str, name: Option<&str>) -> Client {
     let auth = json!({"type": "m.login.dummy"});
     let body = json!({"username": user, "password": "x", "auth": auth, "device_id": device,
         "initial_device_display_name": name});
@@ -34,12 +42,10 @@ fn device(server: &Server, user: &str, device: &str, name: Option<&str>, text: &
     let answer = client.send("POST", "/_matrix/client/v3/register", &body.to_string());
     assert_eq!(answer.status, 200, "{answer:?}");
     client.token = answer.json()["access_token"].as_str().map(str::to_owned);
-    let path =
-        format!("/_matrix/client/v3/user/@{user}:localhost/devices/{device}/account_data/{ROOMS}");
-    assert_eq!(client.send("PUT", &path, text).status, 200);
+    client
 }
 
-/// Runs the test beside a server with four devices, and with one that was stopped before.
+/// Runs the test beside a server with four devices that say something and one that does not, and with one that was stopped before.
 fn both(test: impl Fn(&Path)) {
     let begin = |dir: &Path| {
         let server = Server::start(dir, &[]);
@@ -59,6 +65,7 @@ fn both(test: impl Fn(&Path)) {
             r#"{"versions":["11"]}"#,
         );
         device(&server, "dave", "OLD", None, "{}");
+        silent_device(&server, "erin", "SILENT", None);
         server
     };
     let dir = directory();

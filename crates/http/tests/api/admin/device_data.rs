@@ -130,6 +130,9 @@ async fn values_are_counted_and_who_lacks_one_is_named() {
             lab.tell(&lab.tablet, "app.rooms", "{\"versions\":[\"11\"],\"n\":1}")
                 .await;
             lab.tell(&lab.bob, "app.rooms", "{\"n\":2}").await;
+            // Says nothing of this type, so nobody knows whether it lacks anything.
+            let silent = lab.server.device(&lab.bob.user, "SILENT").await;
+            lab.tell(&silent, "app.other", "{\"versions\":[]}").await;
             let name = Call::put(
                 "/_matrix/client/v3/devices/PHONE",
                 "{\"display_name\":\"Bob\"}",
