@@ -206,6 +206,10 @@ fn check_queries(queries: &[String]) {
         let finding = checker.check(query).expect_err(query);
         assert!(finding.contains(because), "{query}: {finding}");
     }
+    for (query, because) in WRONG_VARIABLES {
+        let finding = checker.check_variable(query).expect_err(query);
+        assert!(finding.contains(because), "{query}: {finding}");
+    }
     watched.server.stop();
 }
 
@@ -218,7 +222,7 @@ fn check_against(page: &Page, queries: &[String]) {
 }
 
 /// Each wrong in one way, with a part of what must be found.
-const WRONG_QUERIES: [(&str, &str); 13] = [
+const WRONG_QUERIES: [(&str, &str); 18] = [
     ("rate(kitbag_http_requests_total[5m]", ""),
     ("kitbag_nothing", "there is no kitbag_nothing"),
     ("kitbag_sync_waited_seconds", "there is no"),
@@ -231,6 +235,23 @@ const WRONG_QUERIES: [(&str, &str); 13] = [
         r#"rate(kitbag_http_refusals_total{reason="mood"}[5m])"#,
         "never told",
     ),
+    (
+        r#"rate(kitbag_http_requests_total{status=~"6.."}[5m])"#,
+        "never told",
+    ),
+    (
+        r#"rate(kitbag_http_refusals_total{reason=~"qouta_.*"}[5m])"#,
+        "never told",
+    ),
+    (
+        r#"rate(kitbag_http_refusals_total{reason=~"quota_.*|mood"}[5m])"#,
+        "never told",
+    ),
+    (
+        r#"rate(kitbag_http_refusals_total{reason=~"quota_(bytes|mood)"}[5m])"#,
+        "never told",
+    ),
+    (r#"kitbag_accounts{state!="idle"}"#, "never told"),
     ("sum by (user) (kitbag_accounts)", "no label user"),
     (
         "histogram_quantile(0.9, sum(rate(kitbag_store_commit_seconds_bucket[5m])))",
@@ -244,6 +265,17 @@ const WRONG_QUERIES: [(&str, &str); 13] = [
         "kitbag_http_connections / kitbag_http_connections_max",
         "never match",
     ),
+];
+
+/// The same of the variables of a dashboard.
+const WRONG_VARIABLES: [(&str, &str); 4] = [
+    ("label_values(kitbag_nothing, job)", "there is no"),
+    ("label_values(kitbag_build_info, jobs)", "no label jobs"),
+    (
+        r#"label_values(kitbag_accounts{state="idle"}, job)"#,
+        "never told",
+    ),
+    ("kitbag_build_info", "is not label_values"),
 ];
 
 #[test]
@@ -288,14 +320,41 @@ fn the_dashboard_can_be_imported_and_asks_for_what_a_server_tells() {
     let topics = [
         "Traffic", "Latency", "Store", "Cache", "Sync", "Quota", "Refusals", "Process",
     ];
-    check_queries(&queries_of_dashboard("kitbag.json", &topics));
+    let dashboard = dashboard("kitbag.json");
+    check_queries(&queries_of_dashboard(&dashboard, &topics));
+}
+
+#[test]
+fn the_variables_of_the_dashboard_are_of_what_a_server_tells() {
+    let dir = directory();
+    let (watched, page) = Watched::with_traffic(dir.path());
+    check_variables(&page, &dashboard("kitbag.json"));
+    watched.server.stop();
+}
+
+/// Reads a dashboard.
+fn dashboard(file: &str) -> Value {
+    let path = repository().join("docs/grafana").join(file);
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// Checks what the variables of a dashboard are chosen from.
+fn check_variables(page: &Page, dashboard: &Value) {
+    let variables = dashboard["templating"]["list"].as_array().unwrap();
+    for variable in &variables[1..] {
+        let query = variable["query"]["query"].as_str().unwrap();
+        assert_eq!(variable["definition"], query, "what Grafana shows of it");
+        assert_eq!(variable["datasource"]["uid"], "${datasource}", "{query}");
+        if let Err(finding) = Checker(page).check_variable(query) {
+            panic!("{query}: {finding}");
+        }
+        let label = variable["name"].as_str().unwrap();
+        assert!(query.ends_with(&format!(", {label})")), "{query}: {label}");
+    }
 }
 
 /// Returns the queries of a dashboard that has these rows.
-fn queries_of_dashboard(file: &str, topics: &[&str]) -> Vec<String> {
-    let path = repository().join("docs/grafana").join(file);
-    let text = fs::read_to_string(path).unwrap();
-    let dashboard: Value = serde_json::from_str(&text).unwrap();
+fn queries_of_dashboard(dashboard: &Value, topics: &[&str]) -> Vec<String> {
     assert!(dashboard["schemaVersion"].as_u64() >= Some(36));
     assert_eq!(
         dashboard["id"],

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::{
-    Page, check_against, documented, queries_of_alerts, queries_of_dashboard, repository, told,
+    Page, check_against, check_variables, dashboard, documented, queries_of_alerts,
+    queries_of_dashboard, repository, told,
 };
 use crate::gateway::Lab;
 use crate::support::{Client, directory, entry};
@@ -78,10 +79,20 @@ fn what_goes_through_and_what_is_refused_is_counted() {
 #[test]
 fn alerts_and_dashboard_of_the_gateway_ask_for_what_it_tells() {
     let dir = directory();
-    let (lab, _, page) = page(dir.path());
+    let (lab, private, _) = page(dir.path());
+    // Routes are told once somebody took them.
+    let bob = lab.register("bob");
+    let device = bob.whoami().json()["device_id"].clone();
+    let of_device = format!("devices/{}/account_data", device.as_str().unwrap());
+    let path = entry("bob", "app.test").replace("account_data", &of_device);
+    let put = bob.send("PUT", &path, "{}");
+    assert_eq!(put.status, 200, "{put:?}");
+    let page = Page::parse(&private.send("GET", "/metrics", "").body);
     check_against(&page, &queries_of_alerts("kitbag-gateway.yml", 8));
     let topics = ["Traffic", "Homeserver", "Account data", "Process"];
-    check_against(&page, &queries_of_dashboard("kitbag-gateway.json", &topics));
+    let dashboard = dashboard("kitbag-gateway.json");
+    check_against(&page, &queries_of_dashboard(&dashboard, &topics));
+    check_variables(&page, &dashboard);
     lab.stop();
 }
 

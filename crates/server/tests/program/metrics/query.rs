@@ -1,14 +1,19 @@
 //! Queries of Prometheus, checked against a page of metrics.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
-use promql_parser::label::MatchOp;
+use promql_parser::label::{MatchOp, Matcher};
 use promql_parser::parser::{self, BinaryExpr, Call, Expr, LabelModifier, VectorSelector};
+use regex::Regex;
 
-use super::page::Page;
+use super::page::{Metric, Page};
 
 /// Labels that Prometheus itself puts on each sample.
 const TARGET_LABELS: [&str; 2] = ["instance", "job"];
+/// The status of an answer, which is a number.
+const STATUS_LABEL: &str = "status";
+const STATUSES: RangeInclusive<u16> = 100..=599;
 /// What Prometheus itself tells of each target.
 const TARGET_METRIC: &str = "up";
 /// Functions that make sense of a counter alone, each of which knows that it may begin anew.
@@ -24,6 +29,18 @@ impl Checker<'_> {
     /// Returns nothing, or the first thing that is wrong with a query.
     pub(crate) fn check(&self, query: &str) -> Result<(), Finding> {
         self.labels_of(&parser::parse(query)?).map(drop)
+    }
+
+    /// The same of a variable of a dashboard: `label_values(SELECTOR, LABEL)`.
+    pub(crate) fn check_variable(&self, query: &str) -> Result<(), Finding> {
+        let inside = query.strip_prefix("label_values(");
+        let inside = inside.and_then(|rest| rest.strip_suffix(')')?.rsplit_once(", "));
+        let (selector, label) = inside.ok_or_else(|| format!("{query} is not label_values"))?;
+        let Expr::VectorSelector(selector) = parser::parse(selector)? else {
+            return Err(format!("{selector} is no selector"));
+        };
+        let (_, labels) = self.select(&selector)?;
+        includes(&labels, &Labels::from([label.to_owned()]))
     }
 
     /// Returns the labels of what an expression comes to.
@@ -127,19 +144,58 @@ impl Checker<'_> {
             for matcher in &selector.matchers.matchers {
                 let label = Labels::from([matcher.name.clone()]);
                 includes(&labels, &label).map_err(|finding| format!("{name}: {finding}"))?;
-                let sample = format!("{}=\"{}\"", matcher.name, matcher.value);
-                let mut samples = metric.samples.keys();
                 // What the scrape adds, everybody chooses.
-                let is_target = TARGET_LABELS.contains(&matcher.name.as_str());
-                let is_exact = matcher.op == MatchOp::Equal && !is_target;
-                let is_told = samples.any(|known| known.contains(&sample));
-                if is_exact && !is_told {
-                    return Err(format!("{name} is never told with {sample}"));
+                if !TARGET_LABELS.contains(&matcher.name.as_str()) {
+                    is_told(metric, matcher).map_err(|finding| format!("{name} {finding}"))?;
                 }
             }
         }
         Ok((is_counter, labels))
     }
+}
+
+/// Checks that each thing that a matcher looks for can be on the page, also what it leaves out.
+fn is_told(metric: &Metric, matcher: &Matcher) -> Result<(), Finding> {
+    let told = values(metric, &matcher.name);
+    let looked_for = match &matcher.op {
+        MatchOp::Equal | MatchOp::NotEqual => vec![regex::escape(&matcher.value)],
+        MatchOp::Re(_) | MatchOp::NotRe(_) => alternatives(&matcher.value),
+    };
+    for value in looked_for {
+        // As Prometheus does: it must match the whole.
+        let regex = Regex::new(&format!("^(?:{value})$")).map_err(|error| error.to_string())?;
+        if !told.iter().any(|known| regex.is_match(known)) {
+            return Err(format!("is never told with {}=\"{value}\"", matcher.name));
+        }
+    }
+    Ok(())
+}
+
+/// Returns the values that a label of a metric can have.
+fn values(metric: &Metric, label: &str) -> BTreeSet<String> {
+    if label == STATUS_LABEL {
+        // The only one whose values are told once they happen, as no server makes all of them happen.
+        return STATUSES.map(|status| status.to_string()).collect();
+    }
+    let start = format!("{label}=\"");
+    let samples = metric.samples.keys();
+    let inside = samples.filter_map(|sample| sample.split_once('{')?.1.strip_suffix('}'));
+    // No value has a comma or a quote in it, see `Page`.
+    let pairs = inside.flat_map(|labels| labels.split(','));
+    let values = pairs.filter_map(|pair| pair.strip_prefix(&start)?.strip_suffix('"'));
+    values.map(str::to_owned).collect()
+}
+
+/// Returns the alternatives of a regular expression, also those of its groups: one that matches
+/// nothing is a mistake, although another one matches.
+fn alternatives(regex: &str) -> Vec<String> {
+    if let Some((before, rest)) = regex.split_once('(')
+        && let Some((group, after)) = rest.split_once(')')
+    {
+        let of_group = group.split('|').map(|one| format!("{before}{one}{after}"));
+        return of_group.flat_map(|one| alternatives(&one)).collect();
+    }
+    regex.split('|').map(str::to_owned).collect()
 }
 
 fn includes(labels: &Labels, wanted: &Labels) -> Result<(), Finding> {
