@@ -9,7 +9,8 @@ use axum::http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, ETAG};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Limited};
+use futures_util::StreamExt as _;
+use http_body_util::BodyExt as _;
 use kitbag_http::shared::{GatewayError, RequestId};
 use serde::Deserialize;
 use serde_json::json;
@@ -98,8 +99,15 @@ async fn answer(gateway: &Gateway, call: Call, places: impl Fn(&str) -> Vec<Plac
         return Ok(response);
     };
     let (mut parts, body) = response.into_parts();
-    let body = Limited::new(body, DEVICES_BYTES_MAX).collect().await;
-    let body = body.map_err(|_| GatewayError::UpstreamBroken)?.to_bytes();
+    let body = match read(body).await? {
+        Read::Whole(body) => body,
+        Read::Begun(begun, rest) => {
+            debug!("devices are told without their account data, as there are too many");
+            let begun = Body::from(Held::sent(begun, room)).into_data_stream();
+            let body = Body::from_stream(begun.chain(rest.into_data_stream()));
+            return Ok(Response::from_parts(parts, body));
+        }
+    };
     let entries = match entries(gateway, &credentials).await {
         Ok(entries) => entries,
         Err(failure) => {
@@ -117,6 +125,30 @@ async fn answer(gateway: &Gateway, call: Call, places: impl Fn(&str) -> Vec<Plac
     }
     let body = Held::sent(added.map_or(body, Bytes::from), room);
     Ok(Response::from_parts(parts, Body::from(body)))
+}
+
+/// An answer of the homeserver.
+enum Read {
+    Whole(Bytes),
+    /// More than is gathered here: what came of it, and what is still to come.
+    Begun(Bytes, Body),
+}
+
+/// Reads an answer, as far as it may be gathered.
+async fn read(mut body: Body) -> Result<Read, Failure> {
+    let (mut pieces, mut bytes) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| GatewayError::UpstreamBroken)?;
+        let Ok(piece) = frame.into_data() else {
+            continue;
+        };
+        bytes += piece.len();
+        pieces.push(piece);
+        if bytes > DEVICES_BYTES_MAX {
+            return Ok(Read::Begun(pieces.concat().into(), body));
+        }
+    }
+    Ok(Read::Whole(pieces.concat().into()))
 }
 
 /// Returns the entries of the caller's devices. Those that are still to be emptied read as none.

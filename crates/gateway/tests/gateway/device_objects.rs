@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kitbag_client::{Client, Method, Request};
-use kitbag_testkit::scripted::{Asked, Scripted, json};
+use kitbag_testkit::scripted::{Asked, Scripted, chunked, json as answer};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::support::gateway;
 use crate::toy::{self, Stored, entry};
+use crate::wire::{Wire, has_line};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -21,7 +22,7 @@ async fn homeserver(permits: &Arc<Semaphore>) -> Scripted {
         let (stored, permits) = (Arc::clone(&stored), Arc::clone(&permits));
         async move {
             match asked.method {
-                Method::DELETE => return json(200, &json!({})),
+                Method::DELETE => return answer(200, &json!({})),
                 Method::PUT => permits.acquire().await.unwrap().forget(),
                 _ => {}
             }
@@ -29,6 +30,82 @@ async fn homeserver(permits: &Arc<Semaphore>) -> Scripted {
         }
     })
     .await
+}
+
+/// Bytes of a list of devices that is told with their account data.
+const LIST_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// A list of one device that has so many bytes.
+fn list(bytes: usize) -> String {
+    let begun = r#"{"devices":[{"device_id":"PHONE"}]"#;
+    format!("{begun}{}}}", " ".repeat(bytes - begun.len() - 1))
+}
+
+#[tokio::test]
+async fn a_list_of_devices_may_have_some_megabytes() {
+    let stored = Stored::default();
+    let upstream = Scripted::start(move |asked| {
+        let answer = match asked.target.ends_with("/v3/devices") {
+            true => chunked(200, list(LIST_BYTES_MAX)),
+            false => toy::answer(&asked, &stored),
+        };
+        async move { answer }
+    })
+    .await;
+    let gateway = gateway(&upstream.url(), |set| set.msc4331.in_devices = true).await;
+    let client = Client::new(&gateway.url).unwrap();
+    let write = entry(Method::PUT, "PHONE", "", "alice.PHONE").body("{\"a\":1}");
+    assert_eq!(client.send(write).await.unwrap().status, 200);
+    let request = Request::new(Method::GET, "/_matrix/client/v3/devices");
+    let answer = client.send(request.token("alice.PHONE")).await.unwrap();
+    let told = answer.json::<Value>().unwrap();
+    let events = &told["devices"][0]["account_data"]["events"];
+    assert_eq!(
+        *events,
+        json!([{"type": "org.example.a", "content": {"a": 1}}])
+    );
+}
+
+#[tokio::test]
+async fn a_list_of_devices_that_is_too_large_to_be_gathered_is_handed_on_as_it_comes() {
+    let list = list(LIST_BYTES_MAX + 100_000);
+    for is_cut in [false, true] {
+        let (came, told) = (Arc::new(Semaphore::new(0)), list.clone());
+        let has_come = Arc::clone(&came);
+        let upstream = Scripted::raw(move |stream| {
+            let (has_come, told) = (Arc::clone(&has_come), told.clone());
+            async move {
+                let mut wire = Wire(stream);
+                wire.head().await;
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", told.len());
+                let (begun, rest) = told.split_at(LIST_BYTES_MAX + 1);
+                wire.send(head + begun).await;
+                // The rest is there only once the client has what came before.
+                has_come.acquire().await.unwrap().forget();
+                if !is_cut {
+                    wire.send(rest).await;
+                }
+            }
+        })
+        .await;
+        let gateway = gateway(&upstream.url(), |set| set.msc4331.in_devices = true).await;
+        let mut client = Wire::to(&gateway.url).await;
+        let request = "GET /_matrix/client/v3/devices HTTP/1.1\r\nHost: a\r\n\
+                       Authorization: Bearer kt_T\r\nConnection: close\r\n\r\n";
+        client.send(request).await;
+        let head = client.head().await;
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        let length = format!("content-length: {}", list.len());
+        assert!(has_line(&head, &length), "{head}");
+        let begun = client.exactly(LIST_BYTES_MAX).await;
+        came.add_permits(1);
+        let rest = client.rest().await.unwrap_or_default();
+        match is_cut {
+            // Not taken for whole.
+            true => assert!(begun.len() + rest.len() < list.len()),
+            false => assert!(begun + &rest == list),
+        }
+    }
 }
 
 #[tokio::test]
