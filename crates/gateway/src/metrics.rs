@@ -285,10 +285,7 @@ impl GatewayMetrics {
     /// Counts a write of a protected type; every other type is one of device account data.
     pub(crate) fn protected(&self, event_type: &str, outcome: Outcome, user_agent: Option<&[u8]>) {
         let event_type = place(&TYPES, |known| *known == event_type);
-        let user_agent = user_agent.unwrap_or_default();
-        let user_agent = &user_agent[..user_agent.len().min(AGENT_BYTES_MAX)];
-        let user_agent = String::from_utf8_lossy(user_agent).to_ascii_lowercase();
-        let agent = place(&AGENTS, |(word, _)| user_agent.contains(word));
+        let agent = agent_place(user_agent);
         let count = &self.protected_writes[event_type][outcome as usize][agent];
         count.fetch_add(1, Ordering::Relaxed);
     }
@@ -373,6 +370,18 @@ impl GatewayMetrics {
         told.retain(|row| row.count > 0 || row.agent == OTHER_AGENT);
         told
     }
+}
+
+/// Returns what a user agent is told as: one of a few names.
+pub(crate) fn agent(user_agent: Option<&[u8]>) -> &'static str {
+    AGENTS[agent_place(user_agent)].1
+}
+
+fn agent_place(user_agent: Option<&[u8]>) -> usize {
+    let user_agent = user_agent.unwrap_or_default();
+    let user_agent = &user_agent[..user_agent.len().min(AGENT_BYTES_MAX)];
+    let user_agent = String::from_utf8_lossy(user_agent).to_ascii_lowercase();
+    place(&AGENTS, |(word, _)| user_agent.contains(word))
 }
 
 /// Waits for the client, whose time is not the gateway's.

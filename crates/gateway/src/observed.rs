@@ -1,20 +1,25 @@
 //! What the log says of push rules that are written through account data and let through: which
 //! programs still do so tells when to refuse them.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::http::HeaderMap;
+use axum::http::header::USER_AGENT;
+use axum::http::{HeaderMap, HeaderValue};
 use kitbag_domain::{Clock, UnixMs};
 use kitbag_http::shared::user_agent;
 use tracing::info;
 
-/// How long the log says nothing of further ones.
+use crate::metrics;
+
+/// How long the log says nothing of further ones of the same kind of program.
 const TELLING_PAUSE_MS: u64 = 60_000;
 
 /// What was let through.
 pub(crate) struct Observed {
     clock: Arc<dyn Clock>,
-    seen: Mutex<Seen>,
+    /// By the kind of program, of which there are a few.
+    seen: Mutex<HashMap<&'static str, Seen>>,
 }
 
 #[derive(Default)]
@@ -32,20 +37,23 @@ impl Observed {
         }
     }
 
-    /// Counts one that is let through, and tells the operator of it once a minute.
+    /// Counts one that is let through, and tells the operator of it once a minute for each kind of
+    /// program.
     pub(crate) fn saw(&self, headers: &HeaderMap) {
-        if let Some(count) = self.count() {
+        let agent = metrics::agent(headers.get(USER_AGENT).map(HeaderValue::as_bytes));
+        if let Some(count) = self.count(agent) {
             info!(
                 user_agent = user_agent(headers).as_deref(),
-                count, "push rules were written through account data, and let through"
+                agent, count, "push rules were written through account data, and let through"
             );
         }
     }
 
-    /// Returns how many there were since it was told last, where it is to be told now.
-    fn count(&self) -> Option<u64> {
+    /// Returns how many there were of this kind since it was told last, where it is to be told now.
+    fn count(&self, agent: &'static str) -> Option<u64> {
         let now_ms = self.clock.now_ms();
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = seen.entry(agent).or_default();
         seen.count += 1;
         let since_ms = seen.told_at_ms.map(|at| now_ms.saturating_sub(at));
         if since_ms.is_some_and(|since_ms| since_ms < TELLING_PAUSE_MS) {
@@ -63,15 +71,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_let_through_is_told_once_a_minute_with_how_many() {
+    fn what_is_let_through_is_told_once_a_minute_with_how_many_of_its_kind() {
         let clock = Arc::new(TestClock::default());
         let observed = Observed::new(Arc::clone(&clock) as _);
-        assert_eq!(observed.count(), Some(1));
+        assert_eq!(observed.count("cinny"), Some(1));
         clock.advance(59_999);
-        assert_eq!(observed.count(), None);
-        assert_eq!(observed.count(), None);
+        assert_eq!(observed.count("cinny"), None);
+        assert_eq!(observed.count("cinny"), None);
+        assert_eq!(observed.count("element"), Some(1));
         clock.advance(1);
-        assert_eq!(observed.count(), Some(3));
-        assert_eq!(observed.count(), None);
+        assert_eq!(observed.count("element"), None);
+        assert_eq!(observed.count("cinny"), Some(3));
+        assert_eq!(observed.count("cinny"), None);
     }
 }

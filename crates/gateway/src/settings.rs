@@ -126,7 +126,7 @@ impl Default for CompareSettings {
 }
 
 /// The table `writes`: writes of account data by one session, which is an access token, whomever it
-/// acts as.
+/// acts as. Each counts by its size.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WriteRateSettings {

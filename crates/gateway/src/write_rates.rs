@@ -95,7 +95,7 @@ impl Session {
         let writes_us = writes.saturating_mul(rate.write_us);
         // One that counts as more than a burst takes a whole one, and its rest comes back behind it:
         // else it could never be written.
-        let needed_us = self.ahead_us + writes_us.min(rate.burst_us);
+        let needed_us = self.ahead_us.saturating_add(writes_us.min(rate.burst_us));
         if needed_us <= rate.burst_us {
             self.ahead_us += writes_us;
             return Ok(());

@@ -22,6 +22,7 @@ mod pass;
 mod protect;
 mod question_faults;
 mod requests;
+mod stats;
 mod stop;
 mod support;
 mod sweep;

@@ -190,7 +190,7 @@ async fn observed_push_rules_go_to_the_homeserver_and_read_markers_never_do() {
 }
 
 #[tokio::test]
-async fn what_is_observed_is_told_once_a_minute_and_what_is_refused_is_not() {
+async fn what_is_observed_is_told_once_a_minute_by_program_and_what_is_refused_is_not() {
     let log = log::capture();
     let upstream = Scripted::start(homeserver).await;
     let observe = |settings: &mut kitbag_gateway::Settings| {
@@ -198,23 +198,29 @@ async fn what_is_observed_is_told_once_a_minute_and_what_is_refused_is_not() {
     };
     let gateway = gateway(&upstream.url(), observe).await;
     let client = Client::new(&gateway.url).unwrap();
-    for event_type in ["m.push_rules", "m.fully_read", "m.push_rules"] {
+    for (event_type, user_agent) in [
+        ("m.push_rules", "Cinny/4.0"),
+        ("m.fully_read", "Cinny/4.0"),
+        ("m.push_rules", "Cinny/4.1"),
+        ("m.push_rules", "Element/1"),
+    ] {
         let target = account_data("@a:x", Scope::Global, Naming::Stable, event_type);
         let request = Request::new(Method::PUT, target)
             .token("kt_token")
             .body("{}");
         client
-            .send(request.header("user-agent", "Cinny/4.0"))
+            .send(request.header("user-agent", user_agent))
             .await
             .unwrap();
     }
     let lines = log.lines("push rules were written");
-    assert_eq!(lines.len(), 1, "{lines:?}");
-    assert!(lines[0].contains("INFO"), "{lines:?}");
-    assert!(
-        lines[0].contains("user_agent=\"Cinny/4.0\" count=1"),
-        "{lines:?}"
-    );
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    for (line, told) in lines.iter().zip([
+        "user_agent=\"Cinny/4.0\" agent=\"cinny\" count=1",
+        "user_agent=\"Element/1\" agent=\"element\" count=1",
+    ]) {
+        assert!(line.contains("INFO") && line.contains(told), "{lines:?}");
+    }
 }
 
 #[tokio::test]

@@ -25,6 +25,8 @@ enum Fault {
     Page,
     /// Its third page of users names the second as the next one.
     Circle,
+    /// It logs nobody in, as where the Matrix Authentication Service does.
+    Login,
     /// It does not log anybody out.
     Logout,
     /// `GONE` is back as soon as somebody is logged in as its user.
@@ -49,6 +51,7 @@ async fn synapse(stored: &Stored, fault: Fault) -> Scripted {
                     false => answer(&asked, &stored),
                 }
             }
+            "login" if fault == Fault::Login => error(404, "M_UNRECOGNIZED"),
             "logout" if fault == Fault::Logout => error(500, "M_UNKNOWN"),
             "login" if fault == Fault::Back => {
                 is_back.store(true, Ordering::SeqCst);
@@ -234,6 +237,34 @@ async fn a_logout_that_fails_is_told_beside_what_was_emptied() {
         failed.contains("@a:x") && failed.contains("500"),
         "{told:?}"
     );
+}
+
+#[tokio::test]
+async fn where_nobody_can_be_logged_in_as_a_sweep_says_so_of_each_and_empties_its_own_users() {
+    let stored = stored();
+    let upstream = synapse(&stored, Fault::Login).await;
+    let (swept, told) = run(&upstream.url(), "kt_admin", false).await;
+    let expected = Swept {
+        users: 4,
+        living_entries: 4,
+        emptied_entries: 2,
+        locked_entries: 2,
+        failed_users: 2,
+    };
+    assert_eq!(swept.unwrap(), expected);
+    let own = ["GONE.t", "GONE.u"].map(|kind| ("@admin:x".to_owned(), format!("{PREFIX}{kind}")));
+    assert_eq!(tombstones(&stored), own);
+    for user in ["@a:x", "@b:x"] {
+        let failed = told.iter().find(|told| told.contains(user)).unwrap();
+        let path = format!(
+            "users/{}/login",
+            user.replace('@', "%40").replace(':', "%3A")
+        );
+        assert!(
+            failed.contains("NoAdminApi") && failed.contains(&path),
+            "{told:?}"
+        );
+    }
 }
 
 #[tokio::test]
