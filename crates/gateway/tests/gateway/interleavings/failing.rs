@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
 
 use axum::body::{Body, HttpBody as _};
 use axum::http::{Method, Request, StatusCode};
@@ -19,6 +20,7 @@ use kitbag_testkit::clock::TestClock;
 use kitbag_testkit::dice::Dice;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
+use tokio::time;
 
 use crate::support::PASSWORD;
 
@@ -35,6 +37,9 @@ const ENDS: [&str; 4] = [
 
 const TOMBSTONE: &str = "{\"org.matrix.msc4331.deleted\": true}";
 
+/// In a hundred ends that take long.
+const SLOW: usize = 20;
+
 /// How late it does what it did not answer to.
 const LATE_MS: u64 = 10_000;
 
@@ -42,6 +47,8 @@ const LATE_MS: u64 = 10_000;
 #[derive(Debug)]
 pub(super) struct Faults {
     pub(super) is_on: AtomicBool,
+    /// How long some ends take.
+    pub(super) slow: Option<Duration>,
     pub(super) dice: Mutex<Dice>,
     pub(super) clock: Arc<TestClock>,
     /// The homeserver itself, and whose entries these are.
@@ -59,9 +66,15 @@ struct Late {
 }
 
 impl Faults {
-    pub(super) fn new(is_on: bool, dice: Dice, clock: Arc<TestClock>) -> Self {
+    pub(super) fn new(
+        is_on: bool,
+        slow: Option<Duration>,
+        dice: Dice,
+        clock: Arc<TestClock>,
+    ) -> Self {
         Self {
             is_on: AtomicBool::new(is_on),
+            slow,
             dice: Mutex::new(dice),
             clock,
             behind: OnceLock::new(),
@@ -117,6 +130,18 @@ impl Failing {
         landed.fetch_add(usize::from(written.is_ok()), Ordering::SeqCst);
     }
 
+    /// Some ends take longer than the gateway keeps others of the user waiting for them.
+    async fn take_time(&self, is_end: bool) {
+        if let Some(slow) = self.faults.slow
+            && is_end
+        {
+            let is_slow = self.faults.dice.lock().unwrap().chance(SLOW);
+            if is_slow {
+                time::sleep(slow).await;
+            }
+        }
+    }
+
     /// Tells whether a request is one of those that it may fail at: what the gateway asks to empty
     /// something, and what ends devices.
     fn may_fail(&self, request: &Request<Body>) -> bool {
@@ -168,6 +193,7 @@ impl Service for Failing {
             false => (false, true),
         };
         let is_end = matches!(*request.method(), Method::DELETE | Method::POST);
+        self.take_time(is_end && self.may_fail(&request)).await;
         match (fails, is_done) {
             (false, _) => self.edge.answer(peer, request).await,
             // Refused, and nothing is done. An end that fails so may be done all the same.

