@@ -262,9 +262,7 @@ impl Stage {
         if told == Told::Done && dice.chance(70) {
             self.leave(&session);
         }
-        if dice.chance(40) {
-            self.begin_again(&session.device(), dice).await;
-        }
+        self.go_on(&session.device(), is_beside, dice).await;
     }
 
     async fn delete(&self, dice: &mut Dice) {
@@ -299,8 +297,17 @@ impl Stage {
         };
         let (told, _) = self.told(&session, done);
         self.keep_end(&session, which, span, told, is_beside, false);
+        self.go_on(&device, is_beside, dice).await;
+    }
+
+    /// Somebody may look at a device that ended past the gateway, and it may begin again.
+    async fn go_on(&self, device: &str, is_beside: bool, dice: &mut Dice) {
+        if is_beside && dice.chance(70) {
+            let session = self.any_session(dice).await;
+            self.read(&session, device).await;
+        }
         if dice.chance(40) {
-            self.begin_again(&device, dice).await;
+            self.begin_again(device, dice).await;
         }
     }
 
