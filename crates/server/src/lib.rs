@@ -62,3 +62,73 @@ pub fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use clap::CommandFactory as _;
+
+    use super::Cli;
+
+    /// Splits a line as a shell does with quotes and pipes.
+    fn commands(line: &str) -> Vec<Vec<String>> {
+        let (mut commands, mut word, mut quote) = (vec![Vec::new()], None::<String>, None);
+        for letter in line.chars().chain([' ']) {
+            match letter {
+                _ if quote == Some(letter) => quote = None,
+                _ if quote.is_some() => word.get_or_insert_default().push(letter),
+                '\'' | '"' => {
+                    quote = Some(letter);
+                    word.get_or_insert_default();
+                }
+                '|' => commands.push(Vec::new()),
+                ' ' => commands.last_mut().unwrap().extend(word.take()),
+                _ => word.get_or_insert_default().push(letter),
+            }
+        }
+        assert_eq!(quote, None, "an open quote: {line}");
+        commands
+    }
+
+    /// Parses each call of the program on a line, and returns how many there are.
+    fn parse(line: &str) -> Result<usize, clap::Error> {
+        let is_call = |command: &Vec<String>| command.first().is_some_and(|name| name == "kitbag");
+        let calls: Vec<_> = commands(line).into_iter().filter(is_call).collect();
+        for call in &calls {
+            Cli::command().try_get_matches_from(call)?;
+        }
+        Ok(calls.len())
+    }
+
+    #[test]
+    fn every_example_of_the_help_is_a_command() {
+        let help = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/program/help");
+        let (mut files, mut calls) = (0, 0);
+        for file in fs::read_dir(help).unwrap() {
+            let path = file.unwrap().path();
+            let text = fs::read_to_string(&path).unwrap();
+            files += 1;
+            for line in text.lines().filter(|line| line.contains("  kitbag ")) {
+                match parse(line.trim()) {
+                    Ok(count) => calls += count,
+                    Err(error) => panic!("{}: `{line}`: {error}", path.display()),
+                }
+            }
+        }
+        assert!(files > 20 && calls > 50, "{calls} calls in {files} files");
+    }
+
+    #[test]
+    fn a_wrong_example_would_be_found_also_behind_a_pipe() {
+        assert_eq!(
+            parse("kitbag user list | kitbag data put a b -").unwrap(),
+            2
+        );
+        assert_eq!(parse("kitbag data put a b '{\"c\": 1}'").unwrap(), 1);
+        parse("kitbag data put a b {\"c\": 1}").unwrap_err();
+        parse("kitbag user list | kitbag data pt a b -").unwrap_err();
+        parse("kitbag user list --jsn").unwrap_err();
+    }
+}
