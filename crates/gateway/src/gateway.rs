@@ -19,6 +19,7 @@ use kitbag_http::shared::{
 };
 use kitbag_http::{ListenerSettings, Random, Service};
 use thiserror::Error;
+use tokio::sync::Semaphore;
 use tracing::{Instrument as _, debug, debug_span};
 
 use crate::answer::{Answer, Failure};
@@ -127,6 +128,7 @@ struct Inner {
     excesses: Excesses,
     compare: Compare,
     owed: Owed,
+    works: Arc<Semaphore>,
     turns: Turns,
     additions: Turns,
     passed: Arc<RouteMetrics>,
@@ -173,6 +175,13 @@ impl Gateway {
             device_objects: Memory::default(),
             listings: Memory::default(),
             forgotten,
+            works: Arc::new(Semaphore::new(
+                settings
+                    .listener
+                    .connections_max
+                    .get()
+                    .min(Semaphore::MAX_PERMITS),
+            )),
             owed: Owed::new(Arc::clone(&own_metrics), Arc::clone(&clock)),
             turns: Turns::new(wait, Arc::clone(&own_metrics)),
             additions: Turns::new(wait, Arc::clone(&own_metrics)),
@@ -242,6 +251,11 @@ impl Gateway {
     /// What is still to be emptied of devices that ended.
     pub(crate) fn owed(&self) -> &Owed {
         &self.0.owed
+    }
+
+    /// Places for work that goes on where its client leaves.
+    pub(crate) fn works(&self) -> &Arc<Semaphore> {
+        &self.0.works
     }
 
     /// Turns of reads and writes of devices (shared) and of the ends of devices (alone).

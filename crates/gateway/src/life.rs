@@ -19,6 +19,7 @@ use axum::body::Body;
 use axum::http::header::ACCEPT_ENCODING;
 use axum::http::{Request, StatusCode};
 use axum::response::Response;
+use futures_util::FutureExt as _;
 use http_body_util::{BodyExt as _, Limited};
 use kitbag_domain::{DeviceId, UserId};
 use kitbag_http::shared::{Denial, GatewayError, read_body_within};
@@ -46,17 +47,20 @@ const REQUEST_BYTES_MAX: u64 = 1024 * 1024;
 /// How long a login waits for what is still to be emptied.
 const LOGIN_WAIT_MAX: Duration = Duration::from_secs(5);
 
+/// What a client is told to wait where too much goes on for clients that left.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+
 /// Bytes of an answer to a login.
 const LOGIN_BYTES_MAX: usize = 1024 * 1024;
 
 /// `POST /logout`.
 pub(crate) async fn logout(gateway: &Gateway, call: Call) -> Answer {
-    to_its_end(gateway, |gateway| log_out(gateway, call, false)).await
+    log_out(gateway, call, false).await
 }
 
 /// `POST /logout/all`.
 pub(crate) async fn logout_all(gateway: &Gateway, call: Call) -> Answer {
-    to_its_end(gateway, |gateway| log_out(gateway, call, true)).await
+    log_out(gateway, call, true).await
 }
 
 /// `DELETE /devices/{deviceId}`.
@@ -64,10 +68,7 @@ pub(crate) async fn delete_device(gateway: &Gateway, call: Call) -> Answer {
     // What cannot be an ID has no entries.
     let device = call.head.path().ok().and_then(|path| path.device().ok());
     let ended = move |_: &[u8]| Ended::these(device);
-    to_its_end(gateway, |gateway| {
-        remove(gateway, call, Cause::Deletion, ended)
-    })
-    .await
+    remove(gateway, call, Cause::Deletion, ended).await
 }
 
 /// `POST /delete_devices`.
@@ -85,10 +86,7 @@ pub(crate) async fn delete_devices(gateway: &Gateway, call: Call) -> Answer {
         // many are not written down.
         _ => Ended::others(),
     };
-    to_its_end(gateway, |gateway| {
-        remove(gateway, call, Cause::Deletion, ended)
-    })
-    .await
+    remove(gateway, call, Cause::Deletion, ended).await
 }
 
 /// `POST /account/password`, which logs the other devices out unless it is told not to.
@@ -110,10 +108,7 @@ pub(crate) async fn password(gateway: &Gateway, call: Call) -> Answer {
         // are to stay.
         _ => Ended::others(),
     };
-    to_its_end(gateway, |gateway| {
-        remove(gateway, call, Cause::Password, ended)
-    })
-    .await
+    remove(gateway, call, Cause::Password, ended).await
 }
 
 /// Empties what is owed to a user, with whichever credentials there are; not soon after it failed.
@@ -173,29 +168,58 @@ pub(crate) async fn empty_gone(
     }
 }
 
-/// Does the work also where nobody waits for it any more.
+/// Does the work also where nobody waits for it any more; for no more clients that left than may be
+/// connected.
 async fn to_its_end<T, F>(gateway: &Gateway, work: impl FnOnce(Gateway) -> F) -> Result<T, Failure>
 where
     T: Send + 'static,
     F: Future<Output = Result<T, Failure>> + Send + 'static,
 {
-    let work = tokio::spawn(work(gateway.clone()).in_current_span());
+    let place = Arc::clone(gateway.works()).try_acquire_owned();
+    let place = place.map_err(|_full| GatewayError::TooManyEnds {
+        retry_after: RETRY_AFTER,
+    })?;
+    let work = work(gateway.clone()).in_current_span();
+    let work = tokio::spawn(work.inspect(move |_| drop(place)));
     // Another task, whose time is that of the homeserver.
     metrics::for_client(work)
         .await
         .unwrap_or_else(|_panicked| Err(Denial::panicked().into()))
 }
 
-async fn log_out(gateway: Gateway, call: Call, all: bool) -> Answer {
+/// Who ends something.
+struct Caller {
+    credentials: Credentials,
+    who: Arc<Identity>,
+    /// Whether the homeserver said so just now.
+    is_known: bool,
+}
+
+async fn log_out(gateway: &Gateway, call: Call, all: bool) -> Answer {
     let credentials = call.head.credentials();
     let identities = gateway.identities();
+    // Nothing goes on for a client that left before it is known.
     let asked = identities.fresh(gateway.upstream(), &credentials).await;
     let is_known = asked.is_ok();
     // Homeservers also log out whose token is expired or locked.
     let who = asked.ok().or_else(|| identities.last(&credentials));
     let Some(who) = who else {
-        return pass(&gateway, call.into_request()).await;
+        return pass(gateway, call.into_request()).await;
     };
+    let caller = Caller {
+        credentials,
+        who,
+        is_known,
+    };
+    to_its_end(gateway, |gateway| end_sessions(gateway, call, caller, all)).await
+}
+
+async fn end_sessions(gateway: Gateway, call: Call, caller: Caller, all: bool) -> Answer {
+    let Caller {
+        credentials,
+        who,
+        is_known,
+    } = caller;
     let request = read(&gateway, call).await?;
     let user = &who.user;
     // Where the turn does not come, the user is logged out all the same.
@@ -244,10 +268,10 @@ async fn log_out(gateway: Gateway, call: Call, all: bool) -> Answer {
 }
 
 async fn remove(
-    gateway: Gateway,
+    gateway: &Gateway,
     call: Call,
     cause: Cause,
-    ended: impl FnOnce(&[u8]) -> Ended,
+    ended: impl FnOnce(&[u8]) -> Ended + Send + 'static,
 ) -> Answer {
     let credentials = call.head.credentials();
     let identities = gateway.identities();
@@ -255,10 +279,31 @@ async fn remove(
         Ok(who) => who,
         // What is wrong with the token is for the homeserver to say.
         Err(failure) if is_unauthorized(&failure) => {
-            return pass(&gateway, call.into_request()).await;
+            return pass(gateway, call.into_request()).await;
         }
         Err(failure) => return Err(failure),
     };
+    let caller = Caller {
+        credentials,
+        who,
+        is_known: true,
+    };
+    to_its_end(gateway, |gateway| {
+        end_devices(gateway, call, caller, cause, ended)
+    })
+    .await
+}
+
+async fn end_devices(
+    gateway: Gateway,
+    call: Call,
+    caller: Caller,
+    cause: Cause,
+    ended: impl FnOnce(&[u8]) -> Ended,
+) -> Answer {
+    let Caller {
+        credentials, who, ..
+    } = caller;
     let (parts, body) = read(&gateway, call).await?.into_parts();
     let body = body.collect().await.expect("it was read").to_bytes();
     let mut ended = ended(&body);

@@ -15,7 +15,7 @@ use tokio::sync::{Barrier, mpsc, watch};
 use tokio::time::{self, Instant};
 
 use crate::support::{Running, gateway, serve, set_up};
-use crate::wire::{DEADLINE, Wire, has_line};
+use crate::wire::{DEADLINE, Wire, has_line, values};
 
 /// Starts a homeserver whose script has each connection, and a gateway before it.
 async fn raw<F, A>(script: F) -> (Scripted, Running)
@@ -491,6 +491,59 @@ async fn when_the_client_leaves_the_homeserver_sees_it_at_once() {
         drop(client);
         assert_eq!(next(&mut told).await, "left");
     }
+}
+
+/// Names everybody but `nobody`, whom it keeps waiting, and never ends a session.
+async fn name_and_hang(mut wire: Wire, tell: mpsc::UnboundedSender<&'static str>) {
+    let head = wire.head().await;
+    let token = values(&head, "authorization")[0].strip_prefix("Bearer ");
+    let token = token.unwrap();
+    let is_nobody = token == "nobody";
+    if !is_nobody && head.contains("/whoami") {
+        // Nobody waits for the turn of another.
+        let who = format!("{{\"user_id\":\"@{token}:x\"}}");
+        let length = who.len();
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+        wire.send(head + &who).await;
+        wire.head().await;
+    }
+    let told = if is_nobody { "nobody" } else { "somebody" };
+    tell.send(told).unwrap();
+    wire.rest().await.unwrap_or_default();
+    tell.send("left").unwrap();
+}
+
+/// What ends devices is done to its end, which a client could ask for again and again.
+#[tokio::test]
+async fn for_clients_that_left_no_more_is_under_way_than_may_be_connected() {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let upstream = Scripted::raw(move |stream| name_and_hang(Wire(stream), tell.clone())).await;
+    let gateway = gateway(&upstream.url(), |settings| {
+        settings.listener.connections_max = 2.try_into().unwrap();
+    })
+    .await;
+    let log_out = |token: &str| {
+        let head = "POST /_matrix/client/v3/logout HTTP/1.1\r\nHost: a\r\n";
+        format!("{head}Authorization: Bearer {token}\r\n\r\n")
+    };
+    // Nothing goes on for whom the homeserver has not named.
+    for _ in 0..3 {
+        let mut client = Wire::to(&gateway.url).await;
+        client.send(log_out("nobody")).await;
+        assert_eq!(next(&mut told).await, "nobody");
+        drop(client);
+        assert_eq!(next(&mut told).await, "left");
+    }
+    for token in ["one", "two"] {
+        let mut client = Wire::to(&gateway.url).await;
+        client.send(log_out(token)).await;
+        assert_eq!(next(&mut told).await, "somebody");
+    }
+    let mut client = Wire::to(&gateway.url).await;
+    client.send(log_out("three")).await;
+    let head = client.head().await;
+    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    assert!(has_line(&head, "retry-after: 2"), "{head}");
 }
 
 #[tokio::test]

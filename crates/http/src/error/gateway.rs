@@ -36,6 +36,12 @@ pub enum GatewayError {
     /// 400: what the query says of who asks makes no request to the homeserver.
     #[error("the query is too long")]
     QueryTooLong,
+    /// 503: what too many clients asked for goes on, whether they left or not.
+    #[error("too many ends of devices are under way")]
+    TooManyEnds {
+        /// How long to wait.
+        retry_after: Duration,
+    },
     /// 429: the session writes account data too often, or too much of it.
     #[error("too many or too large writes of account data")]
     TooManyWrites {
@@ -74,6 +80,7 @@ impl GatewayError {
             Self::MappedType => (StatusCode::FORBIDDEN, "M_FORBIDDEN"),
             Self::OutcomeUnknown { .. } => (StatusCode::GATEWAY_TIMEOUT, "M_UNKNOWN"),
             Self::QueryTooLong => (StatusCode::BAD_REQUEST, "M_INVALID_PARAM"),
+            Self::TooManyEnds { .. } => (StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN"),
             Self::TooManyWrites { .. } => (StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED"),
             Self::UpstreamBroken => (StatusCode::BAD_GATEWAY, "M_UNKNOWN"),
             Self::UpstreamDown { .. } => (StatusCode::BAD_GATEWAY, "M_UNKNOWN"),
@@ -87,6 +94,7 @@ impl GatewayError {
         match self {
             Self::EndUnsettled { retry_after }
             | Self::OutcomeUnknown { retry_after }
+            | Self::TooManyEnds { retry_after }
             | Self::TooManyWrites { retry_after }
             | Self::UpstreamDown { retry_after }
             | Self::WriteFenced { retry_after } => Some(*retry_after),
@@ -107,6 +115,7 @@ impl GatewayError {
             Self::MappedType => "mapped_type",
             Self::OutcomeUnknown { .. } => "outcome_unknown",
             Self::QueryTooLong => "query_too_long",
+            Self::TooManyEnds { .. } => "too_many_ends",
             Self::TooManyWrites { .. } => "too_many_writes",
             Self::UpstreamBroken => "upstream_broken",
             Self::UpstreamDown { .. } => "upstream_down",
