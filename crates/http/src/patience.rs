@@ -31,8 +31,6 @@ pub(crate) struct PatientStream {
     progress: Progress,
     write_timeout: Duration,
     head: Head,
-    /// Whether more was asked for, and did not come yet.
-    is_reading: bool,
     /// Runs while the client takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
     /// Set once the last answer is out.
@@ -70,16 +68,15 @@ impl PatientStream {
             progress,
             write_timeout: Duration::from_millis(settings.write_timeout_ms),
             head: Head::new(pause.max(PAUSE_MIN)),
-            is_reading: false,
             stalled: None,
             lingering: None,
         }
     }
 
-    /// Tells whether the client left amid a request, where hyper does not look: who sent something of
-    /// the next one is not read from before that begins. hyper flushes in each of its turns.
+    /// Tells whether the client left whose request is being answered: hyper, which would ask for a new
+    /// buffer to see it, does not look. It flushes in each of its turns.
     fn has_left(&mut self, context: &mut Context<'_>) -> bool {
-        if self.is_reading || !self.progress.is_answering() || self.progress.has_unread() {
+        if !self.progress.is_answering() || self.progress.has_unread() {
             return false;
         }
         let mut byte = [0];
@@ -171,12 +168,10 @@ impl AsyncRead for PatientStream {
             stream,
             progress,
             head,
-            is_reading,
             stalled,
             ..
         } = &mut *self;
         let read = Pin::new(stream).poll_read(context, buffer);
-        *is_reading = read.is_pending();
         if read.is_ready() {
             return read;
         }

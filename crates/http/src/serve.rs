@@ -31,7 +31,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What answers the requests of a listener.
 pub trait Service: Clone + Send + Sync + 'static {
     /// Bytes that the head of a request may have, and at most that many of a body are read at once;
-    /// not below hyper's smallest buffer of 8 KiB.
+    /// not below hyper's smallest buffer of 8 KiB. A head that is whole by the read that goes beyond
+    /// is taken: up to twice as many.
     const HEAD_BYTES_MAX: usize;
 
     /// Counts a connection until it is dropped.
@@ -69,9 +70,11 @@ pub async fn serve<S: Service>(
 ) {
     let settings = service.listener();
     let mut builder = http1::Builder::new();
-    // The stream sees to the time that a head may take.
+    // The stream sees to the time that a head may take, and to clients that leave: hyper would ask
+    // for a new buffer to see it, at each request.
     builder
         .max_buf_size(S::HEAD_BYTES_MAX)
+        .half_close(true)
         .header_read_timeout(None);
     let places = Arc::new(Semaphore::new(
         settings.connections_max.get().min(Semaphore::MAX_PERMITS),

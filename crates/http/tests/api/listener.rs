@@ -64,6 +64,15 @@ impl Listening {
         format!("{}\r\n", self.head("GET", &self.alice.global(event_type)))
     }
 
+    /// Returns a sync with nothing to tell, which waits for a minute, and the token that it bears.
+    async fn waiting_sync(&self) -> (String, String) {
+        let sync = Call::get("/_matrix/client/v3/sync").by(&self.alice);
+        let sync = self.server.send(sync).await.json();
+        let since = sync["next_batch"].as_str().unwrap();
+        let path = format!("/_matrix/client/v3/sync?timeout=60000&since={since}");
+        (format!("{}\r\n", self.head("GET", &path)), since.to_owned())
+    }
+
     /// Returns what is stored, by another way than the listener.
     async fn stored(&self, event_type: &str) -> (u16, String) {
         let call = Call::get(self.alice.global(event_type)).by(&self.alice);

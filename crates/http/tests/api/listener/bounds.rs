@@ -187,11 +187,7 @@ async fn a_client_that_left_is_not_waited_for_whatever_it_sent_ahead() {
         setup.settings.listener.connections_max = NonZeroUsize::MIN;
     })
     .await;
-    let sync = Call::get("/_matrix/client/v3/sync").by(&listening.alice);
-    let since = listening.server.send(sync).await.json()["next_batch"].clone();
-    let since = since.as_str().unwrap();
-    let path = format!("/_matrix/client/v3/sync?timeout=30000&since={since}");
-    let sync = format!("{}\r\n", listening.head("GET", &path));
+    let (sync, _) = listening.waiting_sync().await;
     for ahead in ["", "G", &versions()] {
         let mut wire = listening.connect().await;
         wire.send(format!("{sync}{ahead}")).await;

@@ -8,7 +8,7 @@ use kitbag_testkit::global;
 
 use super::{Listening, PATIENCE, assert_between, versions};
 use crate::listener::wire::Wire;
-use crate::support::{Call, STEPS, SteppingStore};
+use crate::support::{STEPS, SteppingStore};
 
 impl Listening {
     async fn stopped(self) {
@@ -23,19 +23,10 @@ impl Listening {
 #[tokio::test]
 async fn waiting_syncs_are_answered_and_connections_end() {
     let listening = Listening::start().await;
-    let sync = Call::get("/_matrix/client/v3/sync").by(&listening.alice);
-    let since = listening.server.send(sync).await.json()["next_batch"].clone();
-    let since = since.as_str().unwrap();
-    let path = format!("/_matrix/client/v3/sync?timeout=60000&since={since}");
+    let (sync, since) = listening.waiting_sync().await;
     let mut waiting = listening.connect().await;
     // The first answer tells that the second request, of the same packet, is under way.
-    waiting
-        .send(format!(
-            "{}{}\r\n",
-            versions(),
-            listening.head("GET", &path)
-        ))
-        .await;
+    waiting.send(format!("{}{sync}", versions())).await;
     assert_eq!(waiting.reply().await.status, 200);
     let mut idle = listening.connect().await;
     idle.send(versions()).await;
@@ -46,7 +37,7 @@ async fn waiting_syncs_are_answered_and_connections_end() {
     assert_between(started, Duration::ZERO, Duration::from_secs(5));
     let reply = waiting.reply().await;
     assert_eq!(reply.status, 200);
-    assert!(reply.body.contains(since), "{reply:?}");
+    assert!(reply.body.contains(&since), "{reply:?}");
     waiting.assert_closes().await;
     idle.assert_closes().await;
     assert!(
@@ -88,13 +79,9 @@ async fn without_connections_it_is_immediate() {
 async fn with_waiting_sync(stepping: &SteppingStore) -> (Listening, Wire) {
     let store = Arc::clone(&stepping.store);
     let listening = Listening::with(|setup| setup.store = Some(store)).await;
-    let sync = Call::get("/_matrix/client/v3/sync").by(&listening.alice);
-    let since = listening.server.send(sync).await.json()["next_batch"].clone();
-    let since = since.as_str().unwrap();
-    let path = format!("/_matrix/client/v3/sync?timeout=60000&since={since}");
+    let (sync, _) = listening.waiting_sync().await;
     let mut waiting = listening.connect().await;
-    let sync = listening.head("GET", &path);
-    waiting.send(format!("{}{sync}\r\n", versions())).await;
+    waiting.send(format!("{}{sync}", versions())).await;
     assert_eq!(waiting.reply().await.status, 200);
     (listening, waiting)
 }
