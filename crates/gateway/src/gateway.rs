@@ -8,14 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, HttpBody as _};
-use axum::http::header::ACCESS_CONTROL_ALLOW_ORIGIN;
 use axum::http::{Method, Request, StatusCode, Uri};
 use axum::response::Response;
 use futures_util::FutureExt as _;
 use kitbag_domain::{Clock, Limits, UserId};
 use kitbag_http::shared::{
     Denial, GatewayError, INFO_URI, Listener, Metrics, RequestId, RequestIds, RouteMetrics, Router,
-    Unread, Variables, drop_body, finish, share_body,
+    Unread, Variables, drop_body, finish, is_unfinished, share_body,
 };
 use kitbag_http::{ListenerSettings, Random, Service};
 use thiserror::Error;
@@ -393,7 +392,7 @@ impl Gateway {
         let mut response = match answer {
             Ok(mut response) => {
                 // The gateway's own; those of the homeserver have it.
-                if !response.headers().contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
+                if is_unfinished(&response) {
                     finish(&mut response, id, true);
                 }
                 response

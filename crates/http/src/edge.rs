@@ -7,20 +7,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::{Body, HttpBody as _};
-use axum::http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ALLOW, CONTENT_LENGTH,
-};
-use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use axum::http::header::{ALLOW, CONTENT_LENGTH};
+use axum::http::{Method, Request, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use tracing::{Instrument as _, debug};
 
 use crate::dispatch::{Answering, Route, Router};
 use crate::error::{ApiError, Denial, Unrendered};
+use crate::headers::finish;
 use crate::linger::{self, Unread};
 use crate::metrics::{Counting, Gauge, Listener, Waited};
-use crate::request_id::{REQUEST_ID_HEADER, RequestId};
+use crate::request_id::RequestId;
 use crate::routes;
 use crate::serve::Service;
 use crate::settings::ListenerSettings;
@@ -242,28 +240,4 @@ impl App {
         let base_url = self.settings.public_base_url.as_deref();
         configured.or(base_url).unwrap_or(INFO_URI)
     }
-}
-
-/// Puts the headers on that every answer carries [spec, "Web Browser Clients"].
-pub fn finish(response: &mut Response, request_id: RequestId<'_>, has_cors: bool) {
-    const ALLOWED_METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
-    const ALLOWED_HEADERS: &str = "X-Requested-With, Content-Type, Authorization, Date";
-    let headers: &mut HeaderMap = response.headers_mut();
-    headers.insert(REQUEST_ID_HEADER, request_id.header());
-    if !has_cors {
-        return;
-    }
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-    headers.insert(
-        ACCESS_CONTROL_ALLOW_METHODS,
-        HeaderValue::from_static(ALLOWED_METHODS),
-    );
-    headers.insert(
-        ACCESS_CONTROL_ALLOW_HEADERS,
-        HeaderValue::from_static(ALLOWED_HEADERS),
-    );
-    headers.insert(
-        ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("Retry-After, X-Request-Id"),
-    );
 }

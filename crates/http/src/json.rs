@@ -1,11 +1,12 @@
 //! JSON answers.
 
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use kitbag_domain::{Content, Entry, LiveEntry};
 use serde::Serialize;
+
+use crate::headers;
 
 /// An answer of 200 with a JSON body.
 pub(crate) struct MatrixJson<T>(pub(crate) T);
@@ -39,8 +40,7 @@ impl IntoResponse for Verbatim {
 pub fn json_response(status: StatusCode, body: Bytes) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, json);
+    *response.headers_mut() = headers::of_json();
     response
 }
 

@@ -17,6 +17,7 @@ mod error;
 mod extract;
 mod failures;
 mod filter;
+mod headers;
 mod json;
 mod linger;
 mod metrics;
