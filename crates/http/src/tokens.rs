@@ -66,7 +66,8 @@ impl App {
 pub(crate) struct LastToken(Mutex<Option<Known>>);
 
 struct Known {
-    text: Box<str>,
+    /// The header that bore it, as it came.
+    header: Box<[u8]>,
     user: UserId,
     hash: TokenHash,
     session: Option<KeptSession>,
@@ -82,31 +83,26 @@ pub(crate) struct Presented {
 }
 
 impl LastToken {
-    /// Reads an access token.
-    pub(crate) fn read(&self, text: &str) -> Result<Presented, TokenError> {
+    /// Returns the token that a header bears, if it bore the last one.
+    pub(crate) fn recall(&self, header: &[u8]) -> Option<Presented> {
+        let last = &*self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = last.as_ref()?;
+        is_same(&known.header, header).then(|| Presented {
+            user: known.user.clone(),
+            hash: known.hash,
+            session: known.session.as_ref().and_then(KeptSession::get).cloned(),
+        })
+    }
+
+    /// Remembers what token a header bears.
+    pub(crate) fn remember(&self, header: &[u8], token: &Presented) {
         let last = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = last
-            && is_same(&known.text, text)
-        {
-            return Ok(Presented {
-                user: known.user.clone(),
-                hash: known.hash,
-                session: known.session.as_ref().and_then(KeptSession::get).cloned(),
-            });
-        }
-        let token = Token::parse(TokenKind::Access, text)?;
-        let (user, hash) = (token.user().clone(), token.hash());
         *last = Some(Known {
-            text: text.into(),
-            user: user.clone(),
-            hash,
+            header: header.into(),
+            user: token.user.clone(),
+            hash: token.hash,
             session: None,
         });
-        Ok(Presented {
-            user,
-            hash,
-            session: None,
-        })
     }
 
     /// Keeps the session of a token, unless another token came meanwhile.
@@ -120,11 +116,26 @@ impl LastToken {
     }
 }
 
+impl Presented {
+    /// Reads an access token.
+    pub(crate) fn parse(text: &str) -> Result<Self, TokenError> {
+        let token = Token::parse(TokenKind::Access, text)?;
+        Ok(Self {
+            user: token.user().clone(),
+            hash: token.hash(),
+            session: None,
+        })
+    }
+}
+
 /// Compares all bytes, wherever they differ: how long that takes says nothing of a token that
 /// somebody else sent over this connection, as behind a proxy.
-fn is_same(known: &str, text: &str) -> bool {
-    let pairs = known.bytes().zip(text.bytes());
-    known.len() == text.len() && pairs.fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+fn is_same(known: &[u8], header: &[u8]) -> bool {
+    let ((known_words, known_rest), (words, rest)) = (known.as_chunks(), header.as_chunks());
+    let words = known_words.iter().zip(words);
+    let words = words.map(|(a, b)| u64::from_le_bytes(*a) ^ u64::from_le_bytes(*b));
+    let rest = known_rest.iter().zip(rest).map(|(a, b)| u64::from(a ^ b));
+    known.len() == header.len() && words.chain(rest).fold(0, |differ, bits| differ | bits) == 0
 }
 
 #[cfg(test)]
@@ -136,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_token_of_a_connection_is_read_for_itself() {
+    fn a_connection_remembers_whose_token_its_last_header_bore() {
         let token = |kind, user: &str, secret| {
             let token = Token::new(kind, UserId::parse(user).unwrap(), [secret; 32]);
             token.reveal().to_owned()
@@ -144,19 +155,33 @@ mod tests {
         let alice = token(TokenKind::Access, "@alice:x", 1);
         let alices_other = token(TokenKind::Access, "@alice:x", 2);
         let bob = token(TokenKind::Access, "@bob:x", 1);
-        let refresh = token(TokenKind::Refresh, "@alice:x", 1);
         let last = LastToken::default();
-        for text in [&alice, &alice, &alices_other, &bob, &alice] {
-            let parsed = Token::parse(TokenKind::Access, text).unwrap();
-            let expected = Presented {
-                user: parsed.user().clone(),
-                hash: parsed.hash(),
-                session: None,
-            };
-            assert_eq!(last.read(text), Ok(expected));
-            assert_eq!(last.read(&refresh), Err(TokenError));
-            assert_eq!(last.read(&text[1..]), Err(TokenError));
+        for text in [&alice, &alices_other, &bob, &alice] {
+            let presented = Presented::parse(text).unwrap();
+            let header = format!("Bearer {text}").into_bytes();
+            assert_eq!(last.recall(&header), None, "another one came between");
+            last.remember(&header, &presented);
+            assert_eq!(last.recall(&header), Some(presented));
+            for place in 0..header.len() {
+                let mut other = header.clone();
+                other[place] ^= 1;
+                assert_eq!(
+                    last.recall(&other),
+                    None,
+                    "byte {place} of {}",
+                    header.len()
+                );
+                assert_eq!(last.recall(&header[..place]), None);
+            }
         }
+    }
+
+    #[test]
+    fn a_refresh_token_is_no_access_token() {
+        let alice = UserId::parse("@alice:x").unwrap();
+        let refresh = Token::new(TokenKind::Refresh, alice, [1; 32]);
+        assert_eq!(Presented::parse(refresh.reveal()), Err(TokenError));
+        assert_eq!(Presented::parse(&refresh.reveal()[1..]), Err(TokenError));
     }
 
     #[test]
@@ -176,13 +201,20 @@ mod tests {
         let changes = Arc::<SessionChanges>::default();
         let kept = || KeptSession::new(&session, &changes);
         let last = LastToken::default();
-        let told = |token: &Token| last.read(token.reveal()).unwrap().session;
+        let remember = |token: &Token| {
+            let presented = Presented::parse(token.reveal()).unwrap();
+            last.remember(token.reveal().as_bytes(), &presented);
+        };
+        let told = |token: &Token| last.recall(token.reveal().as_bytes())?.session;
+        remember(&token);
         assert_eq!(told(&token), None);
         last.keep(other.hash(), kept());
         assert_eq!(told(&token), None, "it is that of a token that came before");
         last.keep(token.hash(), kept());
         assert_eq!(told(&token), Some(session.clone()));
+        remember(&other);
         assert_eq!(told(&other), None);
+        remember(&token);
         assert_eq!(told(&token), None, "another one came between");
         last.keep(token.hash(), kept());
         changes.note();
