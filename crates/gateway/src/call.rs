@@ -37,16 +37,16 @@ impl Head {
     }
 
     /// Returns the variable segments of the path.
-    pub(crate) fn path(&self) -> Result<PathParams, Denial> {
+    pub(crate) fn path(&self) -> Result<PathParams<'_>, Denial> {
         let path = self.parts.uri.path();
         let named = self.names.into_iter().zip(self.variables.of(path));
-        PathParams::decode(named, path.len())
+        PathParams::decode(named)
     }
 
     /// Returns the variable segments of a path below `/user/{user}`, which must be of this user.
-    pub(crate) fn own_path(&self, user: &UserId) -> Result<PathParams, Denial> {
+    pub(crate) fn own_path(&self, user: &UserId) -> Result<PathParams<'_>, Denial> {
         let path = self.parts.uri.path();
         let named = self.names.into_iter().zip(self.variables.of(path));
-        PathParams::of_owner(named, path.len(), user)
+        PathParams::of_owner(named, user)
     }
 }

@@ -28,7 +28,7 @@ pub(crate) async fn list(
 pub(crate) async fn get(
     State(app): State<App>,
     auth: Authenticated,
-    params: PathParams,
+    params: PathParams<'static>,
 ) -> Result<Response, ApiError> {
     let devices = app.devices(&auth, Some(params.device()?)).await?;
     let device = devices.first();
@@ -46,7 +46,7 @@ pub(crate) struct Rename {
 pub(crate) async fn rename(
     State(app): State<App>,
     auth: Authenticated,
-    params: PathParams,
+    params: PathParams<'static>,
     JsonBody(body): JsonBody<Rename>,
 ) -> Result<EmptyObject, ApiError> {
     let (user, id) = (&auth.requester.user, params.device()?);
@@ -73,7 +73,7 @@ pub(crate) async fn delete(
     State(app): State<App>,
     auth: Authenticated,
     client: Client,
-    params: PathParams,
+    params: PathParams<'static>,
     uri: Uri,
     OptionalJsonBody(body): OptionalJsonBody<Delete>,
 ) -> Result<EmptyObject, ApiError> {

@@ -18,7 +18,7 @@ const NO_FIELD: ApiError = ApiError::NotFound("the profile has no such field");
 
 pub(crate) async fn get(
     State(app): State<App>,
-    params: PathParams,
+    params: PathParams<'static>,
 ) -> Result<MatrixJson<Value>, ApiError> {
     let profile = app.profile(&params).await?;
     let mut body = json!({});
@@ -32,7 +32,7 @@ pub(crate) async fn get(
 
 pub(crate) async fn get_field(
     State(app): State<App>,
-    params: PathParams,
+    params: PathParams<'static>,
 ) -> Result<MatrixJson<Value>, ApiError> {
     let field = field(&params)?;
     let profile = app.profile(&params).await?;
@@ -68,13 +68,13 @@ pub(crate) async fn set_field(
 }
 
 impl App {
-    async fn profile(&self, params: &PathParams) -> Result<Profile, ApiError> {
+    async fn profile(&self, params: &PathParams<'_>) -> Result<Profile, ApiError> {
         let user = UserId::parse(params.get("user").unwrap_or_default())?;
         self.store.profile(&user).await?.ok_or(NO_PROFILE)
     }
 }
 
-fn field(params: &PathParams) -> Result<ProfileField, ApiError> {
+fn field(params: &PathParams<'_>) -> Result<ProfileField, ApiError> {
     match params.get("field") {
         Some("avatar_url") => Ok(ProfileField::AvatarUrl),
         Some("displayname") => Ok(ProfileField::Displayname),

@@ -50,7 +50,7 @@ pub(crate) async fn get_scope(
 pub(crate) async fn get_kind(
     State(app): State<App>,
     auth: Authenticated,
-    params: PathParams,
+    params: PathParams<'static>,
 ) -> Result<Verbatim, ApiError> {
     let kind = kind_of(&params)?;
     let served = app.data.push_rules(&auth.requester).await?;
@@ -176,7 +176,7 @@ pub(crate) async fn put_enabled(
         .await
 }
 
-fn kind_of(params: &PathParams) -> Result<Kind, ApiError> {
+fn kind_of(params: &PathParams<'_>) -> Result<Kind, ApiError> {
     let kind = params.get("kind").unwrap_or_default();
     Kind::parse(kind).ok_or(ApiError::NoPushRulePath)
 }

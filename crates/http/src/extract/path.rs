@@ -1,8 +1,11 @@
+use std::borrow::Cow;
+
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use kitbag_domain::{
     Content, DeviceId, EventType, GetError, Key, PermitError, RoomId, Scope, UserId,
 };
+use memchr::memchr;
 use percent_encoding::percent_decode_str;
 
 use super::auth::Authenticated;
@@ -11,43 +14,34 @@ use crate::error::{ApiError, Denial};
 use crate::state::Call;
 use crate::tokens::Presented;
 
-/// The variable segments of the path, decoded once.
-pub struct PathParams {
-    /// All values, one behind the other.
-    text: String,
+/// The variable segments of a path, decoded once; what needs no decoding is not copied.
+pub struct PathParams<'a> {
     names: [&'static str; VARIABLES_MAX],
-    /// Where each value ends in the text.
-    ends: [usize; VARIABLES_MAX],
+    values: [Cow<'a, str>; VARIABLES_MAX],
 }
 
-impl PathParams {
-    /// Decodes these, each for itself; `bytes` is about how many there are.
+impl<'a> PathParams<'a> {
+    /// Decodes these, each for itself.
     ///
     /// # Errors
     /// 400 `M_INVALID_PARAM` where one is not UTF-8.
-    pub fn decode<'a>(
-        named: impl Iterator<Item = (&'static str, &'a str)>,
-        bytes: usize,
-    ) -> Result<Self, Denial> {
-        let invalid = || ApiError::InvalidParam("the path is not UTF-8".to_owned());
-        let (mut text, mut names) = (Vec::with_capacity(bytes), [""; VARIABLES_MAX]);
-        let mut ends = [0; VARIABLES_MAX];
-        for ((known, segment), (name, end)) in named.zip(names.iter_mut().zip(&mut ends)) {
+    pub fn decode(named: impl Iterator<Item = (&'static str, &'a str)>) -> Result<Self, Denial> {
+        const EMPTY: Cow<'_, str> = Cow::Borrowed("");
+        let mut params = Self {
+            names: [""; VARIABLES_MAX],
+            values: [EMPTY; VARIABLES_MAX],
+        };
+        let places = params.names.iter_mut().zip(&mut params.values);
+        for ((known, segment), (name, value)) in named.zip(places) {
             *name = known;
-            if segment.as_bytes().contains(&b'%') {
-                text.extend(percent_decode_str(segment));
-            } else {
-                text.extend_from_slice(segment.as_bytes());
-            }
-            *end = text.len();
+            *value = match memchr(b'%', segment.as_bytes()) {
+                None => segment.into(),
+                Some(_) => percent_decode_str(segment)
+                    .decode_utf8()
+                    .map_err(|_| ApiError::InvalidParam("the path is not UTF-8".to_owned()))?,
+            };
         }
-        let text = String::from_utf8(text).map_err(|_| Denial::from(invalid()))?;
-        // Not only all of it: none may end amid a character that the next one completes.
-        if ends.into_iter().all(|end| text.is_char_boundary(end)) {
-            Ok(Self { text, names, ends })
-        } else {
-            Err(invalid().into())
-        }
+        Ok(params)
     }
 
     /// Reads what stands behind the user in a path, who must be the one that asks: others are told
@@ -55,16 +49,15 @@ impl PathParams {
     ///
     /// # Errors
     /// 403 where the path names somebody else, then those of [`PathParams::decode`].
-    pub fn of_owner<'a>(
+    pub fn of_owner(
         mut named: impl Iterator<Item = (&'static str, &'a str)>,
-        bytes: usize,
         user: &UserId,
     ) -> Result<Self, Denial> {
         match named.next() {
             Some(("user", named)) if is_encoded(user, named) => {}
             _ => return Err(Denial::not_own_account()),
         }
-        Self::decode(named, bytes)
+        Self::decode(named)
     }
 
     /// Returns the value of a variable segment; `None` where the path has none of this name.
@@ -74,8 +67,15 @@ impl PathParams {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         let at = self.names.iter().position(|known| *known == name)?;
-        let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
-        Some(&self.text[start..self.ends[at]])
+        Some(&self.values[at])
+    }
+
+    /// Returns the same with a copy of what stands in the path.
+    fn into_owned(self) -> PathParams<'static> {
+        PathParams {
+            names: self.names,
+            values: self.values.map(|value| Cow::Owned(value.into_owned())),
+        }
     }
 
     /// Returns the entry that an account-data path names, in whichever scope.
@@ -104,12 +104,12 @@ impl PathParams {
     }
 }
 
-impl FromRequestParts<Call> for PathParams {
+impl FromRequestParts<Call> for PathParams<'static> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, call: &Call) -> Result<Self, ApiError> {
-        let path = parts.uri.path();
-        Ok(Self::decode(call.named(path), path.len())?)
+        let params = PathParams::decode(call.named(parts.uri.path()))?;
+        Ok(params.into_owned())
     }
 }
 
@@ -121,7 +121,7 @@ fn is_encoded(user: &UserId, segment: &str) -> bool {
 /// A path below `/user/{user}` whose user is the requester.
 pub(crate) struct OwnPath {
     pub(crate) auth: Authenticated,
-    pub(crate) params: PathParams,
+    pub(crate) params: PathParams<'static>,
 }
 
 impl FromRequestParts<Call> for OwnPath {
@@ -129,9 +129,8 @@ impl FromRequestParts<Call> for OwnPath {
 
     async fn from_request_parts(parts: &mut Parts, call: &Call) -> Result<Self, ApiError> {
         let auth = Authenticated::from_request_parts(parts, call).await?;
-        let path = parts.uri.path();
-        let user = &auth.requester.user;
-        let params = PathParams::of_owner(call.named(path), path.len(), user)?;
+        let named = call.named(parts.uri.path());
+        let params = PathParams::of_owner(named, &auth.requester.user)?.into_owned();
         Ok(Self { auth, params })
     }
 }
@@ -154,10 +153,7 @@ impl FromRequestParts<Call> for Target {
 
 /// Returns the entry that the path names, which must be one of `user`.
 fn own_key(user: &UserId, parts: &Parts, call: &Call) -> Result<Key, Denial> {
-    let path = parts.uri.path();
-    let params = PathParams::of_owner(call.named(path), path.len(), user)?;
-    let key = params.key()?;
-    Ok(key)
+    PathParams::of_owner(call.named(parts.uri.path()), user)?.key()
 }
 
 /// What a `GET` of an entry asks for.
@@ -208,9 +204,9 @@ impl Stored {
 mod tests {
     use super::*;
 
-    fn decode(segments: &[&str]) -> Option<PathParams> {
+    fn decode<'a>(segments: &[&'a str]) -> Option<PathParams<'a>> {
         let names = ["user", "room", "type"].into_iter();
-        PathParams::decode(names.zip(segments.iter().copied()), 0).ok()
+        PathParams::decode(names.zip(segments.iter().copied())).ok()
     }
 
     #[test]
