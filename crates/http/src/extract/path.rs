@@ -153,7 +153,9 @@ impl FromRequestParts<Call> for Target {
 
 /// Returns the entry that the path names, which must be one of `user`.
 fn own_key(user: &UserId, parts: &Parts, call: &Call) -> Result<Key, Denial> {
-    PathParams::of_owner(call.named(parts.uri.path()), user)?.key()
+    let params = PathParams::of_owner(call.named(parts.uri.path()), user)?;
+    let key = params.key()?;
+    Ok(key)
 }
 
 /// What a `GET` of an entry asks for.
