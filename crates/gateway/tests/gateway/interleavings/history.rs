@@ -287,7 +287,13 @@ impl History {
         let is_between =
             |other: &Ended| other.span.end > begun.span.start && other.span.start < ended.span.end;
         let is_gone = others.any(|other| other.which.has(&begun.device) && is_between(other));
-        matches!(ended.which, Which::AllBut(_)) && is_gone
+        let is_owed = match ended.which {
+            Which::AllBut(_) => true,
+            // All entries are emptied then, unless that fails.
+            Which::All => self.has_faults,
+            Which::These(_) => false,
+        };
+        is_owed && is_gone
     }
 
     fn is_remembered(&self, ended: &Ended, read: &Read) -> bool {
