@@ -23,7 +23,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::{self, Instant};
 
-use crate::answer::{Failure, broken, is_lost, may_be_late};
+use crate::answer::{Failure, broken, may_come_late};
 use crate::entries::WRITTEN_BYTES_MAX;
 use crate::metrics::GatewayMetrics;
 use crate::settings::CompareSettings;
@@ -180,8 +180,7 @@ impl Turn {
         let sent = Sent(Some(held));
         let told = upstream.ask(request, WRITTEN_BYTES_MAX).await;
         match told {
-            Ok(told) if may_be_late(told.status()) => Err(unknown),
-            Err(error) if is_lost(&error) => Err(unknown),
+            told if may_come_late(&told) => Err(unknown),
             // Where it could not be reached nothing was sent.
             settled => {
                 sent.settle();

@@ -18,9 +18,13 @@ use crate::credentials::Credentials;
 use crate::mapped;
 use crate::upstream::{Told, Upstream};
 
-/// Bytes of a sync that lists them: 250 of the largest entries. Homeservers that look at filters
-/// send little else; one that does not, and has more to tell, is not listened to.
-pub(crate) const LISTING_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of a sync that lists them: 64 of the largest entries, however these are told. Homeservers
+/// that look at filters send little else; one that does not, and has more to tell, is not listened to.
+pub(crate) const LISTING_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Bytes that one byte of a content is told as at most: a homeserver may write JSON anew and tell it
+/// as an escape, such as Synapse a DEL as `\u007f`.
+pub(crate) const TOLD_BYTES_OF_ONE: u64 = 6;
 
 /// Bytes of an entry in such a sync beside its content: the type that names device and type, and JSON.
 pub(crate) const ENTRY_EXTRA_BYTES: u64 = 2 * 1024;

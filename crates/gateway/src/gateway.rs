@@ -25,7 +25,7 @@ use crate::answer::{Answer, Failure};
 use crate::call::{Call, Head};
 use crate::compare::Compare;
 use crate::devices::Devices;
-use crate::entries::{ENTRY_EXTRA_BYTES, LISTING_BYTES_MAX};
+use crate::entries::{ENTRY_EXTRA_BYTES, LISTING_BYTES_MAX, TOLD_BYTES_OF_ONE};
 use crate::excesses::Excesses;
 use crate::guard;
 use crate::headers;
@@ -68,7 +68,8 @@ pub enum SetupError {
     #[error(
         "`limits.device_entries_max` is {entries_max} and `limits.device_content_bytes_max` is \
          {content_bytes_max}: so a device can keep more than the {listed_bytes_max} bytes that the \
-         gateway reads to empty it, with {ENTRY_EXTRA_BYTES} beside each content; lower one of them"
+         gateway reads to empty it, with each byte told as {TOLD_BYTES_OF_ONE} and \
+         {ENTRY_EXTRA_BYTES} beside each content; lower one of them"
     )]
     DeviceTooLarge {
         /// Entries of a device.
@@ -425,7 +426,8 @@ impl Gateway {
 fn check(limits: &Limits) -> Result<(), SetupError> {
     let entries_max = limits.quota.device_entries_max;
     let content_bytes_max = limits.device_content_bytes_max;
-    let entry_bytes = content_bytes_max.saturating_add(ENTRY_EXTRA_BYTES);
+    let told_bytes_max = content_bytes_max.saturating_mul(TOLD_BYTES_OF_ONE);
+    let entry_bytes = told_bytes_max.saturating_add(ENTRY_EXTRA_BYTES);
     let listed_bytes_max = LISTING_BYTES_MAX as u64;
     match entries_max.saturating_mul(entry_bytes) > listed_bytes_max {
         true => Err(SetupError::DeviceTooLarge {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time;
 
-/// Bytes that one kind of work has in memory at once, for all requests: six of the largest, and many
+/// Bytes that one kind of work has in memory at once, for all requests: three of the largest, and many
 /// usual ones.
 const BYTES_MAX: usize = 256 * 1024 * 1024;
 

@@ -143,6 +143,17 @@ async fn an_entry_is_fenced_behind_a_write_of_which_a_proxy_does_not_know() {
 }
 
 #[tokio::test]
+async fn an_entry_is_fenced_behind_a_write_that_somebody_in_between_answered() {
+    for (status, body) in [(200, "<html>"), (202, "{}"), (302, "")] {
+        let upstream = homeserver_that(move || Some(whole(status, body))).await;
+        let (_gateway, _clock, client) = fenced(&upstream.url(), |_| {}).await;
+        let response = put(&client, "kt_a", PATH, "{}").await;
+        assert_eq!(told(&response), (504, json!("M_UNKNOWN")), "{status}");
+        see_the_fence(&client).await;
+    }
+}
+
+#[tokio::test]
 async fn a_write_that_the_homeserver_refused_fences_nothing() {
     for status in [404, 429, 500, 501] {
         let refusal = json!({"errcode": "M_UNKNOWN", "error": ""});

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kitbag_client::{Client, Method, Request};
 use kitbag_domain::Limits;
-use kitbag_testkit::scripted::{Asked, Scripted, json};
+use kitbag_testkit::scripted::{Asked, Scripted, json, whole};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -48,7 +48,7 @@ async fn what_is_too_large_to_be_listed_at_once_is_emptied_device_by_device() {
     let stored = Stored::default();
     let content = json!({"a": "a".repeat(1024 * 1024)}).to_string();
     for device in ["PHONE", "LAPTOP"] {
-        for number in 0..10 {
+        for number in 0..20 {
             let key = ("@alice:x".to_owned(), format!("{PREFIX}{device}.n{number}"));
             stored.lock().unwrap().insert(key, content.clone());
         }
@@ -69,7 +69,7 @@ async fn what_is_too_large_to_be_listed_at_once_is_emptied_device_by_device() {
     let logout = logout.token("alice.PHONE").body("{}");
     assert_eq!(client.send(logout).await.unwrap().status, 200);
     let stored = stored.lock().unwrap();
-    assert_eq!(stored.len(), 20);
+    assert_eq!(stored.len(), 40);
     for ((_, kind), content) in stored.iter() {
         assert_eq!(content, TOMBSTONE, "{kind}");
     }
@@ -87,7 +87,7 @@ async fn what_nobody_can_name_is_emptied_also_where_many_devices_keep_more_than_
     // More than a filter names; what these keep beyond it is small enough.
     const LIVING: usize = 60;
     let stored = Stored::default();
-    let content = json!({"a": "a".repeat(300 * 1024)}).to_string();
+    let content = json!({"a": "a".repeat(600 * 1024)}).to_string();
     let kind = |device: &str| ("@alice:x".to_owned(), format!("{PREFIX}{device}.n"));
     let living: Vec<String> = (0..LIVING).map(|number| format!("D{number}")).collect();
     for device in living.iter().map(String::as_str).chain(["GONE"]) {
@@ -125,7 +125,7 @@ async fn what_a_device_keeps_that_is_too_large_to_be_listed_keeps_no_other_from_
         let kind = format!("{PREFIX}{device}.n{number}");
         ("@alice:x".to_owned(), kind)
     };
-    for number in 0..17 {
+    for number in 0..33 {
         stored
             .lock()
             .unwrap()
@@ -162,7 +162,40 @@ async fn what_a_device_keeps_that_is_too_large_to_be_listed_keeps_no_other_from_
     for device in ["LAPTOP", "GONE"] {
         assert!(stored[&kind(device, 0)] == TOMBSTONE, "{device}");
     }
-    assert!((0..17).all(|number| stored[&kind("PHONE", number)] == content));
+    assert!((0..33).all(|number| stored[&kind("PHONE", number)] == content));
+}
+
+/// What a client sends as one byte, Synapse tells as six.
+#[tokio::test]
+async fn as_much_as_a_device_may_keep_is_emptied_where_each_byte_is_told_as_an_escape() {
+    const ENTRIES: usize = 64;
+    let content = |told: &str| format!("{{\"a\":\"{told}\"}}");
+    let longest = 64 * 1024 - content("").len();
+    let told = content(&"\\u007f".repeat(longest));
+    let mut events = Vec::new();
+    for number in 0..ENTRIES {
+        let kind = format!("{PREFIX}PHONE.n{number}");
+        events.push(format!("{{\"type\":\"{kind}\",\"content\":{told}}}"));
+    }
+    let events = events.join(",");
+    let listing = format!("{{\"next_batch\":\"s\",\"account_data\":{{\"events\":[{events}]}}}}");
+    let upstream = Scripted::start(move |asked| {
+        let answer = match asked.target.split('?').next().unwrap() {
+            "/_matrix/client/v3/sync" => whole(200, listing.clone()),
+            "/_matrix/client/v3/logout" => json(200, &json!({})),
+            _ => toy::answer(&asked, &Stored::default()),
+        };
+        async move { answer }
+    })
+    .await;
+    let gateway = gateway(&upstream.url(), |_| {}).await;
+    let client = Client::new(&gateway.url).unwrap();
+    let logout = Request::new(Method::POST, "/_matrix/client/v3/logout");
+    let logout = logout.token("alice.PHONE").body("{}");
+    assert_eq!(client.send(logout).await.unwrap().status, 200);
+    let asked = upstream.asked();
+    let emptied = asked.iter().filter(|asked| asked.method == Method::PUT);
+    assert_eq!(emptied.count(), ENTRIES);
 }
 
 #[test]
@@ -177,22 +210,23 @@ fn limits_that_make_a_device_that_cannot_be_emptied_are_refused() {
         gateway.map(drop).map_err(|error| error.to_string())
     };
     const MIB: u64 = 1024 * 1024;
-    for (entries, bytes) in [(64, 64 * 1024), (15, MIB), (4_000, 2 * 1024), (3, 4 * MIB)] {
+    for (entries, bytes) in [(64, 64 * 1024), (64, 85 * 1024), (5, MIB), (10_000, 1)] {
         assert_eq!(set_up(entries, bytes), Ok(()), "{entries} of {bytes}");
     }
     let expected = "`limits.device_entries_max` is 64 and `limits.device_content_bytes_max` is \
-                    1048576: so a device can keep more than the 16777216 bytes that the gateway \
-                    reads to empty it, with 2048 beside each content; lower one of them";
+                    1048576: so a device can keep more than the 33554432 bytes that the gateway \
+                    reads to empty it, with each byte told as 6 and 2048 beside each content; \
+                    lower one of them";
     assert_eq!(set_up(64, MIB), Err(expected.to_owned()));
-    for (entries, bytes) in [(16, MIB), (4, 4 * MIB), (10_000, 1)] {
+    for (entries, bytes) in [(64, 85 * 1024 + 1), (6, MIB), (1, 6 * MIB), (10_000, 1024)] {
         assert!(set_up(entries, bytes).is_err(), "{entries} of {bytes}");
     }
 }
 
 #[tokio::test]
 async fn large_listings_of_many_users_take_turns() {
-    // Of 32 MiB each, with what is made of them.
-    const AT_ONCE: usize = 8;
+    // Of 64 MiB each, with what is made of them.
+    const AT_ONCE: usize = 4;
     let (asked, permits) = (Arc::<AtomicUsize>::default(), Arc::new(Semaphore::new(0)));
     let (asking, waiting) = (Arc::clone(&asked), Arc::clone(&permits));
     let upstream = Scripted::start(move |asked| {

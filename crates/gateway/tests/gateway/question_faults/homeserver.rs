@@ -45,7 +45,8 @@ impl Question {
             Self::Whoami | Self::Device | Self::Tombstone => 64 * 1024,
             Self::Login => 1024 * 1024,
             Self::Devices => 4 * 1024 * 1024,
-            Self::Listing | Self::Stored | Self::PushRules => 16 * 1024 * 1024,
+            Self::Listing => 32 * 1024 * 1024,
+            Self::Stored | Self::PushRules => 16 * 1024 * 1024,
         }
     }
 }
