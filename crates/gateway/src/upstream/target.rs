@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::http::uri::Authority;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{self, TcpStream, UnixStream};
 use tokio::time;
 use tokio_rustls::client::TlsStream;
 
@@ -71,9 +71,27 @@ pub(super) fn host(authority: &Authority) -> &str {
 
 async fn connect(authority: &Authority, usual_port: u16) -> io::Result<TcpStream> {
     let port = authority.port_u16().unwrap_or(usual_port);
-    let stream = TcpStream::connect((host(authority), port)).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+    let mut failed = None;
+    for address in net::lookup_host((host(authority), port)).await? {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Err(error) => failed = Some(failure(failed, error)),
+        }
+    }
+    Err(failed.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
+}
+
+/// Returns which failure tells of the homeserver, of that so far and that of a further address. An
+/// address can be unavailable for having no protocol here, as `::1` where IPv6 is off, and then says
+/// nothing.
+fn failure(before: Option<io::Error>, error: io::Error) -> io::Error {
+    match before {
+        Some(before) if error.kind() == io::ErrorKind::AddrNotAvailable => before,
+        _ => error,
+    }
 }
 
 async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
@@ -139,5 +157,30 @@ impl AsyncWrite for Stream {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         of_stream!(self, poll_write_vectored, context, slices)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use io::ErrorKind::{AddrNotAvailable, ConnectionRefused, TimedOut};
+
+    use super::*;
+
+    #[test]
+    fn an_address_that_is_none_here_does_not_hide_why_the_others_failed() {
+        let rows: [(&[io::ErrorKind], io::ErrorKind); 5] = [
+            (&[ConnectionRefused, AddrNotAvailable], ConnectionRefused),
+            (&[AddrNotAvailable, ConnectionRefused], ConnectionRefused),
+            (&[AddrNotAvailable], AddrNotAvailable),
+            (&[AddrNotAvailable, AddrNotAvailable], AddrNotAvailable),
+            (&[ConnectionRefused, TimedOut], TimedOut),
+        ];
+        for (kinds, expected) in rows {
+            let mut failed = None;
+            for kind in kinds {
+                failed = Some(failure(failed, io::Error::from(*kind)));
+            }
+            assert_eq!(failed.unwrap().kind(), expected, "{kinds:?}");
+        }
     }
 }
