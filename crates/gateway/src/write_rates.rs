@@ -15,9 +15,12 @@ use crate::settings::WriteRateSettings;
 /// more, the further ones are not limited until some of these are done.
 const SESSIONS_MAX: usize = 16_384;
 
-/// Bytes of a content that count as one write, and each further ones as one more. A device may write
-/// all that it may keep, 64 entries of 64 KiB, in the burst that is the default.
+/// Bytes that count as one write, and each further ones as one more. A device may write all that it
+/// may keep, 64 entries of 64 KiB, in the burst that is the default.
 const WRITE_BYTES: u64 = 16 * 1024;
+
+/// Bytes of a path that count nothing. What is beyond them counts as content does.
+const PATH_FREE_BYTES: usize = 1024;
 
 const MINUTE_US: u64 = 60_000_000;
 
@@ -118,10 +121,11 @@ impl Session {
     }
 }
 
-/// Returns as how many writes one counts. A path of usual length adds nothing.
+/// Returns as how many writes one counts.
 fn writes_of(content_bytes: u64, path_bytes: usize) -> u64 {
-    let of_content = content_bytes.div_ceil(WRITE_BYTES).max(1);
-    of_content + path_bytes as u64 / WRITE_BYTES
+    let of_path = path_bytes.saturating_sub(PATH_FREE_BYTES) as u64;
+    let bytes = content_bytes.saturating_add(of_path);
+    bytes.div_ceil(WRITE_BYTES).max(1)
 }
 
 #[cfg(test)]
@@ -214,10 +218,29 @@ mod tests {
         assert_eq!(rates.count(&session(1), CONTENT_BYTES_MAX, 0), too_many);
         clock.advance(20_000);
         assert_eq!(allowed_of(&rates, 1, 100, CONTENT_BYTES_MAX), 1);
-        clock.advance(24 * 60 * 60 * 1_000);
-        // Names are stored as well, where the homeserver lets them be long.
-        assert_eq!(rates.count(&session(1), 16_384, 48 * 1_024), Ok(()));
-        assert_eq!(allowed(&rates, 1, 1_000), 296);
+    }
+
+    /// Names are stored as well, where the homeserver lets them be long.
+    #[test]
+    fn of_a_path_what_is_beyond_1_kib_counts_together_with_the_content() {
+        for (content_bytes, path_bytes, expected) in [
+            (0, 0, 1),
+            (16_384, 1_024, 1),
+            (16_384, 1_025, 2),
+            (0, 17 * 1_024, 1),
+            (0, 17 * 1_024 + 1, 2),
+            (16_384, 16_383, 2),
+            (16_384, 49 * 1_024, 4),
+            (u64::MAX, usize::MAX, u64::MAX.div_ceil(WRITE_BYTES)),
+        ] {
+            let writes = writes_of(content_bytes, path_bytes);
+            assert_eq!(writes, expected, "{content_bytes} {path_bytes}");
+        }
+        let (rates, _clock) = rates(300, 120);
+        for _ in 0..64 {
+            assert_eq!(rates.count(&session(1), 65_536, 1_024), Ok(()));
+        }
+        assert_eq!(allowed(&rates, 1, 1_000), 300 - 256);
     }
 
     #[test]
