@@ -34,6 +34,7 @@ impl Stop {
             begins: Box::pin(Arc::clone(&self.begins).notified_owned()),
             woken: None,
             is_ending: false,
+            refused: None,
         }
     }
 }
@@ -46,9 +47,11 @@ pub(crate) struct Watched<C> {
     /// Who is woken when the stop begins.
     woken: Option<Waker>,
     is_ending: bool,
+    /// Why the connection ends, where it is still to be shut.
+    refused: Option<hyper::Error>,
 }
 
-impl<C: GracefulConnection + Unpin> Future for Watched<C> {
+impl<C: GracefulConnection<Error = hyper::Error> + Unpin> Future for Watched<C> {
     type Output = C::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<C::Output> {
@@ -66,10 +69,17 @@ impl<C: GracefulConnection + Unpin> Future for Watched<C> {
                 Pin::new(&mut this.connection).graceful_shutdown();
             }
         }
-        ready!(Pin::new(&mut this.connection).poll(context))?;
+        if let Err(error) = ready!(Pin::new(&mut this.connection).poll(context)) {
+            // One that refused what it cannot read has an answer under way. Any other is broken.
+            if !error.is_parse() {
+                return Poll::Ready(Err(error));
+            }
+            this.refused = Some(error);
+        }
         // A connection that was ever asked for another protocol ends for whoever would take it over,
         // which nobody does: with the last of its answer unsent, and without being shut. Its next turn
         // sees to both; in that of any other nothing is left to do.
-        Pin::new(&mut this.connection).poll(context)
+        let ended = ready!(Pin::new(&mut this.connection).poll(context));
+        Poll::Ready(this.refused.take().map_or(ended, Err))
     }
 }

@@ -89,6 +89,29 @@ async fn what_comes_behind_an_early_answer_is_still_taken() {
     }
 }
 
+/// What such a client still sends must not reset the connection, nor take the refusal along.
+#[tokio::test]
+async fn a_refused_head_of_who_asked_for_another_protocol_is_told_while_more_is_sent() {
+    let listening = Listening::start().await;
+    let head = "GET / HTTP/1.1\r\nhost: localhost\r\n";
+    let rows = [
+        (431, format!("{head}x: {}\r\n\r\n", "x".repeat(3_000_000))),
+        (
+            400,
+            format!("{head}no colon\r\n\r\n{}", "x".repeat(3_000_000)),
+        ),
+    ];
+    for (status, refused) in rows {
+        let mut wire = listening.connect().await;
+        let upgradable = versions().replace("\r\n\r\n", &format!("\r\n{UPGRADE}\r\n"));
+        wire.send(upgradable).await;
+        assert_eq!(wire.reply().await.status, 200);
+        wire.send(refused).await;
+        assert_eq!(wire.reply().await.status, status);
+        wire.assert_closes().await;
+    }
+}
+
 #[tokio::test]
 async fn the_last_answer_to_who_asked_for_another_protocol_comes_whole() {
     let listening = Listening::start().await;
