@@ -25,12 +25,17 @@ const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How often it is looked whether a head is there, in the time that it may take.
 const LOOKS: u32 = 2;
 const PAUSE_MIN: Duration = Duration::from_millis(1);
+/// Bytes that are read of requests whose turn has not come: who sends more is not seen to leave before
+/// the answer.
+const AHEAD_BYTES_MAX: usize = 8 * 1024;
 
 pub(crate) struct PatientStream {
     stream: TcpStream,
     progress: Progress,
     write_timeout: Duration,
     head: Head,
+    /// What came behind the request that is being answered.
+    ahead: Vec<u8>,
     /// Runs while the client takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
     /// Set once the last answer is out.
@@ -68,6 +73,7 @@ impl PatientStream {
             progress,
             write_timeout: Duration::from_millis(settings.write_timeout_ms),
             head: Head::new(pause.max(PAUSE_MIN)),
+            ahead: Vec::new(),
             stalled: None,
             lingering: None,
         }
@@ -75,13 +81,24 @@ impl PatientStream {
 
     /// Tells whether the client left whose request is being answered: hyper, which would ask for a new
     /// buffer to see it, does not look. It flushes in each of its turns.
+    ///
+    /// What comes of the next request meanwhile is read, since the end stands behind it.
     fn has_left(&mut self, context: &mut Context<'_>) -> bool {
-        if !self.progress.is_answering() || self.progress.has_unread() {
-            return false;
+        while self.progress.is_answering()
+            && !self.progress.has_unread()
+            && self.ahead.len() < AHEAD_BYTES_MAX
+        {
+            let mut bytes = [0; 512];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    self.ahead.extend_from_slice(buffer.filled());
+                }
+                Poll::Ready(_) => return true,
+                Poll::Pending => return false,
+            }
         }
-        let mut byte = [0];
-        let peeked = self.stream.poll_peek(context, &mut ReadBuf::new(&mut byte));
-        matches!(peeked, Poll::Ready(Ok(0) | Err(_)))
+        false
     }
 
     fn poll_stalled<T>(
@@ -168,9 +185,16 @@ impl AsyncRead for PatientStream {
             stream,
             progress,
             head,
+            ahead,
             stalled,
             ..
         } = &mut *self;
+        if !ahead.is_empty() {
+            let bytes = ahead.len().min(buffer.remaining());
+            buffer.put_slice(&ahead[..bytes]);
+            ahead.drain(..bytes);
+            return Poll::Ready(Ok(()));
+        }
         let read = Pin::new(stream).poll_read(context, buffer);
         if read.is_ready() {
             return read;

@@ -188,9 +188,19 @@ async fn a_client_that_left_is_not_waited_for_whatever_it_sent_ahead() {
     })
     .await;
     let (sync, _) = listening.waiting_sync().await;
-    for ahead in ["", "G", &versions()] {
+    let head = sync.strip_suffix("\r\n").unwrap();
+    let with_body = format!("{head}content-length: 2\r\n\r\n{{}}");
+    for (sync, ahead, later) in [
+        (&sync, "", ""),
+        (&sync, "G", ""),
+        (&sync, "", "G"),
+        (&sync, &versions(), "G"),
+        (&with_body, "", ""),
+    ] {
         let mut wire = listening.connect().await;
         wire.send(format!("{sync}{ahead}")).await;
+        wire.assert_silent(A_WHILE).await;
+        wire.send(later).await;
         wire.assert_silent(A_WHILE).await;
         drop(wire);
         let started = Instant::now();

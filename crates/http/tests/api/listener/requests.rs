@@ -33,6 +33,32 @@ async fn pipelined_requests_are_answered_in_their_order() {
     wire.reply().await.assert_is(404, "M_NOT_FOUND");
 }
 
+/// They come while the first one waits, and are more than is read ahead.
+#[tokio::test]
+async fn requests_sent_ahead_of_an_answer_are_answered_behind_it() {
+    const AHEAD: usize = 400;
+    let listening = Listening::start().await;
+    let (sync, _) = listening.waiting_sync().await;
+    let mut wire = listening.connect().await;
+    wire.send(format!("{}{sync}", versions())).await;
+    assert_eq!(wire.reply().await.status, 200);
+    let ahead = versions().repeat(AHEAD);
+    let (first, rest) = ahead.split_at(10);
+    wire.send(first).await;
+    wire.assert_pauses(Duration::from_millis(50)).await;
+    wire.send(rest).await;
+    wire.assert_pauses(Duration::from_millis(50)).await;
+    assert_eq!(listening.stored("a").await.0, 404);
+    let put = Call::put(listening.alice.global("a"), "{}").by(&listening.alice);
+    assert_eq!(listening.server.send(put).await.status, 200);
+    let synced = wire.reply().await;
+    assert_eq!(synced.status, 200);
+    assert!(synced.body.contains(r#""type":"a""#), "{synced:?}");
+    for number in 0..AHEAD {
+        assert_eq!(wire.reply().await.status, 200, "request {number}");
+    }
+}
+
 #[tokio::test]
 async fn a_body_over_the_limit_leaves_the_connection_usable() {
     let listening = Listening::start().await;
