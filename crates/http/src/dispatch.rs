@@ -26,6 +26,15 @@ pub(crate) type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;
 
 pub(crate) type Endpoint = Box<dyn Fn(Request<Body>, Call) -> Answering + Send + Sync>;
 
+/// Answers a `GET` from memory. `None` says nothing: the endpoint is asked then.
+///
+/// What a request takes beside its answer is to box a future and to move the request there and back,
+/// so most `GET`s of an entry go without.
+pub(crate) type AtOnce = fn(&App, &Request<Body>, Named<'_, '_>) -> Option<Response>;
+
+/// The names of a path's variable segments with these, in their order.
+pub(crate) type Named<'n, 'a> = &'n mut (dyn Iterator<Item = (&'static str, &'a str)> + 'n);
+
 /// What stands behind one path: an endpoint for each method. That of `GET` answers `HEAD` too.
 #[derive(Default)]
 pub(crate) struct Methods {
@@ -33,6 +42,7 @@ pub(crate) struct Methods {
     put: Option<Endpoint>,
     post: Option<Endpoint>,
     delete: Option<Endpoint>,
+    at_once: Option<AtOnce>,
 }
 
 /// An `async fn` that takes extractors.
@@ -81,6 +91,12 @@ impl Methods {
         Self { delete, ..self }
     }
 
+    /// Asks this first for what the endpoint of `GET` would answer.
+    pub(crate) fn at_once(self, at_once: AtOnce) -> Self {
+        let at_once = Some(at_once);
+        Self { at_once, ..self }
+    }
+
     /// Puts something around each endpoint.
     pub(crate) fn each(self, around: impl Fn(Endpoint) -> Endpoint) -> Self {
         Self {
@@ -88,6 +104,8 @@ impl Methods {
             put: self.put.map(&around),
             post: self.post.map(&around),
             delete: self.delete.map(&around),
+            // It would go past what is put around.
+            at_once: None,
         }
     }
 
@@ -130,6 +148,24 @@ impl Route {
     /// Returns where its requests are counted.
     pub(crate) fn metrics(&self) -> &RouteMetrics {
         &self.metrics
+    }
+
+    /// Answers a request whose answer is in memory, if that can be seen without waiting.
+    pub(crate) fn answer_at_once(
+        &self,
+        request: &Request<Body>,
+        variables: &Variables,
+        app: &App,
+    ) -> Option<Response> {
+        let at_once = self.methods.at_once?;
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return None;
+        }
+        let mut named = self
+            .names
+            .into_iter()
+            .zip(variables.of(request.uri().path()));
+        at_once(app, request, &mut named)
     }
 
     /// Starts the endpoint of the request's method; without one it is a 405.

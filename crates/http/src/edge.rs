@@ -1,8 +1,7 @@
 //! The edge: what happens to every request before the route table, and to every answer after it.
 
-use std::future::ready;
 use std::net::IpAddr;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -91,6 +90,11 @@ impl Edge {
             finish(&mut response, request_id, has_cors);
             return response;
         }
+        // No endpoint wants such a body, and who has one unread is not seen to leave.
+        if matches!(*request.method(), Method::GET | Method::HEAD) {
+            linger::share_body(&mut request).drain().await;
+            *request.body_mut() = Body::empty();
+        }
         // The path only: a query can hold a token, and paths hold no secrets.
         let (method, path) = (request.method(), request.uri().path());
         let span = tracing::debug_span!("request", id = %request_id, %method, path);
@@ -99,20 +103,33 @@ impl Edge {
         let counted_at = route.map_or(&*app.metrics.unknown, |(route, _)| route.metrics());
         let counting = counted_at.begin(method);
         let unread = linger::share_body(&mut request);
-        let work = Work {
-            // Nothing of it runs yet. From here on it alone holds the request, which is large.
-            answering: match route {
-                // A listener of both families shows an IPv4 peer as an IPv6 address.
-                Some((route, variables)) => {
-                    route.call(request, variables, app.clone(), peer.to_canonical())
+        let started = Instant::now();
+        let answering = match route {
+            Some((route, variables)) => {
+                let at_once = || route.answer_at_once(&request, &variables, app);
+                match catch_unwind(AssertUnwindSafe(at_once)) {
+                    Ok(Some(response)) => Answer::IsThere(response),
+                    // Nothing of it runs yet. From here on it alone holds the request, which is
+                    // large. A listener of both families shows an IPv4 peer as an IPv6 address.
+                    Ok(None) => Answer::IsUnderWay(route.call(
+                        request,
+                        variables,
+                        app.clone(),
+                        peer.to_canonical(),
+                    )),
+                    Err(_panic) => Answer::IsThere(ApiError::Panicked.into_response()),
                 }
-                None => Box::pin(ready(ApiError::Unrecognized.into_response())),
-            },
+            }
+            None => Answer::IsThere(ApiError::Unrecognized.into_response()),
+        };
+        let work = Work {
+            answering,
             unread,
             is_head,
             has_cors,
             request_id,
             counting,
+            started,
         };
         work.finish(app).instrument(span).await
     }
@@ -162,12 +179,18 @@ impl Service for Edge {
 
 /// A request whose endpoint is known.
 struct Work<'a> {
-    answering: Answering,
+    answering: Answer,
     unread: Unread,
     is_head: bool,
     has_cors: bool,
     request_id: RequestId<'a>,
     counting: Counting<'a>,
+    started: Instant,
+}
+
+enum Answer {
+    IsThere(Response),
+    IsUnderWay(Answering),
 }
 
 impl Work<'_> {
@@ -179,12 +202,15 @@ impl Work<'_> {
             has_cors,
             request_id,
             counting,
+            started,
         } = self;
-        let started = Instant::now();
-        // What a handler holds is dropped with it, so nothing half-done is looked at again.
-        let mut response = match AssertUnwindSafe(answering).catch_unwind().await {
-            Ok(response) => response,
-            Err(_panic) => ApiError::Panicked.into_response(),
+        let mut response = match answering {
+            Answer::IsThere(response) => response,
+            Answer::IsUnderWay(answering) => {
+                // What a handler holds is dropped with it, so nothing half-done is looked at again.
+                let answered = AssertUnwindSafe(answering).catch_unwind().await;
+                answered.unwrap_or_else(|_panic| ApiError::Panicked.into_response())
+            }
         };
         if is_head {
             drop_body(&mut response);

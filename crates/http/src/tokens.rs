@@ -94,6 +94,19 @@ impl LastToken {
         })
     }
 
+    /// Looks something up for a header that bore the last token, whose session was kept and holds.
+    pub(crate) fn peek<T>(
+        &self,
+        header: &[u8],
+        look: impl FnOnce(&UserId, &Session) -> Option<T>,
+    ) -> Option<T> {
+        let last = &*self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = last
+            .as_ref()
+            .filter(|known| is_same(&known.header, header))?;
+        look(&known.user, known.session.as_ref()?.get()?)
+    }
+
     /// Remembers what token a header bears.
     pub(crate) fn remember(&self, header: &[u8], token: &Presented) {
         let last = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);

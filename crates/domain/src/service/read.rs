@@ -44,6 +44,14 @@ impl AccountData {
         self.content(&requester.user, key).await
     }
 
+    /// Returns what [`AccountData::get`] returns to `user`, where that is in memory and there is
+    /// something. `None` says nothing.
+    #[must_use]
+    pub fn peek(&self, user: &UserId, key: &Key) -> Option<Content> {
+        let stored = self.store.peek(user, key)?;
+        self.told(user, key, stored)
+    }
+
     /// Returns the session of an access token and, in the same look at the store, what
     /// [`AccountData::get`] returns to it.
     ///

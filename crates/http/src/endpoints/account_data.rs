@@ -7,11 +7,12 @@
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::Uri;
+use axum::http::{Request, Uri};
+use axum::response::{IntoResponse as _, Response};
 use kitbag_domain::{Content, Expectation, Key, PermitError, WritePolicy};
 use serde::Deserialize;
 
-use crate::dispatch::{Methods, get as get_method};
+use crate::dispatch::{Methods, Named, get as get_method};
 use crate::error::{ApiError, Denial};
 use crate::extract::{MatrixQuery, Stored, Target, read_body};
 use crate::json::{EmptyObject, Verbatim};
@@ -19,7 +20,10 @@ use crate::state::App;
 
 /// Returns the methods of a stable path.
 pub(crate) fn entry() -> Methods {
-    get_method(get).put(put).delete(delete_on_stable_path)
+    get_method(get)
+        .at_once(get_at_once)
+        .put(put)
+        .delete(delete_on_stable_path)
 }
 
 #[derive(Deserialize)]
@@ -49,6 +53,12 @@ pub fn expectation(uri: &Uri) -> Result<Expectation, Denial> {
 
 async fn get(Stored(content): Stored) -> Verbatim {
     Verbatim(content)
+}
+
+/// Answers a `GET` whose session and entry are in memory.
+fn get_at_once(app: &App, request: &Request<Body>, named: Named<'_, '_>) -> Option<Response> {
+    let content = Stored::peek(app, request, named)?;
+    Some(Verbatim(content).into_response())
 }
 
 async fn put(

@@ -75,16 +75,18 @@ impl Presented {
         let app = &call.app;
         let session = session.ok_or(UNKNOWN)?;
         let now = app.clock.now_ms();
-        if session.expires_at.is_some_and(|end| end <= now) {
-            return Err(ApiError::UnknownToken { soft_logout: true });
-        }
         // Who it is is looked at where it is noted: it takes as long as all of the above.
-        if session.replaces_others {
-            let Ok(client) = Client::from_request_parts(parts, call).await;
-            app.store.touch(&user, hash, app.seen(&client)).await?;
-        } else if now.saturating_sub(session.last_seen_at) >= SEEN_INTERVAL_MS {
-            let Ok(client) = Client::from_request_parts(parts, call).await;
-            note_in_background(app.clone(), user.clone(), hash, app.seen(&client));
+        match Use::of(&session, now) {
+            Use::Expired => return Err(ApiError::UnknownToken { soft_logout: true }),
+            Use::First => {
+                let Ok(client) = Client::from_request_parts(parts, call).await;
+                app.store.touch(&user, hash, app.seen(&client)).await?;
+            }
+            Use::ToBeNoted => {
+                let Ok(client) = Client::from_request_parts(parts, call).await;
+                note_in_background(app.clone(), user.clone(), hash, app.seen(&client));
+            }
+            Use::Usual => {}
         }
         // It stands beside what is written: who only reads is not asked.
         let user_agent = match parts.method.is_safe() {
@@ -100,6 +102,33 @@ impl Presented {
             requester,
             token: hash,
         })
+    }
+}
+
+/// What the use of a session at some time is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// It has ended.
+    Expired,
+    /// It ends the session that it was made to replace.
+    First,
+    /// The last one that was noted was long ago.
+    ToBeNoted,
+    Usual,
+}
+
+impl Use {
+    pub(super) fn of(session: &Session, now_ms: u64) -> Self {
+        if session.expires_at.is_some_and(|end| end <= now_ms) {
+            return Self::Expired;
+        }
+        if session.replaces_others {
+            return Self::First;
+        }
+        match now_ms.saturating_sub(session.last_seen_at) >= SEEN_INTERVAL_MS {
+            true => Self::ToBeNoted,
+            false => Self::Usual,
+        }
     }
 }
 

@@ -9,16 +9,12 @@ mod order;
 mod synapse;
 mod users;
 
-use std::sync::Arc;
-
-use kitbag_domain::{Limits, ServerName, Store};
-use kitbag_store_sqlite::{Durability, Options, SqliteStore};
+use kitbag_domain::Limits;
 use serde_json::Value;
 
-use crate::support::{Call, Reply, Server, Session, Setup};
+use crate::support::{Call, Reply, Server, Session, Setup, sqlite};
 
 const V1: &str = "/_kitbag/admin/v1";
-const EPOCH: u64 = 0xe90c;
 
 /// A server with Alice on two devices and Bob on one.
 struct Lab {
@@ -99,11 +95,4 @@ async fn over_each_store(change: impl Fn(&mut Setup), test: impl AsyncFn(Lab)) {
         setup.store = Some(sqlite(setup.limits.clone()));
     });
     test(lab.await).await;
-}
-
-fn sqlite(limits: Limits) -> Arc<dyn Store> {
-    let mut options = Options::new(ServerName::parse("localhost").unwrap(), EPOCH);
-    options.limits = limits;
-    options.durability = Durability::None;
-    Arc::new(SqliteStore::ephemeral(options).unwrap())
 }

@@ -8,6 +8,7 @@
 mod account;
 mod account_data;
 mod admin;
+mod at_once;
 mod edge;
 mod endpoints;
 mod errors;

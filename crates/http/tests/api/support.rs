@@ -13,7 +13,9 @@ use std::task::{Context, Poll, Waker};
 pub(crate) use call::{Call, Reply, ending_body, endless_body, fed_body};
 pub(crate) use failing_store::FailingStore;
 pub(crate) use log::{LogCapture, capture as capture_log};
-pub(crate) use server::{ADMIN_TOKEN, PASSWORD, Server, Session, Setup, password_hash};
+pub(crate) use server::{
+    ADMIN_TOKEN, EPOCH, PASSWORD, Server, Session, Setup, password_hash, sqlite,
+};
 pub(crate) use stepping::{STEPS, SteppingStore};
 
 /// Polls once: what a future does before it first waits.

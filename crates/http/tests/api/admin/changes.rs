@@ -5,7 +5,8 @@ use kitbag_testkit::gate::in_time;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{EPOCH, Lab, V1, over_each_store, over_each_store_with_large_contents};
+use super::{Lab, V1, over_each_store, over_each_store_with_large_contents};
+use crate::support::EPOCH;
 use crate::support::{Call, PASSWORD, poll_once};
 
 const LONG: &str = "&timeout=30000";

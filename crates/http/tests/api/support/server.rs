@@ -9,6 +9,7 @@ use kitbag_domain::{
     Token, TokenKind, UserId,
 };
 use kitbag_http::{AdminToken, Edge, Parts, Passwords, Random, RenderMetrics, Settings};
+use kitbag_store_sqlite::{Durability, Options, SqliteStore};
 use kitbag_testkit::clock::TestClock;
 use kitbag_testkit::dice::Dice;
 use tokio::sync::watch;
@@ -53,6 +54,17 @@ impl Random for SeededRandom {
             chunk.copy_from_slice(&drawn[..chunk.len()]);
         }
     }
+}
+
+/// The epoch of [`sqlite`].
+pub(crate) const EPOCH: u64 = 0xe90c;
+
+/// Returns the real store, with nothing in it.
+pub(crate) fn sqlite(limits: Limits) -> Arc<dyn Store> {
+    let mut options = Options::new(ServerName::parse("localhost").unwrap(), EPOCH);
+    options.limits = limits;
+    options.durability = Durability::None;
+    Arc::new(SqliteStore::ephemeral(options).unwrap())
 }
 
 /// What a server is made of, to be changed before it starts.
