@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kitbag_domain::{DeviceId, UserId};
@@ -31,6 +32,8 @@ pub(crate) struct Emptying {
     cause: Cause,
     /// Whether something was sent.
     has_begun: AtomicBool,
+    /// Devices of whose listed entries nobody knows yet that they are emptied.
+    left: Mutex<BTreeSet<DeviceId>>,
 }
 
 impl Emptying {
@@ -46,7 +49,18 @@ impl Emptying {
             gone,
             cause,
             has_begun: AtomicBool::new(false),
+            left: Mutex::default(),
         }
+    }
+
+    /// Returns the devices whose entries were found and may be there still, also where the time was
+    /// over amid it: later one of them may have begun anew.
+    pub(crate) fn left(&self) -> Ended {
+        Ended::these(self.lock_left().iter().cloned())
+    }
+
+    fn lock_left(&self) -> MutexGuard<'_, BTreeSet<DeviceId>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn has(&self, device: &DeviceId, living: Option<&devices::Ids>) -> bool {
@@ -132,8 +146,11 @@ async fn empty_listed(
         if !entries.is_empty() {
             emptying.has_begun.store(true, Ordering::Relaxed);
         }
+        let found: BTreeSet<_> = entries.iter().map(|entry| entry.device.clone()).collect();
+        emptying.lock_left().extend(found.iter().cloned());
         let emptied = || gateway.metrics().emptied(emptying.cause);
         entries::empty(upstream, credentials, user, entries, emptied).await?;
+        emptying.lock_left().retain(|left| !found.contains(left));
         Ok(Some(()))
     };
     let too_large = || NotEmptied::from(GatewayError::UpstreamTooLarge);

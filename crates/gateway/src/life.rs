@@ -237,9 +237,9 @@ async fn end_sessions(gateway: Gateway, call: Call, caller: Caller, all: bool) -
         }
     };
     let ending = gateway.owed().begin(user, ended.clone(), None);
+    let emptying = Emptying::of(emptying, Cause::Logout);
     let emptied = match turn.is_some() && is_known {
         true => {
-            let emptying = Emptying::of(emptying, Cause::Logout);
             let emptied = empty(&gateway, &credentials, user, &emptying);
             Some(deadline.keep(&emptying, emptied).await)
         }
@@ -253,7 +253,10 @@ async fn end_sessions(gateway: Gateway, call: Call, caller: Caller, all: bool) -
     let response = pass_in_turn(&gateway, request, &mut turn).await;
     gateway.forget(user);
     match outcome(&response) {
-        Outcome::Done if !is_emptied => ending.became(Became::Owed, is_late),
+        Outcome::Done if !is_emptied => {
+            gateway.owed().add(user, &emptying.left());
+            ending.became(Became::Owed, is_late);
+        }
         // What lives on is not to write what is then emptied.
         Outcome::Refused | Outcome::Unknown if is_late => ending.became(Became::MayBeOwed, true),
         Outcome::Done | Outcome::Refused => ending.became(Became::Nothing, false),
@@ -328,9 +331,9 @@ async fn end_devices(
         Outcome::Done => {
             gateway.forget(user);
             // The caller's own device may be among them, and its credentials with it.
+            let emptying = Emptying::of(ended, cause);
             let emptied = match had_turn {
                 true => {
-                    let emptying = Emptying::of(ended, cause);
                     let emptied = empty(&gateway, &credentials, user, &emptying);
                     Some(Deadline::of(&gateway).keep(&emptying, emptied).await)
                 }
@@ -339,7 +342,10 @@ async fn end_devices(
             };
             match emptied {
                 Some(Ok(_)) => ending.became(Became::Nothing, false),
-                emptied => ending.became(Became::Owed, is_late(&emptied)),
+                emptied => {
+                    gateway.owed().add(user, &emptying.left());
+                    ending.became(Became::Owed, is_late(&emptied));
+                }
             }
         }
         Outcome::Unknown => {

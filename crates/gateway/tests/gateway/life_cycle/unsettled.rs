@@ -127,6 +127,30 @@ async fn a_new_password_ends_the_others_also_where_nobody_can_name_them() {
     assert_eq!(stage.tombstones(), 1);
 }
 
+/// Of a device that ended past the gateway nothing but its entries tells.
+#[tokio::test]
+async fn what_is_found_where_all_end_and_is_not_emptied_then_is_owed_by_name() {
+    for path in ["logout/all", "account/password"] {
+        for is_slow in [true, false] {
+            let stage = Stage::start(BRIEF_MS).await;
+            stage.ends("PHONE");
+            match is_slow {
+                true => drop(stage.holds(Method::PUT, "/account_data/")),
+                false => stage.trouble(Method::PUT, "/account_data/", Trouble::Says(500)),
+            }
+            let end = super::post(path).token("alice.LAPTOP");
+            let end = end.body("{\"new_password\":\"a\"}");
+            assert_eq!(stage.status(end).await, 200);
+            stage.is_well();
+            assert_eq!(stage.status(super::post("login").body("{}")).await, 200);
+            // Until then the homeserver may still empty it.
+            stage.clock.advance(10_000);
+            assert_eq!(stage.read("PHONE").await, 404, "{path} {is_slow}");
+            assert_eq!(stage.write("PHONE").await, 200, "{path} {is_slow}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_a_deletion_without_a_clear_answer_ended_is_emptied_before_anybody_asks() {
     for status in [500, 202, 503] {
