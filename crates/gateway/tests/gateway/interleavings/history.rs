@@ -279,21 +279,33 @@ impl History {
         !is_ended && !begins.any(|begun| begun.span.overlaps(&read.span))
     }
 
-    /// Tells whether the device of a session need not have been there any more, where a request ends
-    /// those that are there.
+    /// Tells whether the device of a session need not have been there any more where a new password
+    /// ends those that are there: then nobody names it, and it may have begun anew before its entries
+    /// are emptied. All that are found where all end are emptied, or owed.
     fn had_ended(&self, begun: &Begun, ended: &Ended) -> bool {
+        if !matches!(ended.which, Which::AllBut(_)) {
+            return false;
+        }
         let is_other = |other: &&Ended| !std::ptr::eq(*other, ended) && other.may_be();
         let mut others = self.ended.iter().filter(is_other);
-        let is_between =
-            |other: &Ended| other.span.end > begun.span.start && other.span.start < ended.span.end;
-        let is_gone = others.any(|other| other.which.has(&begun.device) && is_between(other));
-        let is_owed = match ended.which {
-            Which::AllBut(_) => true,
-            // All entries are emptied then, unless that fails.
-            Which::All => self.has_faults,
-            Which::These(_) => false,
-        };
-        is_owed && is_gone
+        others.any(|other| {
+            let is_between = other.span.end > begun.span.start && other.span.start < ended.span.end;
+            // Else it emptied the entries itself, or they are owed.
+            let is_unnamed = other.is_beside
+                || !other.is_sure()
+                || other.which.is_of_many()
+                || other.span.overlaps(&ended.span);
+            let is_of_it = other.which.has(&begun.device) && is_between;
+            is_of_it && is_unnamed && !self.is_there_again(&begun.device, other, ended)
+        })
+    }
+
+    /// Tells whether a device began anew behind one end and before the next, which so names it.
+    fn is_there_again(&self, device: &str, one: &Ended, next: &Ended) -> bool {
+        self.begun.iter().any(|begun| {
+            let is_between = begun.span.start > one.span.end && begun.span.end < next.span.start;
+            begun.device == device && is_between
+        })
     }
 
     fn is_remembered(&self, ended: &Ended, read: &Read) -> bool {
