@@ -18,7 +18,6 @@ use kitbag_http::shared::{
 };
 use kitbag_http::{ListenerSettings, Random, Service};
 use thiserror::Error;
-use tokio::sync::Semaphore;
 use tracing::{Instrument as _, debug, debug_span};
 
 use crate::answer::{Answer, Failure};
@@ -41,6 +40,7 @@ use crate::settings::Settings;
 use crate::tails;
 use crate::turns::Turns;
 use crate::upstream::{Upstream, UpstreamSetupError};
+use crate::works::Works;
 use crate::write_rates::WriteRates;
 
 /// The route of what goes through.
@@ -128,7 +128,7 @@ struct Inner {
     excesses: Excesses,
     compare: Compare,
     owed: Owed,
-    works: Arc<Semaphore>,
+    works: Works,
     turns: Turns,
     additions: Turns,
     passed: Arc<RouteMetrics>,
@@ -175,13 +175,7 @@ impl Gateway {
             device_objects: Memory::default(),
             listings: Memory::default(),
             forgotten,
-            works: Arc::new(Semaphore::new(
-                settings
-                    .listener
-                    .connections_max
-                    .get()
-                    .min(Semaphore::MAX_PERMITS),
-            )),
+            works: Works::new(settings.listener.connections_max.get()),
             owed: Owed::new(Arc::clone(&own_metrics), Arc::clone(&clock)),
             turns: Turns::new(wait, Arc::clone(&own_metrics)),
             additions: Turns::new(wait, Arc::clone(&own_metrics)),
@@ -254,7 +248,7 @@ impl Gateway {
     }
 
     /// Places for work that goes on where its client leaves.
-    pub(crate) fn works(&self) -> &Arc<Semaphore> {
+    pub(crate) fn works(&self) -> &Works {
         &self.0.works
     }
 

@@ -44,6 +44,7 @@ mod turns;
 mod upload;
 mod upstream;
 mod versions;
+mod works;
 mod write_rates;
 
 pub use gateway::{Connected, Gateway, Parts, SetupError};

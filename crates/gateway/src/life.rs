@@ -3,7 +3,8 @@
 //! `POST /logout` and `/logout/all` take the credentials along, so that entries are emptied just
 //! before. `DELETE /devices/{deviceId}`, `POST /delete_devices` and `POST /account/password` often
 //! are answered with a challenge first, so that nothing is emptied before the homeserver says 200.
-//! All of it is done to its end even where the client goes away meanwhile.
+//! All of it is done to its end even where the client goes away meanwhile, once the homeserver said who
+//! asks: before that nothing is begun.
 //!
 //! What could not be emptied is owed ([`crate::owed`]): nobody reads or writes these devices before it
 //! is paid. What ends is written down there before the homeserver is told, so that nothing comes in
@@ -40,6 +41,7 @@ use crate::metrics::{self, Cause};
 use crate::owed::{Became, Debt, Ended, OWED_TO_ONE_MAX};
 use crate::pass::pass;
 use crate::turns::Turn;
+use crate::works::Place;
 
 /// Bytes of a request that ends devices: a list of all those that a user can have.
 const REQUEST_BYTES_MAX: u64 = 1024 * 1024;
@@ -120,6 +122,7 @@ pub(crate) async fn settle(
     if gateway.owed().due(user).is_none() {
         return Ok(());
     }
+    let place = gateway.works().later.take(user);
     let (credentials, user) = (credentials.clone(), user.clone());
     let settle = |gateway: Gateway| async move {
         let _turn = gateway.turns().alone(&user).await?;
@@ -128,7 +131,7 @@ pub(crate) async fn settle(
             None => Ok(()),
         }
     };
-    to_its_end(gateway, settle).await
+    to_its_end(gateway, place, settle).await
 }
 
 /// Empties the entries of a device that somebody asked for and that is not there: it was removed
@@ -142,6 +145,7 @@ pub(crate) async fn empty_gone(
     if gateway.devices().is_emptied(user, device) {
         return;
     }
+    let place = gateway.works().later.take(user);
     let (credentials, user, device) = (credentials.clone(), user.clone(), device.clone());
     let empty_gone = |gateway: Gateway| async move {
         let _turn = gateway.turns().alone(&user).await?;
@@ -163,20 +167,22 @@ pub(crate) async fn empty_gone(
         }
         emptied.map(drop).map_err(|failed| failed.failure)
     };
-    if let Err(failure) = to_its_end(gateway, empty_gone).await {
+    if let Err(failure) = to_its_end(gateway, place, empty_gone).await {
         debug!(?failure, "entries of a device that is gone stay");
     }
 }
 
-/// Does the work also where nobody waits for it any more; for no more clients that left than may be
-/// connected.
-async fn to_its_end<T, F>(gateway: &Gateway, work: impl FnOnce(Gateway) -> F) -> Result<T, Failure>
+/// Does the work also where nobody waits for it any more, if it has a place.
+async fn to_its_end<T, F>(
+    gateway: &Gateway,
+    place: Option<Place>,
+    work: impl FnOnce(Gateway) -> F,
+) -> Result<T, Failure>
 where
     T: Send + 'static,
     F: Future<Output = Result<T, Failure>> + Send + 'static,
 {
-    let place = Arc::clone(gateway.works()).try_acquire_owned();
-    let place = place.map_err(|_full| GatewayError::TooManyEnds {
+    let place = place.ok_or(GatewayError::TooManyEnds {
         retry_after: RETRY_AFTER,
     })?;
     let work = work(gateway.clone()).in_current_span();
@@ -211,7 +217,9 @@ async fn log_out(gateway: &Gateway, call: Call, all: bool) -> Answer {
         who,
         is_known,
     };
-    to_its_end(gateway, |gateway| end_sessions(gateway, call, caller, all)).await
+    let place = gateway.works().ends.take(&caller.who.user);
+    let end = |gateway| end_sessions(gateway, call, caller, all);
+    to_its_end(gateway, place, end).await
 }
 
 async fn end_sessions(gateway: Gateway, call: Call, caller: Caller, all: bool) -> Answer {
@@ -291,10 +299,9 @@ async fn remove(
         who,
         is_known: true,
     };
-    to_its_end(gateway, |gateway| {
-        end_devices(gateway, call, caller, cause, ended)
-    })
-    .await
+    let place = gateway.works().ends.take(&caller.who.user);
+    let end = |gateway| end_devices(gateway, call, caller, cause, ended);
+    to_its_end(gateway, place, end).await
 }
 
 async fn end_devices(
@@ -478,6 +485,7 @@ pub(crate) async fn login(gateway: &Gateway, call: Call) -> Answer {
     if let Some((user, credentials)) = session
         && gateway.owed().knows(&user)
     {
+        let place = gateway.works().ends.take(&user);
         let settle = |gateway: Gateway| async move {
             // An end that is under way is waited for: its device may be this one.
             let _turn = gateway.turns().alone(&user).await?;
@@ -487,7 +495,7 @@ pub(crate) async fn login(gateway: &Gateway, call: Call) -> Answer {
             }
         };
         // It goes on behind that; what ended for sure is shut meanwhile.
-        match time::timeout(LOGIN_WAIT_MAX, to_its_end(gateway, settle)).await {
+        match time::timeout(LOGIN_WAIT_MAX, to_its_end(gateway, place, settle)).await {
             Ok(Ok(())) => {}
             Ok(Err(failure)) => debug!(?failure, "what a login was to empty stays"),
             Err(_) => debug!("what a login is to empty takes long"),

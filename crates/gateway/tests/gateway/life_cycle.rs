@@ -4,6 +4,7 @@ mod anew;
 mod late;
 mod logout;
 mod past;
+mod places;
 mod removal;
 mod stage;
 mod unsettled;
