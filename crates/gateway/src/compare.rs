@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::Request;
+use axum::http::header::ACCEPT_ENCODING;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use kitbag_domain::{Content, ContentError, Expectation, Limits, UserId, WriteError, conflicts};
@@ -169,11 +170,13 @@ impl Turn {
     pub(crate) async fn write(
         self,
         upstream: &Upstream,
-        request: Request<Body>,
+        mut request: Request<Body>,
     ) -> Result<Told, GatewayError> {
         let Some(held) = self.0 else {
             return upstream.ask(request, WRITTEN_BYTES_MAX).await;
         };
+        // The answer is read here: a packed one would look like that of somebody in between.
+        request.headers_mut().remove(ACCEPT_ENCODING);
         let unknown = GatewayError::OutcomeUnknown {
             retry_after: held.place.shared.fence,
         };

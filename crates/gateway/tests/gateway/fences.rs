@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::stream;
 use http_body_util::StreamBody;
-use kitbag_client::{Client, Method};
+use hyper::header::HeaderValue;
+use kitbag_client::{Client, Method, Request};
 use kitbag_domain::Limits;
 use kitbag_gateway::Settings;
 use kitbag_testkit::clock::TestClock;
@@ -151,6 +152,29 @@ async fn an_entry_is_fenced_behind_a_write_that_somebody_in_between_answered() {
         assert_eq!(told(&response), (504, json!("M_UNKNOWN")), "{status}");
         see_the_fence(&client).await;
     }
+}
+
+/// As a homeserver that packs its answers, and clients that take such.
+#[tokio::test]
+async fn a_packed_answer_is_not_taken_for_that_of_somebody_in_between() {
+    let contents = Contents::default();
+    let upstream = Scripted::start(move |asked: Asked| {
+        let contents = Arc::clone(&contents);
+        async move {
+            let mut response = plain(&asked, &contents);
+            if asked.headers.contains_key("accept-encoding") {
+                let packed = HeaderValue::from_static("gzip");
+                response.headers_mut().insert("content-encoding", packed);
+                *response.body_mut() = whole(200, "\u{1f}\u{8b}").into_body();
+            }
+            response
+        }
+    })
+    .await;
+    let (_gateway, _clock, client) = fenced(&upstream.url(), |_| {}).await;
+    let request = Request::new(Method::PUT, PATH).token("kt_a").body("{}");
+    let response = client.send(request.header("accept-encoding", "gzip")).await;
+    assert_eq!(response.unwrap().status, 200);
 }
 
 #[tokio::test]
