@@ -72,19 +72,32 @@ pub(super) async fn report(name: &str, plan: &Plan) -> Result<Table> {
 
 /// Returns how long a report took, in milliseconds.
 fn ask(plan: &Plan, data: &Path) -> Result<f64> {
-    let arguments = [
-        "devices",
-        "report",
-        "--json",
-        "--type",
-        TYPE,
-        "--pointer",
-        POINTER,
-    ];
+    time_report(plan, data, &["--pointer", POINTER], |text| {
+        look(plan, text.as_bytes())
+    })
+}
+
+/// Returns how long the command took that tells who lacks a value, in milliseconds.
+fn ask_who_lacks(plan: &Plan, data: &Path) -> Result<f64> {
+    let question = ["--pointer", ROOM_VERSIONS_POINTER, "--lacks", ROOM_VERSION];
+    time_report(plan, data, &question, |text| {
+        ensure_lacking(plan, text.lines().count())
+    })
+}
+
+/// Returns how long `kitbag devices report` took, in milliseconds, and looks at what it told.
+fn time_report(
+    plan: &Plan,
+    data: &Path,
+    question: &[&str],
+    look: impl FnOnce(&str) -> Result<()>,
+) -> Result<f64> {
+    let mut arguments = vec!["devices", "report", "--json", "--type", TYPE];
+    arguments.extend(question);
     let began = Instant::now();
     let text = run(plan, &arguments, data)?;
     let took = began.elapsed();
-    look(plan, text.as_bytes())?;
+    look(&text)?;
     Ok(took.as_secs_f64() * 1e3)
 }
 
@@ -92,26 +105,6 @@ fn ask(plan: &Plan, data: &Path) -> Result<f64> {
 async fn request(plan: &Plan, address: SocketAddr) -> Result<f64> {
     let question = format!("summary?type={TYPE}&pointer={}", segment(POINTER));
     get(address, &question, |body| look(plan, body)).await
-}
-
-/// Returns how long the command took that tells who lacks a value, in milliseconds.
-fn ask_who_lacks(plan: &Plan, data: &Path) -> Result<f64> {
-    let arguments = [
-        "devices",
-        "report",
-        "--json",
-        "--type",
-        TYPE,
-        "--pointer",
-        ROOM_VERSIONS_POINTER,
-        "--lacks",
-        ROOM_VERSION,
-    ];
-    let began = Instant::now();
-    let text = run(plan, &arguments, data)?;
-    let took = began.elapsed();
-    ensure_lacking(plan, text.lines().count())?;
-    Ok(took.as_secs_f64() * 1e3)
 }
 
 /// The same by the admin API.

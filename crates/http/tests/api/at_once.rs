@@ -2,9 +2,10 @@
 
 use kitbag_domain::Limits;
 use kitbag_http::Service as _;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::{Call, PASSWORD, Reply, Server, Session, sqlite};
+use crate::sessions;
+use crate::support::{Call, Reply, Server, Session, sqlite};
 
 const C3: &str = "/_matrix/client/v3";
 const HOUR_MS: u64 = 60 * 60 * 1_000;
@@ -73,29 +74,22 @@ async fn sessions_that_end_are_told_nothing() {
     let put = Call::put(&path, "{}").by(&alice);
     server.send(put).await.assert_ok();
 
-    let body = json!({
-        "type": "m.login.password",
-        "identifier": {"type": "m.id.user", "user": "alice"},
-        "password": PASSWORD,
-        "device_id": "TABLET",
-        "refresh_token": true,
-    });
-    let login = Call::post(format!("{C3}/login"), body.to_string());
-    let tokens: Value = server.send(login).await.assert_ok();
+    let tokens = sessions::login(&server, true).await;
     let token = tokens["access_token"].as_str().unwrap().to_owned();
-    let tablet = Session {
+    let phone = Session {
         token,
         ..alice.clone()
     };
-    assert_eq!(told(&server, &tablet, &path).await.status, 200);
+    assert_eq!(told(&server, &phone, &path).await.status, 200);
     server.clock.advance(300_000);
-    let expired = told(&server, &tablet, &path).await;
+    let expired = told(&server, &phone, &path).await;
     expired.assert_is(401, "M_UNKNOWN_TOKEN");
     assert_eq!(expired.json()["soft_logout"], true);
 
+    let tablet = server.device(&alice.user, "TABLET").await;
     let laptop = server.device(&alice.user, "LAPTOP").await;
-    assert_eq!(told(&server, &alice, &path).await.status, 200);
-    let logout = Call::post(format!("{C3}/logout"), "{}").by(&alice);
+    assert_eq!(told(&server, &tablet, &path).await.status, 200);
+    let logout = Call::post(format!("{C3}/logout"), "{}").by(&tablet);
     server.send(logout).await.assert_ok();
     // The entry is in memory again, by another connection: this one remembers the token that ended.
     let other = server.edge.apart();
@@ -103,7 +97,7 @@ async fn sessions_that_end_are_told_nothing() {
         let get = Call::get(&path).by(&laptop);
         assert_eq!(server.send_to(&other, get).await.status, 200);
     }
-    let ended = server.send(Call::get(&path).by(&alice)).await;
+    let ended = server.send(Call::get(&path).by(&tablet)).await;
     ended.assert_is(401, "M_UNKNOWN_TOKEN");
 }
 

@@ -73,6 +73,18 @@ impl Listening {
         (format!("{}\r\n", self.head("GET", &path)), since.to_owned())
     }
 
+    /// Stores 8 MB: more than the system keeps of an answer. Returns the head of a sync
+    /// that tells all of it.
+    async fn large_sync(&self) -> String {
+        let large = format!("{{\"a\":\"{}\"}}", "x".repeat(1_000_000));
+        for event_type in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+            let put = Call::put(self.alice.global(event_type), large.clone());
+            let put = put.by(&self.alice);
+            assert_eq!(self.server.send(put).await.status, 200);
+        }
+        self.head("GET", "/_matrix/client/v3/sync?timeout=0")
+    }
+
     /// Returns what is stored, by another way than the listener.
     async fn stored(&self, event_type: &str) -> (u16, String) {
         let call = Call::get(self.alice.global(event_type)).by(&self.alice);

@@ -8,7 +8,8 @@ use crate::support::{Call, PASSWORD, Reply, Server};
 const C3: &str = "/_matrix/client/v3";
 const HOUR_MS: u64 = 60 * 60 * 1_000;
 
-async fn login(server: &Server, refresh_token: bool) -> Value {
+/// Logs Alice's `PHONE` in by her password.
+pub(crate) async fn login(server: &Server, refresh_token: bool) -> Value {
     let body = json!({
         "type": "m.login.password",
         "identifier": {"type": "m.id.user", "user": "alice"},

@@ -216,14 +216,8 @@ async fn a_client_that_reads_late_is_not_one_that_sends_no_head() {
         setup.settings.listener.header_timeout_ms = 100;
     })
     .await;
-    let large = format!("{{\"a\":\"{}\"}}", "x".repeat(1_000_000));
-    for event_type in ["a", "b", "c", "d", "e", "f", "g", "h"] {
-        let put = Call::put(listening.alice.global(event_type), large.clone());
-        let put = put.by(&listening.alice);
-        assert_eq!(listening.server.send(put).await.status, 200);
-    }
+    let sync = listening.large_sync().await;
     let mut wire = Wire::connect_narrow(listening.address).await;
-    let sync = listening.head("GET", "/_matrix/client/v3/sync?timeout=0");
     wire.send(format!("{sync}\r\n")).await;
     // More than the system keeps.
     wire.assert_pauses(Duration::from_millis(800)).await;

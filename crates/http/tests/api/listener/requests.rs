@@ -141,14 +141,8 @@ async fn a_refused_head_of_who_asked_for_another_protocol_is_told_while_more_is_
 #[tokio::test]
 async fn the_last_answer_to_who_asked_for_another_protocol_comes_whole() {
     let listening = Listening::start().await;
-    let large = format!("{{\"a\":\"{}\"}}", "x".repeat(1_000_000));
-    for event_type in ["a", "b", "c", "d", "e", "f", "g", "h"] {
-        let put = Call::put(listening.alice.global(event_type), large.clone());
-        let put = put.by(&listening.alice);
-        assert_eq!(listening.server.send(put).await.status, 200);
-    }
+    let sync = listening.large_sync().await;
     let mut wire = Wire::connect_narrow(listening.address).await;
-    let sync = listening.head("GET", "/_matrix/client/v3/sync?timeout=0");
     // Of the body nothing comes, so that this answer is the last one.
     wire.send(format!("{sync}{UPGRADE}content-length: 1\r\n\r\n"))
         .await;
