@@ -15,8 +15,9 @@ pub const CANARY_DEFAULT: &str = "conformance-canary-5e0c71d4";
 /// The member that marks a content, with its quotes.
 const MEMBER: &str = r#""com.example.canary""#;
 
-/// What every access and refresh token of Kitbag begins with.
-const TOKEN_PREFIXES: [&str; 2] = ["kt_", "ktr_"];
+/// What every access token and every refresh token begins with, those of Synapse too, which is behind
+/// a gateway.
+const TOKEN_PREFIXES: [&str; 4] = ["kt_", "ktr_", "syt_", "syr_"];
 
 /// Larger contents are about their size, to the byte, and go as they are.
 const MARKED_BYTES_MAX: usize = 4096;
@@ -205,7 +206,13 @@ mod tests {
 
     #[test]
     fn server_error_with_a_secret_is_a_failure() {
-        for secret in ["kt_YQ_00", "ktr_YQ_00", "bird-1"] {
+        for secret in [
+            "kt_YQ_00",
+            "ktr_YQ_00",
+            "syt_YQ_x_0",
+            "syr_YQ_x_0",
+            "bird-1",
+        ] {
             for body in [
                 format!("bad: {secret}"),
                 json!({"errcode": "M_UNKNOWN", "error": format!("at \"{secret}\"")}).to_string(),

@@ -21,6 +21,9 @@ const DELETED = JSON.stringify({ "org.matrix.msc4331.deleted": true });
 // In contents and passwords, neither of which may reach the server's log or a body of status 5xx.
 const CANARY = process.env.KITBAG_TEST_CANARY ?? "canary-content-unset";
 
+// What every access token and every refresh token begins with, those of Synapse too.
+const TOKEN_PREFIXES = ["kt_", "ktr_", "syt_", "syr_"];
+
 export const PASSWORD = `correct horse battery staple ${CANARY}`;
 
 logger.setLevel(process.env.KITBAG_E2E_LOG ?? "error");
@@ -43,7 +46,7 @@ globalThis.fetch = async (resource, init) => {
     const response = await unwatched(resource, init);
     if (response.status >= 500) {
         const body = await response.clone().text();
-        const told = [CANARY, "kt_", "ktr_"].filter((secret) => body.includes(secret));
+        const told = [CANARY, ...TOKEN_PREFIXES].filter((secret) => body.includes(secret));
         findings.push(...told.map((secret) => `${response.status} tells ${secret}`));
     }
     return response;

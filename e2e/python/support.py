@@ -24,6 +24,8 @@ DEVICE_DATA_SYNC_KEY = "org.matrix.msc4331.device_account_data"
 # account data: the type names the device, and this content stands for none.
 BEHIND_GATEWAY = "KITBAG_TEST_GATEWAY" in os.environ
 DELETED = {"org.matrix.msc4331.deleted": True}
+# What every access token and every refresh token begins with, those of Synapse too.
+TOKEN_PREFIXES = ("kt_", "ktr_", "syt_", "syr_")
 
 
 def base_url() -> str:
@@ -41,7 +43,7 @@ def content(**fields: Any) -> dict[str, Any]:
 
 def told_secrets(body: str) -> list[str]:
     """Returns what a body tells of contents, passwords and tokens."""
-    return [secret for secret in (CANARY, "kt_", "ktr_") if secret in body]
+    return [secret for secret in (CANARY, *TOKEN_PREFIXES) if secret in body]
 
 
 def fresh_user() -> str:

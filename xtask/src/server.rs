@@ -310,6 +310,7 @@ mod tests {
             "kt_QGE6Yg_x",
             "ktr_QGE6Yg_x",
             "syt_YQ_x",
+            "syr_YQ_x",
             CANARY,
             &content,
             &password,
