@@ -15,6 +15,8 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// An answer as it came.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Answer {
+    /// The whole status line, without its end.
+    pub(crate) line: String,
     pub(crate) status: u16,
     /// In their order, the names in lower case.
     pub(crate) headers: Vec<(String, String)>,
@@ -63,6 +65,7 @@ impl Connection {
             // What comes before the answer itself, such as 100 (Continue).
             if !(100..200).contains(&status) {
                 let mut answer = Answer {
+                    line,
                     status,
                     headers,
                     body: Vec::new(),
@@ -178,11 +181,8 @@ mod tests {
             "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\nabc",
         ] {
             let answer = read("GET", sent).unwrap();
-            assert_eq!(
-                (answer.status, &answer.body[..]),
-                (200, &b"abc"[..]),
-                "{sent}"
-            );
+            assert_eq!((&*answer.line, answer.status), ("HTTP/1.1 200 OK", 200));
+            assert_eq!(answer.body, b"abc", "{sent}");
         }
         let head = read("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n").unwrap();
         assert_eq!(head.header("content-length"), Some("3"));

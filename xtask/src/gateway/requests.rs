@@ -175,9 +175,10 @@ impl Request {
     /// Compares the answers, byte for byte where nothing of them is another each time.
     fn compare(&self, directly: &Answer, through: &Answer) -> anyhow::Result<()> {
         ensure!(
-            through.status == directly.status,
-            "answered {} through the gateway\n{}",
-            through.status,
+            through.line == directly.line,
+            "answered `{}` and not `{}` through the gateway\n{}",
+            through.line,
+            directly.line,
             shown(&through.body)
         );
         let is_framed = |name| directly.header(name).is_some();
@@ -257,6 +258,7 @@ mod tests {
     fn answer(headers: &[(&str, &str)], body: &str) -> Answer {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         Answer {
+            line: "HTTP/1.1 200 OK".to_owned(),
             status: 200,
             headers: headers.iter().map(owned).collect(),
             body: body.into(),
@@ -277,11 +279,13 @@ mod tests {
         assert!(!is_alike("", &directly, &answer(&others[1..], "{}")));
         let more = [&headers[..], &[("x", "y")]].concat();
         assert!(!is_alike("", &directly, &answer(&more, "{}")));
-        let through = Answer {
-            status: 404,
-            ..directly.clone()
-        };
-        assert!(!is_alike("", &directly, &through));
+        for line in ["HTTP/1.1 404 OK", "HTTP/1.1 200 Fine", "HTTP/1.0 200 OK"] {
+            let through = Answer {
+                line: line.to_owned(),
+                ..directly.clone()
+            };
+            assert!(!is_alike("", &directly, &through), "{line}");
+        }
     }
 
     #[test]
