@@ -56,6 +56,8 @@ pub(super) struct Faults {
     late: tokio::sync::Mutex<Vec<Late>>,
     /// Tombstones that were written late.
     pub(super) landed: AtomicUsize,
+    /// Requests that it failed at.
+    pub(super) struck: AtomicUsize,
 }
 
 /// A tombstone that was not answered, and may still be written.
@@ -80,6 +82,7 @@ impl Faults {
             behind: OnceLock::new(),
             late: tokio::sync::Mutex::default(),
             landed: AtomicUsize::new(0),
+            struck: AtomicUsize::new(0),
         }
     }
 }
@@ -192,6 +195,8 @@ impl Service for Failing {
             }
             false => (false, true),
         };
+        let struck = &self.faults.struck;
+        struck.fetch_add(fails.into(), Ordering::SeqCst);
         let is_end = matches!(*request.method(), Method::DELETE | Method::POST);
         self.take_time(is_end && self.may_fail(&request)).await;
         match (fails, is_done) {

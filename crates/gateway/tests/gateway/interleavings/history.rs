@@ -164,6 +164,41 @@ impl History {
         assert!(is_used, "there was nothing to judge: {judged:?}");
     }
 
+    /// Returns how many reads would have found what a device of the same ID wrote before it ended
+    /// through the gateway, had that end emptied nothing: nothing else happened that hides it.
+    pub(super) fn behind_ends(&self) -> usize {
+        let reads = self.read.iter().filter(|read| {
+            let begun = &self.begun[read.session];
+            let mut ends = self.ended.iter();
+            let is_own = read.told == Told::Done && read.device == begun.device;
+            is_own && ends.any(|end| self.hides_alone(end, begun, read))
+        });
+        reads.count()
+    }
+
+    /// Tells whether an end came before a session began, and is all that can keep what was written
+    /// before from being read by it.
+    fn hides_alone(&self, end: &Ended, begun: &Begun, read: &Read) -> bool {
+        let is_of_it = end.is_sure() && !end.is_beside && end.which.has(&read.device);
+        if !is_of_it || end.span.end > begun.span.start {
+            return false;
+        }
+        let of_device = |written: &&Written| written.device == read.device;
+        let written = || self.written.iter().flatten().filter(of_device);
+        let before = written()
+            .filter(|written| written.told == Told::Done && written.span.end < end.span.start);
+        let Some(last) = before.map(|written| written.span.end).max() else {
+            return false;
+        };
+        let is_between = |span: &Span| span.end > last && span.start < read.span.end;
+        let mut writes = written().filter(|written| is_between(&written.span));
+        let mut ends = self.ended.iter().filter(|other| {
+            let is_other = !std::ptr::eq(*other, end) && self.may_empty(other);
+            is_other && other.which.has(&read.device) && is_between(&other.span)
+        });
+        writes.next().is_none() && ends.next().is_none()
+    }
+
     /// Nobody reads whose device had ended.
     fn judge_session(&self, read: &Read) {
         let begun = &self.begun[read.session];
