@@ -97,16 +97,21 @@ impl Link {
         now: Instant,
     ) -> Result<Response<Incoming>, ExchangeError> {
         let mut seen = 0;
+        let mut is_sent = false;
         let mut answering = pin!(self.sender.try_send_request(request));
         self.patience.as_mut().reset(now + self.timeout);
         poll_fn(|context| {
-            self.poll_connection(context);
-            let mut quiet = woken_by_connection(context);
-            if let Poll::Ready(answer) = answering.as_mut().poll(&mut quiet) {
-                return Poll::Ready(answer.map_err(|mut error| match error.take_message() {
-                    Some(request) => ExchangeError::Unsent(Box::new(request)),
-                    None => ExchangeError::of(error.into_error()),
-                }));
+            // Before it is sent no answer is there to be taken.
+            let is_first = !mem::replace(&mut is_sent, true);
+            for mut turn in turns(context).into_iter().skip(usize::from(is_first)) {
+                self.poll_connection(&mut turn);
+                let mut quiet = woken_by_connection(context);
+                if let Poll::Ready(answer) = answering.as_mut().poll(&mut quiet) {
+                    return Poll::Ready(answer.map_err(|mut error| match error.take_message() {
+                        Some(request) => ExchangeError::Unsent(Box::new(request)),
+                        None => ExchangeError::of(error.into_error()),
+                    }));
+                }
             }
             ready!(self.patience.as_mut().poll(context));
             let pieces = upload.map_or(0, Upload::pieces);
@@ -136,6 +141,15 @@ impl Link {
         let until = Instant::now() + self.timeout;
         self.patience.as_mut().reset(until);
     }
+}
+
+/// Returns in what contexts to poll a connection: for what is there already, and then, where nothing
+/// is, to be woken.
+///
+/// hyper wakes whoever polled a connection once more when a piece is taken out of it. That is this
+/// task itself, which would run anew for nothing, and which tokio would have another thread look for.
+fn turns<'a>(context: &Context<'a>) -> [Context<'a>; 2] {
+    [Waker::noop(), context.waker()].map(Context::from_waker)
 }
 
 /// Returns in what context to ask for what comes out of a connection that this task polls itself: it
@@ -254,12 +268,14 @@ impl<K: Keep> HttpBody for Received<K> {
         if let Poll::Ready(frame) = self.poll_incoming(context) {
             return Poll::Ready(frame);
         }
-        let Some(link) = &mut self.link else {
-            return Poll::Pending;
-        };
-        link.poll_connection(context);
-        if let Poll::Ready(frame) = self.poll_incoming(context) {
-            return Poll::Ready(frame);
+        for mut turn in turns(context) {
+            let Some(link) = &mut self.link else {
+                return Poll::Pending;
+            };
+            link.poll_connection(&mut turn);
+            if let Poll::Ready(frame) = self.poll_incoming(context) {
+                return Poll::Ready(frame);
+            }
         }
         let is_first = !mem::replace(&mut self.has_waited, true);
         let Some(link) = &mut self.link else {
@@ -280,5 +296,82 @@ impl<K: Keep> HttpBody for Received<K> {
 
     fn size_hint(&self) -> SizeHint {
         self.incoming.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use http_body_util::BodyExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    /// Counts how often it was woken.
+    #[derive(Default)]
+    struct Alarm(AtomicUsize);
+
+    impl Wake for Alarm {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Drops connections.
+    struct Nowhere;
+
+    impl Keep for Nowhere {
+        fn keep(&self, _link: Box<Link>) {}
+    }
+
+    #[tokio::test]
+    async fn who_takes_a_piece_of_an_answer_is_not_woken_by_that() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let mut link = Link::new(Stream::Unix(near), Duration::from_secs(60))
+            .await
+            .unwrap();
+        let alarm = Arc::<Alarm>::default();
+        let waker = Waker::from(Arc::clone(&alarm));
+        let mut context = Context::from_waker(&waker);
+        let count = || alarm.0.swap(0, Ordering::SeqCst);
+        let to_be_woken = async || {
+            while count() == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+
+        let request = Request::new(Body::empty());
+        let mut exchange = Box::pin(link.exchange(request, None, Instant::now()));
+        assert!(exchange.as_mut().poll(&mut context).is_pending());
+        far.read_u8().await.unwrap();
+        let head = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n";
+        far.write_all(head).await.unwrap();
+        far.write_all(b"one").await.unwrap();
+        to_be_woken().await;
+        let Poll::Ready(Ok(answer)) = exchange.as_mut().poll(&mut context) else {
+            panic!("the answer is not there");
+        };
+        drop(exchange);
+        let mut body = Received::new(answer.into_body(), link, Nowhere);
+        for (piece, next) in [("one", &b"two"[..]), ("two", b"six"), ("six", b"")] {
+            let frame = pin!(body.frame()).poll(&mut context);
+            let Poll::Ready(Some(Ok(frame))) = frame else {
+                panic!("{piece} is not there: {frame:?}");
+            };
+            assert_eq!(frame.into_data().unwrap(), piece);
+            assert_eq!(count(), 0, "{piece}");
+            if next.is_empty() {
+                break;
+            }
+            assert!(pin!(body.frame()).poll(&mut context).is_pending());
+            assert_eq!(count(), 0, "behind {piece}");
+            far.write_all(next).await.unwrap();
+            to_be_woken().await;
+        }
+        assert!(body.is_end_stream());
     }
 }
