@@ -1,10 +1,10 @@
 //! Who may read and write what of devices (SPEC.md 3.4), in both forms of the path and on r0.
 
-use kitbag_client::{Account, Client, Login, Method, Request, Response};
+use kitbag_client::{Account, Client, Login, Method, Request};
 use kitbag_testkit::scripted::Scripted;
 use serde_json::{Value, json};
 
-use crate::support::{Lab, PASSWORD, gateway};
+use crate::support::{Lab, PASSWORD, gateway, told};
 use crate::toy::{self, Stored, count, entry, toy};
 
 /// Path of an entry: prefix, user, device, name of the kind, type.
@@ -13,14 +13,8 @@ fn path(prefix: &str, user: &str, device: &str, name: &str, kind: &str) -> Strin
     format!("/_matrix/client/{prefix}/user/{user}/devices/{device}/{name}/{kind}")
 }
 
-fn told(response: &Response) -> (u16, String) {
-    let body: Value = response.json().unwrap();
-    let errcode = body["errcode"].as_str().unwrap_or_default();
-    (response.status, errcode.to_owned())
-}
-
 /// Sends a write, or a read, with a token or none.
-async fn send(client: &Client, method: Method, path: &str, token: Option<&str>) -> (u16, String) {
+async fn send(client: &Client, method: Method, path: &str, token: Option<&str>) -> (u16, Value) {
     let mut request = Request::new(method.clone(), path);
     if method == Method::PUT {
         request = request.body("{\"a\":1}");
@@ -50,8 +44,8 @@ async fn the_table_of_who_may_do_what_holds_on_each_path() {
     let (user, bob_user) = (&phone.session().user_id, &bob.session().user_id);
     let token = |account: &Account| account.session().access_token.clone();
     let (phone, laptop) = (token(&phone), token(&laptop));
-    let ok = (200, String::new());
-    let refused = |status: u16, errcode: &str| (status, errcode.to_owned());
+    let ok = (200, Value::Null);
+    let refused = |status: u16, errcode: &str| (status, json!(errcode));
     let forms = [
         ("v3", "account_data"),
         ("v3", "net.zemos.account_data"),
@@ -168,10 +162,8 @@ async fn a_guest_hears_of_the_entry_itself_what_the_homeserver_says() {
     for method in [Method::GET, Method::PUT] {
         let request = entry(method, "PHONE", "", "alice.PHONE").body("{}");
         let response = client.send(request).await.unwrap();
-        assert_eq!(
-            told(&response),
-            (403, "M_GUEST_ACCESS_FORBIDDEN".to_owned())
-        );
+        let refused = (403, json!("M_GUEST_ACCESS_FORBIDDEN"));
+        assert_eq!(told(&response), refused);
     }
 }
 
@@ -210,11 +202,7 @@ async fn checks_come_in_the_order_of_the_api() {
                 .token(token)
                 .body(too_large.clone());
             let response = client.send(request).await.unwrap();
-            assert_eq!(
-                told(&response),
-                (status, errcode.to_owned()),
-                "{kind} {device}"
-            );
+            assert_eq!(told(&response), (status, json!(errcode)), "{kind} {device}");
         }
     }
     let own = path("v3", &user, "PHONE", "account_data", "org.example.a");
@@ -225,7 +213,7 @@ async fn checks_come_in_the_order_of_the_api() {
     ] {
         let request = Request::new(Method::PUT, &own).token(&token).body(body);
         let response = client.send(request).await.unwrap();
-        assert_eq!(told(&response), (400, errcode.to_owned()), "{body}");
+        assert_eq!(told(&response), (400, json!(errcode)), "{body}");
     }
 }
 
@@ -252,7 +240,7 @@ async fn a_delete_on_the_paths_of_devices_is_405_and_says_so_of_protected_types(
             ("r0", "account_data"),
         ] {
             let path = path(prefix, user, "PHONE", name, kind);
-            let expected = (status, errcode.to_owned());
+            let expected = (status, json!(errcode));
             let told = send(&client, Method::DELETE, &path, Some(token)).await;
             assert_eq!(told, expected, "{path}");
             // No server differs in it from Kitbag's own.

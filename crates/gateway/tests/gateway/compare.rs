@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::support::{Lab, Running, gateway};
+use crate::support::{Lab, Running, gateway, told};
 
 /// What can only take so long where something hangs.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
@@ -98,11 +98,6 @@ pub(crate) async fn put(client: &Client, token: &str, path: &str, body: &str) ->
         .token(token)
         .body(body.to_owned());
     client.send(request).await.unwrap()
-}
-
-pub(crate) fn told(response: &Response) -> (u16, Value) {
-    let body: Value = response.json().unwrap();
-    (response.status, body["errcode"].clone())
 }
 
 /// Lets writers who expect the same race, round for round, and counts who wins.

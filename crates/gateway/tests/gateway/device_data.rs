@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use kitbag_client::{Account, Login, Method, Request, Response, Scope};
+use kitbag_client::{Account, Login, Method, Request, Scope};
 use kitbag_domain::Limits;
 use kitbag_gateway::Settings;
 use serde_json::{Value, json};
 
-use crate::support::{Lab, PASSWORD, gateway, gateway_at};
+use crate::support::{Lab, PASSWORD, gateway, gateway_at, told};
 use crate::toy::{count, entry, toy};
 
 /// Path of an entry of the account's own device.
@@ -16,11 +16,6 @@ fn own(account: &Account, kind: &str) -> String {
     let user = session.user_id.replace('@', "%40").replace(':', "%3A");
     let device = &session.device_id;
     format!("/_matrix/client/v3/user/{user}/devices/{device}/account_data/{kind}")
-}
-
-fn errcode(response: &Response) -> String {
-    let body: Value = response.json().unwrap();
-    body["errcode"].as_str().unwrap_or_default().to_owned()
 }
 
 /// Logs in once more.
@@ -139,8 +134,7 @@ async fn a_device_has_so_many_entries_and_deleted_ones_do_not_count() {
         assert_eq!(write(&phone, kind).await.status, 200);
     }
     let refused = write(&phone, "d").await;
-    assert_eq!(refused.status, 403);
-    assert_eq!(errcode(&refused), "M_USER_LIMIT_EXCEEDED");
+    assert_eq!(told(&refused), (403, json!("M_USER_LIMIT_EXCEEDED")));
     // Those that are there can be written, and another device has a number of its own.
     assert_eq!(write(&phone, "c").await.status, 200);
     assert_eq!(write(&laptop, "d").await.status, 200);

@@ -9,11 +9,9 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::support::gateway;
+use crate::support::{SOON, gateway, send, until};
 use crate::toy::{self, Stored, entry};
 use crate::wire::{Wire, has_line};
-
-const SOON: Duration = Duration::from_secs(10);
 
 /// A toy that deletes devices, which begin anew at once, and holds answers to writes up.
 async fn homeserver(permits: &Arc<Semaphore>) -> Scripted {
@@ -127,15 +125,9 @@ async fn a_device_that_began_anew_is_told_without_what_is_being_emptied() {
     assert_eq!(client.send(write).await.unwrap().status, 200);
     assert!(told().await["account_data"].is_object());
     let delete = Request::new(Method::DELETE, "/_matrix/client/v3/devices/PHONE");
-    let (delete, url) = (delete.token("alice.LAPTOP"), gateway.url.clone());
-    let delete = tokio::spawn(async move { Client::new(&url).unwrap().send(delete).await });
-    let is_emptying = async || {
-        let is_write = |asked: &&Asked| asked.method == Method::PUT;
-        while upstream.asked().iter().filter(is_write).count() < 2 {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(SOON, is_emptying()).await.unwrap();
+    let delete = send(&gateway, delete.token("alice.LAPTOP"));
+    let is_write = |asked: &&Asked| asked.method == Method::PUT;
+    until(|| upstream.asked().iter().filter(is_write).count() >= 2).await;
     let mut telling = Box::pin(told());
     // Long enough for what must not happen, were it not for the turn.
     let early = timeout(Duration::from_millis(300), &mut telling).await;
@@ -143,5 +135,5 @@ async fn a_device_that_began_anew_is_told_without_what_is_being_emptied() {
     permits.add_permits(1);
     let told = timeout(SOON, telling).await.unwrap();
     assert_eq!(told, json!({"device_id": "PHONE"}));
-    assert_eq!(delete.await.unwrap().unwrap().status, 200);
+    assert_eq!(delete.await.unwrap(), 200);
 }

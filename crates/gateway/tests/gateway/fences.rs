@@ -14,8 +14,8 @@ use kitbag_testkit::scripted::{Asked, Scripted, ScriptedBody, json as answer, wh
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use crate::compare::{Contents, DEADLINE, PATH, homeserver_without, on, plain, put, told};
-use crate::support::{Running, gateway_at};
+use crate::compare::{Contents, DEADLINE, PATH, homeserver_without, on, plain, put};
+use crate::support::{Running, gateway_at, told};
 
 /// A homeserver that does not answer the first write of all, in some way.
 async fn homeserver_that<F>(fails: F) -> Scripted

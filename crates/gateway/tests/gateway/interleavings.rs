@@ -10,13 +10,14 @@
 
 mod failing;
 mod history;
+mod session;
 
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use kitbag_client::{Account, Client, Error, Login, Method, Request, Scope};
+use kitbag_client::{Account, Client, Error, Login, Scope};
 use kitbag_domain::{Clock as _, Limits};
 use kitbag_testkit::clock::TestClock;
 use kitbag_testkit::dice::Dice;
@@ -27,6 +28,7 @@ use tokio::time::timeout;
 
 use self::failing::{Failing, Faults};
 use self::history::{Begun, Ended, History, Read, Span, Told, Which, Written};
+use self::session::{Session, with_password};
 use crate::support::{Lab, PASSWORD, gateway_at, homeserver_edge, serve};
 
 const KIND: &str = "org.example.a";
@@ -48,18 +50,6 @@ const SLOW: Duration = Duration::from_millis(700);
 
 /// Within that it is seen that somebody lives.
 const SOON: Duration = Duration::from_secs(30);
-
-#[derive(Clone, Debug)]
-struct Session {
-    account: Account,
-    number: usize,
-}
-
-impl Session {
-    fn device(&self) -> String {
-        self.account.session().device_id.clone()
-    }
-}
 
 /// What a run is like.
 #[derive(Clone, Copy)]
@@ -488,24 +478,6 @@ impl Stage {
         };
         timeout(SOON, written).await.unwrap()
     }
-}
-
-/// Does what needs the password.
-async fn with_password(account: &Account, path: &str, mut body: Value) -> Result<(), Error> {
-    let request = Request::new(Method::POST, format!("/_matrix/client/v3/{path}"));
-    let challenge = account.send(request.clone().json(&body)).await?;
-    let state: Value = match challenge.status {
-        401 => challenge.json()?,
-        _ => return challenge.success().map(drop),
-    };
-    body["auth"] = json!({
-        "type": "m.login.password",
-        "identifier": {"type": "m.id.user", "user": account.session().user_id},
-        "password": PASSWORD,
-        "session": state["session"],
-    });
-    let done = account.send(request.json(&body)).await?;
-    done.success().map(drop)
 }
 
 async fn run(seed: u64, run: Run) -> Met {

@@ -11,19 +11,16 @@ mod unsettled;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use kitbag_client::{Account, Client, Login, Method, Request, Scope};
 use kitbag_testkit::scripted::{Asked, Scripted, json};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
 
-use crate::support::{Lab, PASSWORD, gateway};
+use crate::support::{Lab, PASSWORD, SOON, gateway, until};
 use crate::toy::{self, Stored, entry};
 
 const KIND: &str = "org.example.a";
-const SOON: Duration = Duration::from_secs(20);
 
 /// Logs in through the gateway, or past it.
 async fn login(client: &Client, user: &str, device: &str) -> Account {
@@ -193,14 +190,6 @@ async fn what_is_still_to_be_emptied_is_not_told_with_the_device_either() {
 
 /// Waits until the homeserver has got so many requests of a method.
 async fn got(upstream: &Scripted, method: &Method, times: usize) {
-    let got = async {
-        loop {
-            let asked = upstream.asked();
-            if asked.iter().filter(|asked| asked.method == *method).count() >= times {
-                return;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(SOON, got).await.unwrap();
+    let is_it = |asked: &&Asked| asked.method == *method;
+    until(|| upstream.asked().iter().filter(is_it).count() >= times).await;
 }

@@ -10,10 +10,9 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::compare::PATH;
 use crate::log;
 use crate::support::{Lab, gateway, gateway_at};
-
-const PATH: &str = "/_matrix/client/v3/user/@a:x/account_data/org.example.a";
 
 /// Bytes of the largest content.
 const LIMIT: usize = 1024 * 1024;

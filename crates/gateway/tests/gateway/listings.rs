@@ -12,12 +12,8 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::support::{gateway, set_up_at};
-use crate::toy::{self, Stored};
-
-const SOON: Duration = Duration::from_secs(20);
-const PREFIX: &str = "org.matrix.msc4331.device_account_data.";
-const TOMBSTONE: &str = "{\"org.matrix.msc4331.deleted\": true}";
+use crate::support::{SOON, gateway, send, set_up_at, until};
+use crate::toy::{self, PREFIX, Stored, TOMBSTONE};
 
 /// Returns what a homeserver that looks at filters tells of an account.
 fn sync(asked: &Asked, stored: &Stored) -> Value {
@@ -248,22 +244,16 @@ async fn large_listings_of_many_users_take_turns() {
     let upstream = upstream.await;
     let gateway = gateway(&upstream.url(), |_| {}).await;
     let logouts = (0..=AT_ONCE).map(|number| {
-        let client = Client::new(&gateway.url).unwrap();
         let logout = Request::new(Method::POST, "/_matrix/client/v3/logout");
-        let logout = logout.token(&format!("{number}bob.PHONE"));
-        tokio::spawn(async move { client.send(logout).await.unwrap().status })
+        send(&gateway, logout.token(&format!("{number}bob.PHONE")))
     });
     let logouts: Vec<_> = logouts.collect();
-    let reached = async |times| {
-        while asked.load(Ordering::SeqCst) < times {
-            tokio::task::yield_now().await;
-        }
-    };
+    let asked = || asked.load(Ordering::SeqCst);
     let all = AT_ONCE + 1;
-    timeout(SOON, reached(all + AT_ONCE)).await.unwrap();
+    until(|| asked() >= all + AT_ONCE).await;
     // Long enough for what must not happen, were it not for the room.
-    let early = timeout(Duration::from_millis(300), reached(all + all));
-    assert!(early.await.is_err());
+    let early = until(|| asked() >= all + all);
+    assert!(timeout(Duration::from_millis(300), early).await.is_err());
     permits.add_permits(all);
     for logout in logouts {
         assert_eq!(timeout(SOON, logout).await.unwrap().unwrap(), 200);

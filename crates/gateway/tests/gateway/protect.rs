@@ -7,7 +7,7 @@ use kitbag_testkit::scripted::{Asked, Scripted, ScriptedBody, json as answer};
 use serde_json::{Value, json};
 
 use crate::log;
-use crate::support::{Lab, gateway};
+use crate::support::{Lab, gateway, told};
 
 /// A type that holds an entry of a device.
 const MAPPED: &str = "org.matrix.msc4331.device_account_data.D.org.example.a";
@@ -24,14 +24,6 @@ const PREFIXES: [&str; 6] = [
 async fn write(account: &Account, method: Method, target: &str) -> Response {
     let request = Request::new(method, target).json(&json!({"a": 1}));
     account.send(request).await.unwrap()
-}
-
-fn told(response: &Response) -> (u16, String) {
-    let body: Value = response.json().unwrap();
-    (
-        response.status,
-        body["errcode"].as_str().unwrap_or_default().to_owned(),
-    )
 }
 
 #[tokio::test]
@@ -52,7 +44,7 @@ async fn protected_types_are_405_and_mapped_ones_403_by_every_prefix_scope_and_m
     for (target, status, errcode) in rows {
         for method in [Method::PUT, Method::DELETE] {
             let response = write(&phone, method.clone(), &target).await;
-            let expected = (status, errcode.to_owned());
+            let expected = (status, json!(errcode));
             assert_eq!(told(&response), expected, "{method} {target}");
         }
     }
@@ -125,7 +117,7 @@ async fn what_is_wrong_with_the_token_and_the_path_is_told_before_the_type() {
             .token(token)
             .body("no JSON");
         let response = client.send(request).await.unwrap();
-        assert_eq!(told(&response), (status, errcode.to_owned()), "{path}");
+        assert_eq!(told(&response), (status, json!(errcode)), "{path}");
         if status == 401 {
             // As the homeserver told it, in every member.
             assert_eq!(response.json::<Value>().unwrap()["soft_logout"], true);
@@ -314,7 +306,7 @@ async fn where_no_push_rules_are_the_answer_is_that_of_the_homeserver() {
         .send(Request::new(Method::GET, PUSH_RULES))
         .await
         .unwrap();
-    assert_eq!(told(&response), (404, "M_NOT_FOUND".to_owned()));
+    assert_eq!(told(&response), (404, json!("M_NOT_FOUND")));
     assert_eq!(
         response.json::<Value>().unwrap()["error"],
         "of the homeserver"

@@ -25,10 +25,8 @@ use serde_json::{Value, json};
 
 use self::homeserver::{Fault, Question, fail, well};
 use crate::support::{Running, gateway_at};
-use crate::toy::{Stored, entry};
+use crate::toy::{PREFIX, Stored, TOMBSTONE, entry};
 
-const PREFIX: &str = "org.matrix.msc4331.device_account_data.";
-const TOMBSTONE: &str = "{\"org.matrix.msc4331.deleted\": true}";
 const CONTENT: &str = "{\"com.beeper.revision_id\":\"1\"}";
 const NEXT: &str = "{\"com.beeper.revision_id\":\"2\"}";
 const HTML: &str = "<html><body>Welcome</body></html>";

@@ -5,19 +5,26 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use kitbag_client::{Account, Client, Register};
+use kitbag_client::{Account, Client, Register, Request, Response};
 use kitbag_domain::{Limits, MemoryStore, ServerName};
 use kitbag_gateway::{Gateway, Settings, SetupError};
 use kitbag_http::{Edge, Passwords, Random, RegistrationMode, Service};
 use kitbag_testkit::clock::TestClock;
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::log;
 
 /// The password of every account.
 pub(crate) const PASSWORD: &str = "wordpass";
+
+/// What can only take so long where something hangs.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// Not random at all, but never the same twice: secrets of tests need no more.
 struct Counting(AtomicU64);
@@ -192,4 +199,26 @@ impl Lab {
         };
         self.client().register(&register).await.unwrap()
     }
+}
+
+/// Sends a request to a gateway, and tells what status it is answered with.
+pub(crate) fn send(gateway: &Running, request: Request) -> JoinHandle<u16> {
+    let client = Client::new(&gateway.url).unwrap();
+    tokio::spawn(async move { client.send(request).await.unwrap().status })
+}
+
+/// Waits until something is so.
+pub(crate) async fn until(is_so: impl Fn() -> bool) {
+    let becomes_so = async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, becomes_so).await.unwrap();
+}
+
+/// Returns the status of an answer in JSON, and its errcode; `null` where it has none.
+pub(crate) fn told(response: &Response) -> (u16, Value) {
+    let body: Value = response.json().unwrap();
+    (response.status, body["errcode"].clone())
 }

@@ -10,9 +10,7 @@ use kitbag_testkit::scripted::{Asked, Scripted, ScriptedBody, json};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use crate::toy::error;
-
-const PREFIX: &str = "org.matrix.msc4331.device_account_data.";
+use crate::toy::{PREFIX, TOMBSTONE, error};
 
 /// Global account data by user and type.
 type Stored = Arc<Mutex<BTreeMap<(String, String), Value>>>;
@@ -159,7 +157,7 @@ fn stored() -> Stored {
 }
 
 fn tombstones(stored: &Stored) -> Vec<(String, String)> {
-    let tombstone = json!({"org.matrix.msc4331.deleted": true});
+    let tombstone: Value = serde_json::from_str(TOMBSTONE).unwrap();
     let stored = stored.lock().unwrap();
     let emptied = stored.iter().filter(|(_, content)| **content == tombstone);
     emptied.map(|(key, _)| key.clone()).collect()

@@ -12,6 +12,12 @@ use kitbag_testkit::scripted::{Asked, Scripted, ScriptedBody, json, whole};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
+/// What the types begin with that hold device account data in a homeserver.
+pub(crate) const PREFIX: &str = "org.matrix.msc4331.device_account_data.";
+
+/// What stands there for an entry that was deleted or emptied.
+pub(crate) const TOMBSTONE: &str = "{\"org.matrix.msc4331.deleted\": true}";
+
 /// What it keeps: global account data by user and type.
 pub(crate) type Stored = Arc<Mutex<HashMap<(String, String), String>>>;
 

@@ -23,6 +23,7 @@ use serde_json::Value;
 use tokio::time;
 
 use crate::support::PASSWORD;
+use crate::toy::TOMBSTONE;
 
 /// In a hundred requests that it may fail at.
 const FAULTS: usize = 25;
@@ -34,8 +35,6 @@ const ENDS: [&str; 4] = [
     "/delete_devices",
     "/account/password",
 ];
-
-const TOMBSTONE: &str = "{\"org.matrix.msc4331.deleted\": true}";
 
 /// In a hundred ends that take long.
 const SLOW: usize = 20;

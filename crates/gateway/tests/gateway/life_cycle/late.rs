@@ -5,6 +5,7 @@ use tokio::time::timeout;
 
 use super::SOON;
 use super::stage::{BRIEF_MS, Stage, Trouble, delete, post};
+use crate::support::until;
 
 #[tokio::test]
 async fn what_was_emptied_without_an_answer_is_not_written_while_that_may_come_late() {
@@ -154,12 +155,7 @@ async fn what_cannot_be_emptied_holds_up_nothing_else_that_may_have_ended() {
     stage.trouble(Method::DELETE, "/devices/", Trouble::Does(504));
     let laptop = Request::new(Method::DELETE, "/_matrix/client/v3/devices/LAPTOP");
     assert_eq!(stage.status(laptop.token("alice.TABLET")).await, 504);
-    let emptied = async {
-        while stage.tombstones_of("LAPTOP") == 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(SOON, emptied).await.unwrap();
+    until(|| stage.tombstones_of("LAPTOP") > 0).await;
     assert_eq!(stage.tombstones_of("PHONE"), 1, "it was tried first");
 }
 

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::{SOON, got, has, homeserver, kept, login, post, three, tombstone};
 use crate::support::{gateway, gateway_at};
-use crate::toy::{count, entry};
+use crate::toy::{TOMBSTONE, count, entry};
 
 #[tokio::test]
 async fn a_logout_empties_the_entries_of_its_device_alone() {
@@ -65,8 +65,7 @@ async fn a_logout_goes_on_where_nothing_can_be_emptied_and_that_is_done_later() 
         assert_eq!(status(read()).await, 404);
         let emptied = upstream.asked();
         let emptied = emptied.iter().rfind(|asked| asked.method == Method::PUT);
-        let expected = "{\"org.matrix.msc4331.deleted\": true}";
-        assert_eq!(emptied.unwrap().body, expected);
+        assert_eq!(emptied.unwrap().body, TOMBSTONE);
     }
     assert_eq!(status(post("login")).await, 200);
     assert_eq!(status(other()).await, 200);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use kitbag_client::{Client, Method, Request};
+use kitbag_client::{Method, Request};
 use kitbag_testkit::scripted::{Scripted, json};
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::{SOON, post};
-use crate::support::{Running, gateway};
+use crate::support::{Running, gateway, send};
 use crate::toy::{self, Stored, entry};
 
 /// A homeserver that lets deletions and listings of a user wait for permits, and a gateway before it.
@@ -37,11 +37,6 @@ async fn held() -> (Scripted, Running, Arc<Semaphore>) {
     .await;
     let gateway = gateway(&upstream.url(), |_| {}).await;
     (upstream, gateway, permits)
-}
-
-fn send(gateway: &Running, request: Request) -> JoinHandle<u16> {
-    let client = Client::new(&gateway.url).unwrap();
-    tokio::spawn(async move { client.send(request).await.unwrap().status })
 }
 
 /// Returns the status of whoever is answered first.

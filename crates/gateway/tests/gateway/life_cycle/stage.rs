@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use http::Response;
-use kitbag_client::{Client, Method, Request};
+use kitbag_client::{Method, Request};
 use kitbag_domain::Limits;
 use kitbag_testkit::clock::TestClock;
 use kitbag_testkit::scripted::{Asked, Scripted, ScriptedBody, json, reset, whole};
@@ -15,8 +15,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::SOON;
-use crate::support::{Running, gateway_at};
-use crate::toy::{self, Stored, count, entry};
+use crate::support::{Running, gateway_at, send, until};
+use crate::toy::{self, Stored, TOMBSTONE, count, entry};
 
 /// How long the gateway waits for what it asks, where a test lets it wait in vain.
 pub(super) const BRIEF_MS: u64 = 400;
@@ -176,8 +176,7 @@ impl Stage {
     }
 
     pub(super) fn send(&self, request: Request) -> JoinHandle<u16> {
-        let client = Client::new(&self.gateway.url).unwrap();
-        tokio::spawn(async move { client.send(request).await.unwrap().status })
+        send(&self.gateway, request)
     }
 
     pub(super) async fn status(&self, request: Request) -> u16 {
@@ -196,29 +195,13 @@ impl Stage {
 
     /// Waits until the homeserver was asked for something so many times.
     pub(super) async fn asked(&self, part: &str, times: usize) {
-        let asked = async {
-            while count(&self.upstream, part) < times {
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(SOON, asked).await.unwrap();
+        until(|| count(&self.upstream, part) >= times).await;
     }
 
     /// Waits until the homeserver was asked so many times for all devices.
     pub(super) async fn asked_for_all_devices(&self, times: usize) {
-        let asked = async {
-            loop {
-                let asked = self.upstream.asked();
-                let are = asked
-                    .iter()
-                    .filter(|asked| asked.target.ends_with("/devices"));
-                if are.count() >= times {
-                    return;
-                }
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(SOON, asked).await.unwrap();
+        let is_it = |asked: &&Asked| asked.target.ends_with("/devices");
+        until(|| self.upstream.asked().iter().filter(is_it).count() >= times).await;
     }
 
     pub(super) fn tombstones(&self) -> usize {
@@ -229,7 +212,7 @@ impl Stage {
     pub(super) fn tombstones_of(&self, device: &str) -> usize {
         let asked = self.upstream.asked();
         let are = asked.iter().filter(|asked| {
-            let is_tombstone = asked.body.starts_with(b"{\"org.matrix.msc4331.deleted");
+            let is_tombstone = asked.body == TOMBSTONE;
             asked.method == Method::PUT && is_tombstone && asked.target.contains(device)
         });
         are.count()
@@ -237,12 +220,7 @@ impl Stage {
 
     /// Waits until so many were sent.
     pub(super) async fn emptied(&self, times: usize) {
-        let emptied = async {
-            while self.tombstones() < times {
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(SOON, emptied).await.unwrap();
+        until(|| self.tombstones() >= times).await;
     }
 }
 

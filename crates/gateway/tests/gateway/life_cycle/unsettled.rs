@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use super::SOON;
 use super::stage::{BRIEF_MS, Stage, Trouble, delete, post};
+use crate::support::until;
 use crate::toy::{count, entry};
 
 /// It is refused as by the homeserver itself, and not for what its own end left.
@@ -167,12 +168,7 @@ async fn a_device_that_deleted_itself_without_a_clear_answer_starts_empty() {
     stage.trouble(Method::DELETE, "/devices/", Trouble::Does(504));
     assert_eq!(stage.status(delete("PHONE")).await, 504);
     // That its credentials are none any more tells it.
-    let refused = async {
-        while stage.state.refused.load(Ordering::SeqCst) == 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(SOON, refused).await.unwrap();
+    until(|| stage.state.refused.load(Ordering::SeqCst) > 0).await;
     stage.begins("PHONE");
     let read = stage.read("PHONE").await;
     assert_eq!((read, stage.tombstones()), (404, 1));

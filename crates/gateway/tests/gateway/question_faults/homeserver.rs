@@ -6,8 +6,8 @@ use kitbag_client::Method;
 use kitbag_testkit::scripted::{Asked, ScriptedBody, chunked, cut, json as answer, reset, whole};
 use serde_json::{Value, json};
 
-use super::{CONTENT, TOMBSTONE};
-use crate::toy::{self, Stored};
+use super::CONTENT;
+use crate::toy::{self, Stored, TOMBSTONE};
 
 /// What the gateway asks by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
