@@ -12,10 +12,11 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::{SOON, post};
-use crate::support::{Running, gateway, send};
-use crate::toy::{self, Stored, entry};
+use crate::support::{Running, gateway, send, until};
+use crate::toy::{self, Stored, count, entry};
 
-/// A homeserver that lets deletions and listings of a user wait for permits, and a gateway before it.
+/// A homeserver that lets deletions of a user wait for permits, and questions for the device `GONE`,
+/// and a gateway before it that remembers nothing.
 async fn held() -> (Scripted, Running, Arc<Semaphore>) {
     let (permits, stored) = (Arc::new(Semaphore::new(0)), Stored::default());
     let waiting = Arc::clone(&permits);
@@ -23,9 +24,7 @@ async fn held() -> (Scripted, Running, Arc<Semaphore>) {
         let (permits, stored) = (Arc::clone(&waiting), Stored::clone(&stored));
         async move {
             let is_end = asked.method == Method::DELETE || asked.target.contains("/logout");
-            let is_alice = asked.headers["authorization"] == "Bearer alice.PHONE";
-            let is_listing = is_alice && asked.target.contains("/sync");
-            if asked.method == Method::DELETE || is_listing {
+            if asked.method == Method::DELETE || asked.target.ends_with("/devices/GONE") {
                 permits.acquire().await.unwrap().forget();
             }
             match is_end {
@@ -35,7 +34,10 @@ async fn held() -> (Scripted, Running, Arc<Semaphore>) {
         }
     })
     .await;
-    let gateway = gateway(&upstream.url(), |_| {}).await;
+    let gateway = gateway(&upstream.url(), |settings| {
+        settings.upstream.remember_ms = 0;
+    })
+    .await;
     (upstream, gateway, permits)
 }
 
@@ -69,15 +71,19 @@ async fn of_one_user_so_many_ends_are_under_way_and_others_have_theirs() {
 #[tokio::test]
 async fn what_can_be_emptied_later_does_not_wait_where_enough_is_under_way() {
     const EMPTYINGS: usize = 8;
-    let (_upstream, gateway, permits) = held().await;
+    let (upstream, gateway, permits) = held().await;
     let read = || {
         let read = entry(Method::GET, "GONE", "", "alice.PHONE");
         send(&gateway, read)
     };
     let mut reads: FuturesUnordered<_> = (0..=EMPTYINGS).map(|_| read()).collect();
+    // All of them hear that it is gone before any of them empties, which asks for it once more.
+    until(|| count(&upstream, "/devices/GONE") == EMPTYINGS + 1).await;
+    permits.add_permits(EMPTYINGS + 1);
     assert_eq!(first(&mut reads).await, 404);
     permits.add_permits(2 * EMPTYINGS);
     while !reads.is_empty() {
         assert_eq!(first(&mut reads).await, 404);
     }
+    assert_eq!(count(&upstream, "/sync"), EMPTYINGS, "as many emptied");
 }
