@@ -1,9 +1,21 @@
-//! The command line.
+//! The command line. What has commands of its own stands in a file of its own.
+
+mod data;
+mod devices;
+mod gateway;
+mod push;
+mod user;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
+
+pub(crate) use self::data::{DataArguments, DataCommand, EntryArguments, ScopeArgument};
+pub(crate) use self::devices::{DevicesArguments, DevicesCommand};
+pub(crate) use self::gateway::{GatewayArguments, GatewayCommand, SweepArguments};
+pub(crate) use self::push::{ExplainArguments, PushArguments, PushCommand};
+pub(crate) use self::user::{PasswordArguments, UserArguments, UserCommand};
 
 /// Account data for Matrix: settings, tags, push rules and device account data, as a server.
 #[derive(Debug, Parser)]
@@ -150,78 +162,16 @@ Every setting can be given in a TOML file (--config), as an environment variable
 (KITBAG_UPSTREAM__URL) or with --set; later ones win. See docs/gateway.md, which has snippets for
 nginx, Caddy and HAProxy, and docs/configuration.md.";
 
-const GATEWAY_SWEEP_EXAMPLES: &str = "\
-Exit codes:
-  0  all users were looked at
-  1  something failed, which standard error tells of; all that could be was done
-
-Examples:
-  kitbag gateway sweep --upstream http://127.0.0.1:8008 --token-file admin-token --dry-run
-  SYNAPSE_ADMIN_TOKEN=… kitbag gateway sweep --upstream http://127.0.0.1:8008 --json
-
-Entries of a device that is gone read as none with or without it. It matters where a device is made
-anew with the ID of one that was removed past the gateway, and nobody read its entries in between.";
-
-const DATA_DELETE_EXAMPLES: &str = "\
-Examples:
-  kitbag data delete alice org.example.theme
-  kitbag data delete alice org.example.rooms --device PHONE";
-
-const DATA_GET_EXAMPLES: &str = "\
-Examples:
-  kitbag data get alice m.direct
-  kitbag data get alice m.tag --room '!room:example.org'
-  kitbag data get alice org.example.rooms --device PHONE | python3 -m json.tool";
-
-const DATA_LIST_EXAMPLES: &str = "\
-Examples:
-  kitbag data list alice
-      Everything, with its size, its age and who wrote it.
-  kitbag data list alice --device PHONE
-  kitbag data list alice --scope rooms --json";
-
-const DATA_PUT_EXAMPLES: &str = "\
-Examples:
-  kitbag data put alice org.example.theme '{\"dark\": true}'
-  kitbag data put alice org.example.rooms --device PHONE --file rooms.json
-  kitbag data get alice m.direct | kitbag data put bob m.direct -
-  kitbag data put alice org.example.theme '{\"m.revision_id\": \"2\"}' --if-revision 1
-      Only where nobody wrote another revision meanwhile (MSC4547).";
-
 const DEVICES_EXAMPLES: &str = "\
 Examples:
   kitbag devices list --type org.example.client
   kitbag devices report --type org.example.client --pointer /version
   kitbag devices report --type org.example.rooms --pointer /versions --lacks '\"12\"'";
 
-const DEVICES_LIST_EXAMPLES: &str = "\
-Examples:
-  kitbag devices list --type org.example.client
-  kitbag devices list --type org.example.client --json
-      With the contents, one device a line.";
-
-const DEVICES_REPORT_EXAMPLES: &str = "\
-Examples:
-  kitbag devices report --type org.example.client --pointer /version
-      How many devices run which version.
-  kitbag devices report --type org.example.rooms --pointer /versions --lacks '\"12\"'
-      Which devices do not support room version 12, by name.";
-
 const PUSH_EXAMPLES: &str = "\
 Examples:
   kitbag push explain event.json --user @alice:example.org
   kitbag push explain event.json --user @alice:example.org --rules rules.json --json";
-
-const PUSH_EXPLAIN_EXAMPLES: &str = "\
-Examples:
-  kitbag push explain event.json --user @alice:example.org
-      By the default rules of the specification.
-  curl -H \"Authorization: Bearer $TOKEN\" https://example.org/_matrix/client/v3/pushrules/ |
-    kitbag push explain event.json --user @alice:example.org --display-name Alice --rules -
-      By the rules that any Matrix server tells.
-  kitbag push explain event.json --user @alice:example.org --room room.json --json
-      With {\"joined_members\": 2, \"sender_power_level\": 50, \"notification_levels\": {\"room\": 50}} in
-      room.json, each of which may be left out.";
 
 const RESTORE_EXAMPLES: &str = "\
 Examples:
@@ -281,176 +231,6 @@ pub(crate) struct BackupArguments {
 }
 
 #[derive(Args, Clone, Debug)]
-pub(crate) struct DataArguments {
-    #[command(flatten)]
-    pub(crate) config: ConfigArguments,
-    #[command(subcommand)]
-    pub(crate) command: DataCommand,
-}
-
-#[derive(Clone, Debug, Subcommand)]
-pub(crate) enum DataCommand {
-    /// Deletes an entry; the user's devices are told of it.
-    #[command(after_long_help = DATA_DELETE_EXAMPLES)]
-    Delete {
-        #[command(flatten)]
-        entry: EntryArguments,
-    },
-    /// Prints the content of an entry, byte for byte, and a line break.
-    #[command(after_long_help = DATA_GET_EXAMPLES)]
-    Get {
-        #[command(flatten)]
-        entry: EntryArguments,
-    },
-    /// Lists the entries of a user, without their contents.
-    #[command(after_long_help = DATA_LIST_EXAMPLES)]
-    List {
-        /// The user name, such as `alice`, or the whole ID.
-        user: String,
-        /// Only entries of this scope.
-        #[arg(long, value_enum)]
-        scope: Option<ScopeArgument>,
-        /// Only entries of this room.
-        #[arg(long, value_name = "ROOM", conflicts_with_all = ["scope", "device"])]
-        room: Option<String>,
-        /// Only entries of this device.
-        #[arg(long, value_name = "DEVICE", conflicts_with = "scope")]
-        device: Option<String>,
-        /// Print JSON, one entry a line.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Replaces the content of an entry.
-    #[command(after_long_help = DATA_PUT_EXAMPLES)]
-    Put {
-        #[command(flatten)]
-        entry: EntryArguments,
-        /// The content, a JSON object; `-` reads it from standard input.
-        #[arg(required_unless_present = "file")]
-        content: Option<String>,
-        /// Read the content from this file.
-        #[arg(long, conflicts_with = "content")]
-        file: Option<PathBuf>,
-        /// Only where the content that is there has this `m.revision_id`, or none.
-        #[arg(long, value_name = "REVISION")]
-        if_revision: Option<String>,
-    },
-}
-
-/// Which entry.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct EntryArguments {
-    /// The user name, such as `alice`, or the whole ID.
-    pub(crate) user: String,
-    /// The type of the entry, such as `m.direct`.
-    #[arg(value_name = "TYPE")]
-    pub(crate) event_type: String,
-    /// The entry of this room, instead of the account's.
-    #[arg(long, conflicts_with = "device")]
-    pub(crate) room: Option<String>,
-    /// The entry of this device, instead of the account's.
-    #[arg(long)]
-    pub(crate) device: Option<String>,
-}
-
-/// A scope, and all entries in it.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum ScopeArgument {
-    /// Those of the account itself.
-    Global,
-    /// Those of all rooms.
-    Rooms,
-    /// Those of all devices.
-    Devices,
-}
-
-#[derive(Args, Clone, Debug)]
-pub(crate) struct DevicesArguments {
-    #[command(flatten)]
-    pub(crate) config: ConfigArguments,
-    #[command(subcommand)]
-    pub(crate) command: DevicesCommand,
-}
-
-#[derive(Clone, Debug, Subcommand)]
-pub(crate) enum DevicesCommand {
-    /// Lists all devices that have an entry of a type.
-    #[command(after_long_help = DEVICES_LIST_EXAMPLES)]
-    List {
-        /// The type.
-        #[arg(long = "type", value_name = "TYPE")]
-        event_type: String,
-        /// Print JSON, one device a line, with the content.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Counts devices by the value at one place of their entries of a type.
-    #[command(after_long_help = DEVICES_REPORT_EXAMPLES)]
-    Report {
-        /// The type.
-        #[arg(long = "type", value_name = "TYPE")]
-        event_type: String,
-        /// The place in the content, a JSON pointer such as /version/0; without it the whole of it.
-        #[arg(long, default_value = "", hide_default_value = true)]
-        pointer: String,
-        /// List the devices whose value is neither this, nor an array or object that has it.
-        ///
-        /// JSON; what is not JSON is text. Devices without an entry of the type are not listed.
-        #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
-        lacks: Option<String>,
-        /// Print JSON: the report, or with --lacks one device a line.
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-#[derive(Args, Clone, Debug)]
-pub(crate) struct PushArguments {
-    #[command(subcommand)]
-    pub(crate) command: PushCommand,
-}
-
-#[derive(Clone, Debug, Subcommand)]
-pub(crate) enum PushCommand {
-    /// Tells why an event notifies a user, or does not.
-    ///
-    /// Prints the decision, and then every rule in the order of evaluation with what its conditions
-    /// saw.
-    #[command(after_long_help = PUSH_EXPLAIN_EXAMPLES)]
-    Explain(ExplainArguments),
-}
-
-#[derive(Args, Clone, Debug)]
-pub(crate) struct ExplainArguments {
-    /// The file with the event, as JSON; `-` reads it from standard input.
-    pub(crate) event: PathBuf,
-    /// Whose rules they are, by the whole ID.
-    #[arg(long, value_name = "USER")]
-    pub(crate) user: String,
-    /// The file with the rules, as GET /pushrules/ or the account data m.push_rules tell them; `-`
-    /// reads them from standard input. Without it, those of the specification.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) rules: Option<PathBuf>,
-    /// The display name of the user in the room.
-    #[arg(
-        long,
-        value_name = "NAME",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub(crate) display_name: String,
-    /// The file with what is to be known of the room, as JSON.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) room: Option<PathBuf>,
-    /// The room of an event that does not say it, as in an answer of sync.
-    #[arg(long, value_name = "ROOM")]
-    pub(crate) room_id: Option<String>,
-    /// Print the explanation as one line of JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Args, Clone, Debug)]
 pub(crate) struct RestoreArguments {
     #[command(flatten)]
     pub(crate) config: ConfigArguments,
@@ -504,97 +284,4 @@ pub(crate) struct DoctorArguments {
     /// Print the result as one line of JSON.
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-#[derive(Args, Clone, Debug, Default)]
-pub(crate) struct GatewayArguments {
-    #[command(flatten)]
-    pub(crate) config: ConfigArguments,
-    /// Listen on this address, by itself 127.0.0.1:8009; port 0 takes a free one.
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub(crate) listen: Option<SocketAddr>,
-    /// Serve /health and /metrics on a second, private address.
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub(crate) private: Option<SocketAddr>,
-    /// Where the homeserver is: http://HOST:PORT, https://HOST or unix:/PATH; must be given, here or as
-    /// `upstream.url`.
-    #[arg(long, global = true, value_name = "URL")]
-    pub(crate) upstream: Option<String>,
-    #[command(subcommand)]
-    pub(crate) command: Option<GatewayCommand>,
-}
-
-#[derive(Clone, Debug, Subcommand)]
-pub(crate) enum GatewayCommand {
-    /// Empties account data of devices that were removed past the gateway.
-    ///
-    /// It is for Synapse, whose admin API it asks for all users, their devices and account data. Who
-    /// has such data is logged in by the administrator for a moment, without a device. A gateway may
-    /// run beside it.
-    #[command(after_long_help = GATEWAY_SWEEP_EXAMPLES)]
-    Sweep(SweepArguments),
-}
-
-#[derive(Args, Clone, Debug)]
-pub(crate) struct SweepArguments {
-    /// Read an administrator's access token from a file, `-` for standard input; else it is taken from
-    /// the environment, SYNAPSE_ADMIN_TOKEN.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) token_file: Option<PathBuf>,
-    /// Only tell what would be emptied.
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    /// Print one line of JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Args, Clone, Debug)]
-pub(crate) struct UserArguments {
-    #[command(flatten)]
-    pub(crate) config: ConfigArguments,
-    #[command(subcommand)]
-    pub(crate) command: UserCommand,
-}
-
-#[derive(Clone, Debug, Subcommand)]
-pub(crate) enum UserCommand {
-    /// Makes an account.
-    Add {
-        /// The user name, such as `alice`, or the whole ID.
-        name: String,
-        #[command(flatten)]
-        password: PasswordArguments,
-    },
-    /// Lists the accounts.
-    List {
-        /// Print JSON, one account a line.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Sets a new password and logs all devices out.
-    Password {
-        /// The user name or the whole ID.
-        name: String,
-        /// Keep the devices logged in.
-        #[arg(long)]
-        keep_devices: bool,
-        #[command(flatten)]
-        password: PasswordArguments,
-    },
-    /// Ends an account for ever and erases its data; the name stays taken.
-    Deactivate {
-        /// The user name or the whole ID.
-        name: String,
-        /// Do it.
-        #[arg(long)]
-        yes: bool,
-    },
-}
-
-#[derive(Args, Clone, Copy, Debug)]
-pub(crate) struct PasswordArguments {
-    /// Read the password from standard input instead of asking for it.
-    #[arg(long)]
-    pub(crate) password_stdin: bool,
 }
