@@ -59,6 +59,13 @@ impl Emptying {
         Ended::these(self.lock_left().iter().cloned())
     }
 
+    /// As [`Emptying::left`], without those that are known otherwise.
+    pub(crate) fn left_but(&self, known: &Ended) -> Ended {
+        let left = self.lock_left();
+        let left = left.iter().filter(|device| !known.has(device));
+        Ended::these(left.cloned())
+    }
+
     fn lock_left(&self) -> MutexGuard<'_, BTreeSet<DeviceId>> {
         self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }

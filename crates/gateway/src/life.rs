@@ -163,7 +163,8 @@ pub(crate) async fn empty_gone(
             Ok(_) => devices.set_emptied(&user, &device),
             // What is done late is not to land behind the write of one that begins anew.
             Err(failed) if failed.is_late => gateway.owed().add_late(&user, &ended),
-            Err(_) => {}
+            // Whoever takes the ID next is not to read what was found.
+            Err(_) => gateway.owed().add(&user, &emptying.left()),
         }
         emptied.map(drop).map_err(|failed| failed.failure)
     };
@@ -233,15 +234,15 @@ async fn end_sessions(gateway: Gateway, call: Call, caller: Caller, all: bool) -
     // Where the turn does not come, the user is logged out all the same.
     let mut turn = gateway.turns().alone(user).await.ok();
     let deadline = Deadline::of(&gateway);
-    let (ended, emptying) = match all {
-        true => {
+    let (ended, emptying, lives) = match all {
+        true => match living(&gateway, &credentials, &who).await {
             // Those that begin later are not to be shut out.
-            let all = everybody(&gateway, &credentials, &who).await;
-            (all.unwrap_or_else(|_| Ended::all()), Ended::all())
-        }
+            Ok(living) => (everybody(&gateway, user, &living), Ended::all(), living),
+            Err(_) => (Ended::all(), Ended::all(), Ended::all()),
+        },
         false => {
             let own = Ended::these(who.device.clone());
-            (own.clone(), own)
+            (own.clone(), own.clone(), own)
         }
     };
     let ending = gateway.owed().begin(user, ended.clone(), None);
@@ -260,7 +261,12 @@ async fn end_sessions(gateway: Gateway, call: Call, caller: Caller, all: bool) -
     }
     let response = pass_in_turn(&gateway, request, &mut turn).await;
     gateway.forget(user);
-    match outcome(&response) {
+    let outcome = outcome(&response);
+    if outcome != Outcome::Done {
+        // Found although they do not live: they ended before, whatever becomes of this.
+        gateway.owed().add(user, &emptying.left_but(&lives));
+    }
+    match outcome {
         Outcome::Done if !is_emptied => {
             gateway.owed().add(user, &emptying.left());
             ending.became(Became::Owed, is_late);
@@ -322,9 +328,8 @@ async fn end_devices(
     let had_turn = turn.is_some();
     if ended.are_all() {
         // Which it ends nobody can tell afterwards: one may have begun anew.
-        let all = everybody(&gateway, &credentials, &who).await;
-        ended = match all {
-            Ok(all) => all.but(who.device.as_ref()),
+        ended = match living(&gateway, &credentials, &who).await {
+            Ok(living) => everybody(&gateway, user, &living).but(who.device.as_ref()),
             Err(_) => Ended::all_but(who.device.clone()),
         };
     }
@@ -413,17 +418,22 @@ fn look(
     tokio::spawn(look.in_current_span());
 }
 
-/// Returns all devices of the caller, by their names as far as these are known: later one of them may
-/// have begun anew. Those that may have ended before have, where they are not there any more.
-async fn everybody(
+/// Returns the devices that the caller has now.
+async fn living(
     gateway: &Gateway,
     credentials: &Credentials,
     who: &Identity,
 ) -> Result<Ended, Failure> {
     let living = devices::all(gateway.upstream(), credentials).await?;
-    let uncertain = gateway.owed().uncertain(&who.user);
-    let named = parsed(&living).chain(uncertain).chain(who.device.clone());
-    Ok(Ended::these(named).and(Ended::others()))
+    Ok(Ended::these(parsed(&living).chain(who.device.clone())))
+}
+
+/// Returns all devices of a user, by their names as far as these are known: later one of them may
+/// have begun anew. Those that may have ended before have, where they are not there any more.
+fn everybody(gateway: &Gateway, user: &UserId, living: &Ended) -> Ended {
+    let uncertain = gateway.owed().uncertain(user);
+    let named = living.clone().and(Ended::these(uncertain));
+    named.and(Ended::others())
 }
 
 /// What became of a request that ends devices; where no answer came nobody knows.
@@ -540,7 +550,12 @@ async fn pay_part(
 ) -> Result<(), NotEmptied> {
     let emptying = Emptying::of_parts(debt.parts(), Cause::Gone);
     let emptied = empty(gateway, credentials, user, &emptying);
-    let living = deadline.keep(&emptying, emptied).await?;
+    let living = deadline.keep(&emptying, emptied).await.inspect_err(|_| {
+        // What only may have ended has, where it was found. What is known to have is not added anew:
+        // it would never have failed.
+        let [sure, _] = debt.parts();
+        gateway.owed().add(user, &emptying.left_but(&sure));
+    })?;
     let lives = |device: &DeviceId| living.contains(device.as_str());
     gateway.owed().settle(user, debt, lives);
     Ok(())

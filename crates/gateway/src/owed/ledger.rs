@@ -272,6 +272,9 @@ impl Ledger {
 
     /// Devices ended, or may have.
     pub(crate) fn add(&mut self, user: &UserId, ended: &Ended, is_sure: bool, now_ms: UnixMs) {
+        if ended.is_empty() {
+            return;
+        }
         // First those of many, then others, then those that are named.
         for whose in ended.0.iter().take(OWED_TO_ONE_MAX) {
             let whose = match whose {

@@ -116,6 +116,8 @@ fn what_failed_rests_for_longer_each_time() {
         now_ms += pause_ms;
     }
     fail(&mut ledger, &user, false, now_ms);
+    ledger.add(&user, &Ended::default(), true, now_ms);
+    assert!(ledger.due(&user, now_ms).is_none(), "nothing was added");
     ledger.add(&user, &these([2]), true, now_ms);
     let debt = ledger.due(&user, now_ms).unwrap();
     assert_eq!(debt.failures(), 0, "by other credentials it may go");

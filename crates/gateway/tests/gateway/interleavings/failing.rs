@@ -57,6 +57,8 @@ pub(super) struct Faults {
     pub(super) landed: AtomicUsize,
     /// Requests that it failed at.
     pub(super) struck: AtomicUsize,
+    /// Listings of entries or devices that failed.
+    pub(super) unlisted: AtomicUsize,
 }
 
 /// A tombstone that was not answered, and may still be written.
@@ -82,6 +84,7 @@ impl Faults {
             late: tokio::sync::Mutex::default(),
             landed: AtomicUsize::new(0),
             struck: AtomicUsize::new(0),
+            unlisted: AtomicUsize::new(0),
         }
     }
 }
@@ -196,6 +199,9 @@ impl Service for Failing {
         };
         let struck = &self.faults.struck;
         struck.fetch_add(fails.into(), Ordering::SeqCst);
+        let is_unlisted = fails && *request.method() == Method::GET;
+        let unlisted = &self.faults.unlisted;
+        unlisted.fetch_add(usize::from(is_unlisted), Ordering::SeqCst);
         let is_end = matches!(*request.method(), Method::DELETE | Method::POST);
         self.take_time(is_end && self.may_fail(&request)).await;
         match (fails, is_done) {

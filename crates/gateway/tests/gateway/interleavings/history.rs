@@ -9,6 +9,8 @@ pub(super) struct Span {
     pub(super) end: u64,
     pub(super) start_ms: u64,
     pub(super) end_ms: u64,
+    /// Whether entries may not have been listed that were to be emptied meanwhile.
+    pub(super) may_have_missed: bool,
 }
 
 impl fmt::Debug for Span {
@@ -293,16 +295,17 @@ impl History {
     }
 
     /// Tells whether somebody read that a device has nothing, behind its end and before it began anew:
-    /// so what it had was emptied.
+    /// so what it had was found, and then emptied or owed.
     fn was_noticed(&self, ended: &Ended, anew: &Begun, written: &Written) -> bool {
         let mut empty = self.read.iter().filter(|read| {
             let is_empty = read.told == Told::Done && read.found.is_none();
             let is_of_it = is_empty && read.device == anew.device;
             let is_behind = read.span.start > ended.span.end.max(written.span.end);
             let is_before = read.span.end < anew.span.start && !self.is_remembered(ended, read);
-            is_of_it && is_behind && is_before && self.is_undisturbed(read)
+            let is_listed = !read.span.may_have_missed && self.is_undisturbed(read);
+            is_of_it && is_behind && is_before && is_listed
         });
-        !self.has_faults && empty.next().is_some()
+        empty.next().is_some()
     }
 
     /// Tells whether the session of a read lived all the while: else it may have emptied nothing.
@@ -318,7 +321,12 @@ impl History {
     /// ends those that are there: then nobody names it, and it may have begun anew before its entries
     /// are emptied. All that are found where all end are emptied, or owed.
     fn had_ended(&self, begun: &Begun, ended: &Ended) -> bool {
-        if !matches!(ended.which, Which::AllBut(_)) {
+        let is_found = match ended.which {
+            Which::These(_) => true,
+            Which::AllBut(_) => false,
+            Which::All => !ended.span.may_have_missed,
+        };
+        if is_found {
             return false;
         }
         let is_other = |other: &&Ended| !std::ptr::eq(*other, ended) && other.may_be();

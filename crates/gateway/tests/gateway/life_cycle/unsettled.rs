@@ -152,6 +152,96 @@ async fn what_is_found_where_all_end_and_is_not_emptied_then_is_owed_by_name() {
     }
 }
 
+/// A device that ended past the gateway is emptied by whoever asks for it.
+#[tokio::test]
+async fn what_is_found_of_a_device_that_is_gone_and_is_not_emptied_then_is_owed() {
+    for status in [500, 429] {
+        let stage = Stage::start(30_000).await;
+        stage.ends("PHONE");
+        stage.trouble(Method::PUT, "/account_data/", Trouble::Says(status));
+        stage.clock.advance(5_000);
+        assert_eq!(stage.read("LAPTOP").await, 404);
+        assert_eq!(stage.tombstones(), 1, "refused");
+        // It is tried once more as what is owed, and then not so soon again.
+        for _ in 0..3 {
+            assert_eq!(stage.read("LAPTOP").await, 404);
+            assert_eq!(stage.tombstones(), 2);
+        }
+        stage.begins("PHONE");
+        assert_eq!(stage.read("PHONE").await, 404, "{status}");
+        stage.is_well();
+        assert_eq!(stage.status(super::post("login").body("{}")).await, 200);
+        assert_eq!(stage.tombstones(), 3);
+        assert_eq!(stage.write("PHONE").await, 200);
+    }
+}
+
+/// It ended, as the homeserver does not have it, and may begin anew before it is tried again.
+#[tokio::test]
+async fn what_is_found_of_a_device_that_may_have_ended_and_is_not_emptied_then_is_owed() {
+    for is_slow in [true, false] {
+        let stage = Stage::start(BRIEF_MS).await;
+        stage.trouble(Method::DELETE, "/devices/", Trouble::Does(502));
+        match is_slow {
+            true => drop(stage.holds(Method::PUT, "/account_data/")),
+            false => stage.trouble(Method::PUT, "/account_data/", Trouble::Says(500)),
+        }
+        let laptop = delete("LAPTOP");
+        assert_eq!(stage.status(laptop).await, 502);
+        // Whoever looks what became of it finds the entry.
+        stage.asked("/sync", 2).await;
+        stage.emptied(1).await;
+        assert_eq!(stage.read("LAPTOP").await, 404);
+        stage.is_well();
+        stage.begins("PHONE");
+        // Until then the homeserver may still empty it, and then it lives.
+        stage.clock.advance(10_000);
+        assert_eq!(stage.read("PHONE").await, 404, "{is_slow}");
+        stage.clock.advance(30_000);
+        assert_eq!(stage.read("PHONE").await, 404, "{is_slow}");
+        assert_eq!(stage.write("PHONE").await, 200, "{is_slow}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_owed_and_found_again_is_given_up_at_last() {
+    let stage = Stage::start(30_000).await;
+    assert_eq!(stage.status(delete("PHONE")).await, 200);
+    stage.trouble(Method::PUT, "PHONE.org.example.a", Trouble::Says(500));
+    for hour in 1..=24 {
+        stage.clock.advance(60 * 60 * 1_000);
+        assert_eq!(stage.status(super::post("login").body("{}")).await, 200);
+        assert_eq!(stage.tombstones(), hour);
+    }
+    stage.is_well();
+    stage.clock.advance(60 * 60 * 1_000);
+    assert_eq!(stage.write("PHONE").await, 200);
+    assert_eq!(stage.tombstones(), 24);
+}
+
+/// Who lives on keeps what it has.
+#[tokio::test]
+async fn what_is_found_where_all_were_to_end_and_do_not_is_owed_of_those_that_are_gone() {
+    for status in [403, 500] {
+        let stage = Stage::start(30_000).await;
+        assert_eq!(stage.write("LAPTOP").await, 200);
+        stage.ends("PHONE");
+        stage.trouble(Method::PUT, "/account_data/", Trouble::Says(500));
+        stage.trouble(Method::POST, "/logout/all", Trouble::Says(status));
+        let logout = super::post("logout/all").token("alice.LAPTOP");
+        assert_eq!(stage.status(logout).await, status);
+        stage.begins("PHONE");
+        // Where no clear answer came it is looked at what became of it; who reads waits for that.
+        assert_eq!(stage.read("LAPTOP").await, 404, "{status}");
+        let own = entry(Method::GET, "LAPTOP", "", "alice.LAPTOP");
+        assert_eq!(stage.status(own).await, 200, "{status}");
+        stage.is_well();
+        stage.clock.advance(30_000);
+        assert_eq!(stage.read("PHONE").await, 404, "{status}");
+        assert_eq!(stage.write("PHONE").await, 200, "{status}");
+    }
+}
+
 #[tokio::test]
 async fn what_a_deletion_without_a_clear_answer_ended_is_emptied_before_anybody_asks() {
     for status in [500, 202, 503] {
