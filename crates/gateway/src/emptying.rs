@@ -1,7 +1,6 @@
 //! Empties the entries of devices that ended, as far as that is done within a time.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,8 +29,6 @@ pub(crate) struct Emptying {
     /// Those of these, where the homeserver does not have them.
     gone: Ended,
     cause: Cause,
-    /// Whether something was sent.
-    has_begun: AtomicBool,
     /// Devices of whose listed entries nobody knows yet that they are emptied.
     left: Mutex<BTreeSet<DeviceId>>,
 }
@@ -48,7 +45,6 @@ impl Emptying {
             sure,
             gone,
             cause,
-            has_begun: AtomicBool::new(false),
             left: Mutex::default(),
         }
     }
@@ -109,7 +105,8 @@ impl Deadline {
         done.unwrap_or_else(|_| {
             Err(NotEmptied {
                 failure: GatewayError::UpstreamTimeout.into(),
-                is_late: emptying.has_begun.load(Ordering::Relaxed),
+                // What is listed is written over at once.
+                is_late: !emptying.lock_left().is_empty(),
             })
         })
     }
@@ -150,9 +147,6 @@ async fn empty_listed(
         };
         let mut entries = std::mem::take(&mut listing.entries);
         entries.retain(|entry| emptying.has(&entry.device, living));
-        if !entries.is_empty() {
-            emptying.has_begun.store(true, Ordering::Relaxed);
-        }
         let found: BTreeSet<_> = entries.iter().map(|entry| entry.device.clone()).collect();
         emptying.lock_left().extend(found.iter().cloned());
         let emptied = || gateway.metrics().emptied(emptying.cause);
@@ -232,9 +226,13 @@ mod tests {
         let never = || pending::<Result<(), NotEmptied>>();
         let cut = deadline.keep(&emptying, never()).await;
         assert!(!cut.unwrap_err().is_late, "nothing was sent yet");
-        emptying.has_begun.store(true, Ordering::Relaxed);
+        let device = DeviceId::parse("PHONE").unwrap();
+        emptying.lock_left().insert(device.clone());
         let cut = deadline.keep(&emptying, never()).await;
         assert!(cut.unwrap_err().is_late);
+        emptying.lock_left().remove(&device);
+        let cut = deadline.keep(&emptying, never()).await;
+        assert!(!cut.unwrap_err().is_late, "all that was sent is done");
         assert!(started.elapsed() < Duration::from_secs(31));
     }
 }
