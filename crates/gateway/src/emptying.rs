@@ -163,6 +163,12 @@ async fn empty_listed(
     if empty_of(of).await?.is_some() {
         return Ok(());
     }
+    if let Of::Device(device) = of
+        && emptying.has(device, living)
+    {
+        // It would be the same listing again.
+        return Err(too_large());
+    }
     let everybody: Vec<DeviceId> = match living {
         Some(living) => parsed(living).collect(),
         None if emptying.sure.are_all() => {

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use kitbag_client::{Client, Method, Request};
 use kitbag_domain::Limits;
+use kitbag_testkit::clock::TestClock;
 use kitbag_testkit::scripted::{Asked, Scripted, json, whole};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::support::{SOON, gateway, send, set_up_at, until};
-use crate::toy::{self, PREFIX, Stored, TOMBSTONE};
+use crate::support::{SOON, gateway, gateway_at, send, set_up_at, until};
+use crate::toy::{self, PREFIX, Stored, TOMBSTONE, count};
 
 /// Returns what a homeserver that looks at filters tells of an account.
 fn sync(asked: &Asked, stored: &Stored) -> Value {
@@ -159,6 +160,45 @@ async fn what_a_device_keeps_that_is_too_large_to_be_listed_keeps_no_other_from_
         assert!(stored[&kind(device, 0)] == TOMBSTONE, "{device}");
     }
     assert!((0..33).all(|number| stored[&kind("PHONE", number)] == content));
+}
+
+/// Such a homeserver looks at no filters.
+#[tokio::test]
+async fn what_one_device_keeps_that_is_too_large_is_asked_for_once() {
+    let listing = "a".repeat(32 * 1024 * 1024 + 1);
+    let upstream = Scripted::start(move |asked| {
+        let path = asked.target.split('?').next().unwrap();
+        let answer = match (asked.method.as_str(), path) {
+            ("GET", "/_matrix/client/v3/sync") => whole(200, listing.clone()),
+            ("POST", "/_matrix/client/v3/logout") => json(200, &json!({})),
+            ("DELETE", _) => toy::error(502, "M_UNKNOWN"),
+            _ => toy::answer(&asked, &Stored::default()),
+        };
+        async move { answer }
+    });
+    let (upstream, clock) = (upstream.await, Arc::<TestClock>::default());
+    let (url, at) = (upstream.url(), Arc::clone(&clock));
+    let gateway = gateway_at(&url, at, Limits::default(), |_| {}).await;
+    let client = Client::new(&gateway.url).unwrap();
+    let status = async |request: Request| client.send(request).await.unwrap().status;
+    let logout = Request::new(Method::POST, "/_matrix/client/v3/logout");
+    let logout = logout.token("alice.PHONE").body("{}");
+    assert_eq!(status(logout).await, 200);
+    // As much as is usual, and then as much as is read at all.
+    assert_eq!(count(&upstream, "/sync"), 2);
+    // One that may have ended and lives: there is nothing to empty, so that it is soon forgotten.
+    let delete = Request::new(Method::DELETE, "/_matrix/client/v3/devices/LAPTOP");
+    assert_eq!(status(delete.token("bob.PHONE")).await, 502);
+    let read = || {
+        let path = "/_matrix/client/v3/user/%40bob%3Ax/devices/LAPTOP/account_data/a";
+        Request::new(Method::GET, path).token("bob.PHONE")
+    };
+    for asked in [4, 6, 6] {
+        // It waits for who looks what became of it.
+        assert_eq!(status(read()).await, 404);
+        assert_eq!(count(&upstream, "/sync"), asked);
+        clock.advance(5 * 60 * 1_000);
+    }
 }
 
 /// What a client sends as one byte, Synapse tells as six.
