@@ -20,7 +20,7 @@ use crate::bodies;
 use crate::call::{Call, Head};
 use crate::compare::{self, EntryId};
 use crate::credentials::Credentials;
-use crate::entries::Of;
+use crate::entries::{Of, types_max};
 use crate::gateway::Gateway;
 use crate::identity::Identity;
 use crate::life;
@@ -86,11 +86,14 @@ pub(crate) async fn put(gateway: &Gateway, call: Call) -> Answer {
     let turn = turn_to_write(gateway, &credentials, &who, &device).await?;
     let entry = Place::of(&who, &device, &key);
     let compared = entry.compared(gateway, &key).await?;
-    let stored = entry.stored(gateway, &credentials).await?;
+    let kept = entry.kept(gateway, &credentials).await?;
+    // One that is deleted is written over: it had its room before.
+    let is_new_type = kept.is_none();
+    let stored = kept.filter(is_there);
     compare::judge(stored.clone(), &expectation)?;
     let counted = match stored {
         Some(_) => None,
-        None => Some(room_for_one(gateway, &credentials, &who, &device).await?),
+        None => Some(room_for_one(gateway, &credentials, &who, &device, is_new_type).await?),
     };
     entry
         .write(gateway, &credentials, content, (turn, counted), compared)
@@ -243,12 +246,14 @@ async fn read_content(gateway: &Gateway, body: Body) -> Result<Content, Denial> 
     Ok(Content::parse(body, &limits)?)
 }
 
-/// Checks that a device may have one entry more. The turn keeps others from counting at once.
+/// Checks that a device may have one entry more, and where it is of a new type, that one too. The turn
+/// keeps others from counting at once.
 async fn room_for_one(
     gateway: &Gateway,
     credentials: &Credentials,
     who: &Identity,
     device: &DeviceId,
+    is_new_type: bool,
 ) -> Result<Turn, Failure> {
     let turn = gateway.additions().alone(&who.user).await?;
     let limit = gateway.limits().quota.device_entries_max;
@@ -258,7 +263,19 @@ async fn room_for_one(
         let exceeded = QuotaExceeded::DeviceEntries { limit };
         return Err(WriteError::from(exceeded).into());
     }
+    let (types, limit) = (
+        listing.entries.len() + listing.deleted,
+        types_max(gateway.limits()),
+    );
+    if is_new_type && types as u64 >= limit {
+        return Err(GatewayError::TooManyTypes { limit }.into());
+    }
     Ok(turn)
+}
+
+/// Tells whether what the homeserver has is not deleted.
+fn is_there(content: &Bytes) -> bool {
+    !mapped::is_tombstone(content)
 }
 
 /// Holds the ends of the user's devices up for a while, so that a late write is not behind them.
@@ -294,8 +311,18 @@ impl<'a> Place<'a> {
         Ok(gateway.compare().turn(entry).await?)
     }
 
-    /// Returns what the homeserver has; `None` for nothing and for a tombstone.
+    /// As [`Place::kept`], and `None` for what is deleted.
     async fn stored(
+        &self,
+        gateway: &Gateway,
+        credentials: &Credentials,
+    ) -> Result<Option<Bytes>, Failure> {
+        let kept = self.kept(gateway, credentials).await?;
+        Ok(kept.filter(is_there))
+    }
+
+    /// Returns what the homeserver has, a tombstone too; `None` for nothing.
+    async fn kept(
         &self,
         gateway: &Gateway,
         credentials: &Credentials,
@@ -303,8 +330,7 @@ impl<'a> Place<'a> {
         let request = credentials.request(Method::GET, &self.target, Bytes::new())?;
         let bytes_max = compare::stored_bytes_max(gateway.limits());
         let told = gateway.upstream().ask(request, bytes_max).await?;
-        let stored = told.found()?.map(|told| told.body().clone());
-        Ok(stored.filter(|content| !mapped::is_tombstone(content)))
+        Ok(told.found()?.map(|told| told.body().clone()))
     }
 
     /// Writes it. The turns are held until the homeserver has answered, also where the client goes

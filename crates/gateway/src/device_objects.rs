@@ -173,7 +173,8 @@ async fn list_all(
     mark: &RequestId<'_>,
 ) -> Result<Vec<Stored>, Failure> {
     let listed = list_if_small(upstream, credentials, Of::All, mark, LISTING_BYTES_MAX).await?;
-    listed.ok_or_else(|| GatewayError::UpstreamTooLarge.into())
+    let listed = listed.ok_or(GatewayError::UpstreamTooLarge)?;
+    Ok(listed.entries)
 }
 
 /// Returns where each device of the answer ends, before its closing brace.

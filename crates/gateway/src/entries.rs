@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::http::Method;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use kitbag_domain::{DeviceId, EventType, UserId};
+use kitbag_domain::{DeviceId, EventType, Limits, UserId};
 use kitbag_http::shared::{GatewayError, RequestId};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
@@ -29,11 +29,30 @@ pub(crate) const TOLD_BYTES_OF_ONE: u64 = 6;
 /// Bytes of an entry in such a sync beside its content: the type that names device and type, and JSON.
 pub(crate) const ENTRY_EXTRA_BYTES: u64 = 2 * 1024;
 
+/// Returns how many types the entries of a device may have had in all: what is deleted is told too,
+/// for ever. However many of them are there, as far as their number is allowed, they can be listed.
+pub(crate) fn types_max(limits: &Limits) -> u64 {
+    let told_bytes_max = limits
+        .device_content_bytes_max
+        .saturating_mul(TOLD_BYTES_OF_ONE);
+    let contents_bytes_max = told_bytes_max.saturating_mul(limits.quota.device_entries_max);
+    (LISTING_BYTES_MAX as u64).saturating_sub(contents_bytes_max) / ENTRY_EXTRA_BYTES
+}
+
 /// Bytes of what the homeserver answers to a write.
 pub(crate) const WRITTEN_BYTES_MAX: usize = 64 * 1024;
 
 /// Writes of one emptying at a time: more would only wait in the homeserver.
 const WRITES_AT_ONCE: usize = 8;
+
+/// What a listing tells.
+#[derive(Default)]
+pub(crate) struct Listed {
+    /// What is there.
+    pub(crate) entries: Vec<Stored>,
+    /// How many types are deleted.
+    pub(crate) deleted: usize,
+}
 
 /// An entry that is there.
 pub(crate) struct Stored {
@@ -75,8 +94,8 @@ pub(crate) enum Of<'a> {
     AllBut(&'a [DeviceId]),
 }
 
-/// Returns the entries of the caller's devices, without those that are deleted; `None` where the
-/// homeserver's answer has more than `bytes_max`.
+/// Returns the entries of the caller's devices; `None` where the homeserver's answer has more than
+/// `bytes_max`.
 ///
 /// `mark` must be another one each time.
 ///
@@ -88,7 +107,7 @@ pub(crate) async fn list_if_small(
     devices: Of<'_>,
     mark: &RequestId<'_>,
     bytes_max: usize,
-) -> Result<Option<Vec<Stored>>, Failure> {
+) -> Result<Option<Listed>, Failure> {
     let target = listing(devices, &mark.to_string());
     let request = credentials.request(Method::GET, &target, Bytes::new())?;
     let told = match upstream.ask(request, bytes_max).await {
@@ -97,20 +116,27 @@ pub(crate) async fn list_if_small(
     };
     let Synced { account_data, .. } = told.json()?;
     // Not each homeserver looks at filters.
-    let stored = account_data.events.into_iter().filter_map(|event| {
-        let (of, event_type) = mapped::device_and_type(&event.event_type)?;
+    let mut listed = Listed::default();
+    for event in account_data.events {
+        let Some((of, event_type)) = mapped::device_and_type(&event.event_type) else {
+            continue;
+        };
         let is_asked_for = match devices {
             Of::Device(device) => *device == of,
             Of::All | Of::AllBut(_) => true,
         };
-        let is_there = !mapped::is_tombstone(event.content.get().as_bytes());
-        (is_asked_for && is_there).then_some(Stored {
-            device: of,
-            event_type,
-            content: event.content,
-        })
-    });
-    Ok(Some(stored.collect()))
+        let is_deleted = mapped::is_tombstone(event.content.get().as_bytes());
+        match (is_asked_for, is_deleted) {
+            (true, true) => listed.deleted += 1,
+            (true, false) => listed.entries.push(Stored {
+                device: of,
+                event_type,
+                content: event.content,
+            }),
+            (false, _) => {}
+        }
+    }
+    Ok(Some(listed))
 }
 
 /// Why entries were not emptied.
@@ -198,6 +224,30 @@ fn listing(devices: Of<'_>, mark: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_device_may_keep_leaves_room_for_what_is_deleted() {
+        let types_max = |entries, bytes| {
+            let mut limits = Limits {
+                device_content_bytes_max: bytes,
+                ..Limits::default()
+            };
+            limits.quota.device_entries_max = entries;
+            types_max(&limits)
+        };
+        let defaults = Limits::default();
+        assert_eq!(super::types_max(&defaults), 4_096);
+        for (entries, bytes, expected) in [
+            (64, 64 * 1024, 4_096),
+            (64, 85 * 1024, 64),
+            (64, 85 * 1024 + 1, 63),
+            (64, u64::MAX, 0),
+            (u64::MAX, 1, 0),
+            (0, 1, 16_384),
+        ] {
+            assert_eq!(types_max(entries, bytes), expected, "{entries} of {bytes}");
+        }
+    }
 
     #[test]
     fn no_two_listings_are_the_same_request() {

@@ -24,7 +24,7 @@ use crate::answer::{Answer, Failure};
 use crate::call::{Call, Head};
 use crate::compare::Compare;
 use crate::devices::Devices;
-use crate::entries::{ENTRY_EXTRA_BYTES, LISTING_BYTES_MAX, TOLD_BYTES_OF_ONE};
+use crate::entries::{ENTRY_EXTRA_BYTES, LISTING_BYTES_MAX, TOLD_BYTES_OF_ONE, types_max};
 use crate::excesses::Excesses;
 use crate::guard;
 use crate::headers;
@@ -419,15 +419,11 @@ impl Gateway {
 /// Checks that the entries of a device can be listed, and so emptied.
 fn check(limits: &Limits) -> Result<(), SetupError> {
     let entries_max = limits.quota.device_entries_max;
-    let content_bytes_max = limits.device_content_bytes_max;
-    let told_bytes_max = content_bytes_max.saturating_mul(TOLD_BYTES_OF_ONE);
-    let entry_bytes = told_bytes_max.saturating_add(ENTRY_EXTRA_BYTES);
-    let listed_bytes_max = LISTING_BYTES_MAX as u64;
-    match entries_max.saturating_mul(entry_bytes) > listed_bytes_max {
+    match entries_max > types_max(limits) {
         true => Err(SetupError::DeviceTooLarge {
             entries_max,
-            content_bytes_max,
-            listed_bytes_max,
+            content_bytes_max: limits.device_content_bytes_max,
+            listed_bytes_max: LISTING_BYTES_MAX as u64,
         }),
         false => Ok(()),
     }

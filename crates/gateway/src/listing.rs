@@ -6,7 +6,7 @@ use kitbag_http::shared::GatewayError;
 
 use crate::answer::Failure;
 use crate::credentials::Credentials;
-use crate::entries::{self, LISTING_BYTES_MAX, Of, Stored};
+use crate::entries::{self, LISTING_BYTES_MAX, Listed, Of, Stored};
 use crate::gateway::Gateway;
 use crate::memory::Room;
 
@@ -16,10 +16,12 @@ const USUAL_BYTES_MAX: usize = 256 * 1024;
 /// Entries, and the room that they take until they are dropped.
 pub(crate) struct Listing {
     pub(crate) entries: Vec<Stored>,
+    /// How many types are deleted.
+    pub(crate) deleted: usize,
     _room: Room,
 }
 
-/// Lists entries of the caller's devices, without those that are deleted; `None` where there is more
+/// Lists entries of the caller's devices; `None` where there is more
 /// than is read at once.
 ///
 /// # Errors
@@ -38,9 +40,10 @@ pub(crate) async fn list(
         let mark = gateway.request_ids().next();
         let upstream = gateway.upstream();
         let listed = entries::list_if_small(upstream, credentials, of, &mark, bytes_max).await?;
-        if let Some(entries) = listed {
+        if let Some(Listed { entries, deleted }) = listed {
             return Ok(Some(Listing {
                 entries,
+                deleted,
                 _room: room,
             }));
         }

@@ -180,6 +180,7 @@ impl ApiError {
     fn extra(&self, info_uri: &str) -> Value {
         match self {
             Self::TooMany(_)
+            | Self::Gateway(GatewayError::TooManyTypes { .. })
             | Self::PushRuleEdit(EditError::TooLarge { .. } | EditError::TooManyRules { .. })
             | Self::Write(WriteError::Quota(_)) => json!({"info_uri": info_uri}),
             Self::RateLimited(RateLimited { retry_after })

@@ -143,6 +143,46 @@ async fn a_device_has_so_many_entries_and_deleted_ones_do_not_count() {
     assert_eq!(write(&phone, "b").await.status, 403);
 }
 
+/// What is deleted stays in the homeserver for ever, and is told with the rest.
+#[tokio::test]
+async fn a_device_has_had_so_many_types_and_those_that_it_had_it_may_write_again() {
+    const TYPES: usize = 8;
+    let mut limits = Limits {
+        // So large that there is room for so many beside them.
+        device_content_bytes_max: (32 * 1024 * 1024 - TYPES as u64 * 2 * 1024) / 2 / 6,
+        ..Limits::default()
+    };
+    limits.quota.device_entries_max = 2;
+    let lab = Lab::limited(limits, |_| {}).await;
+    let phone = lab.user("A").await;
+    let laptop = sibling(&lab, &phone, "LAPTOP").await;
+    let write = async |account: &Account, kind: &str| {
+        let request = Request::new(Method::PUT, own(account, kind)).body("{}");
+        account.send(request).await.unwrap()
+    };
+    let delete = async |kind: &str| phone.delete(Scope::Device("A"), kind).await.unwrap();
+    assert_eq!(write(&phone, "kept").await.status, 200);
+    for number in 1..TYPES {
+        let kind = format!("t{number}");
+        assert_eq!(write(&phone, &kind).await.status, 200, "{kind}");
+        delete(&kind).await;
+    }
+    let refused = write(&phone, "new").await;
+    assert_eq!(refused.status, 403);
+    let told: Value = refused.json().unwrap();
+    assert_eq!(told["errcode"], "M_USER_LIMIT_EXCEEDED");
+    assert!(told["info_uri"].is_string(), "{told}");
+    let expected = "the device has had entries of 8 types, which is its limit";
+    assert_eq!(told["error"], expected);
+    // Those that it had are no new ones to the homeserver, however often they go and come.
+    for kind in ["kept", "t1", "t7", "t1"] {
+        assert_eq!(write(&phone, kind).await.status, 200, "{kind}");
+        delete(kind).await;
+    }
+    assert_eq!(write(&phone, "new").await.status, 403);
+    assert_eq!(write(&laptop, "new").await.status, 200, "each for itself");
+}
+
 #[tokio::test]
 async fn entries_that_are_added_at_once_are_counted_one_by_one() {
     let mut limits = Limits::default();

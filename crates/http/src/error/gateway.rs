@@ -42,6 +42,13 @@ pub enum GatewayError {
         /// How long to wait.
         retry_after: Duration,
     },
+    /// 403: a device has had so many types, those that are deleted too, that the homeserver would tell
+    /// more of it than the gateway reads.
+    #[error("the device has had entries of {limit} types, which is its limit")]
+    TooManyTypes {
+        /// The limit that the write would pass.
+        limit: u64,
+    },
     /// 429: the session writes account data too often, or too much of it.
     #[error("too many or too large writes of account data")]
     TooManyWrites {
@@ -81,6 +88,7 @@ impl GatewayError {
             Self::OutcomeUnknown { .. } => (StatusCode::GATEWAY_TIMEOUT, "M_UNKNOWN"),
             Self::QueryTooLong => (StatusCode::BAD_REQUEST, "M_INVALID_PARAM"),
             Self::TooManyEnds { .. } => (StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN"),
+            Self::TooManyTypes { .. } => (StatusCode::FORBIDDEN, "M_USER_LIMIT_EXCEEDED"),
             Self::TooManyWrites { .. } => (StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED"),
             Self::UpstreamBroken => (StatusCode::BAD_GATEWAY, "M_UNKNOWN"),
             Self::UpstreamDown { .. } => (StatusCode::BAD_GATEWAY, "M_UNKNOWN"),
@@ -101,6 +109,7 @@ impl GatewayError {
             Self::AmbiguousPath
             | Self::MappedType
             | Self::QueryTooLong
+            | Self::TooManyTypes { .. }
             | Self::UpstreamBroken
             | Self::UpstreamTimeout
             | Self::UpstreamTooLarge => None,
@@ -116,6 +125,7 @@ impl GatewayError {
             Self::OutcomeUnknown { .. } => "outcome_unknown",
             Self::QueryTooLong => "query_too_long",
             Self::TooManyEnds { .. } => "too_many_ends",
+            Self::TooManyTypes { .. } => "quota_device_types",
             Self::TooManyWrites { .. } => "too_many_writes",
             Self::UpstreamBroken => "upstream_broken",
             Self::UpstreamDown { .. } => "upstream_down",
