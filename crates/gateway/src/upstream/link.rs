@@ -101,7 +101,7 @@ impl Link {
         let mut answering = pin!(self.sender.try_send_request(request));
         self.patience.as_mut().reset(now + self.timeout);
         poll_fn(|context| {
-            // Before it is sent no answer is there to be taken.
+            // At first nothing is sent, so no answer can be there.
             let is_first = !mem::replace(&mut is_sent, true);
             for mut turn in turns(context).into_iter().skip(usize::from(is_first)) {
                 self.poll_connection(&mut turn);
@@ -148,6 +148,7 @@ impl Link {
 ///
 /// hyper wakes whoever polled a connection once more when a piece is taken out of it. That is this
 /// task itself, which would run anew for nothing, and which tokio would have another thread look for.
+/// The task's own waker must come last: hyper keeps the one of the last poll, as each future does.
 fn turns<'a>(context: &Context<'a>) -> [Context<'a>; 2] {
     [Waker::noop(), context.waker()].map(Context::from_waker)
 }
@@ -308,8 +309,12 @@ mod tests {
     use http_body_util::BodyExt as _;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::UnixStream;
+    use tokio::time::timeout;
 
     use super::*;
+
+    /// Far less than a connection is waited for: that would wake too.
+    const SOON: Duration = Duration::from_secs(5);
 
     /// Counts how often it was woken.
     #[derive(Default)]
@@ -338,7 +343,7 @@ mod tests {
         let waker = Waker::from(Arc::clone(&alarm));
         let mut context = Context::from_waker(&waker);
         let count = || alarm.0.swap(0, Ordering::SeqCst);
-        let to_be_woken = async || {
+        let woken = async || {
             while count() == 0 {
                 tokio::task::yield_now().await;
             }
@@ -351,7 +356,7 @@ mod tests {
         let head = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n";
         far.write_all(head).await.unwrap();
         far.write_all(b"one").await.unwrap();
-        to_be_woken().await;
+        timeout(SOON, woken()).await.unwrap();
         let Poll::Ready(Ok(answer)) = exchange.as_mut().poll(&mut context) else {
             panic!("the answer is not there");
         };
@@ -370,7 +375,7 @@ mod tests {
             assert!(pin!(body.frame()).poll(&mut context).is_pending());
             assert_eq!(count(), 0, "behind {piece}");
             far.write_all(next).await.unwrap();
-            to_be_woken().await;
+            timeout(SOON, woken()).await.unwrap();
         }
         assert!(body.is_end_stream());
     }
