@@ -127,10 +127,10 @@ pub(crate) struct Shown {
 
 impl Shown {
     /// Keeps it of a request on its way; nothing is copied.
-    pub(crate) fn of<B>(request: &Request<B>) -> Self {
+    pub(crate) fn of(headers: &HeaderMap, uri: &Uri) -> Self {
         Self {
-            authorization: request.headers().get(AUTHORIZATION).cloned(),
-            uri: request.uri().clone(),
+            authorization: headers.get(AUTHORIZATION).cloned(),
+            uri: uri.clone(),
         }
     }
 

@@ -23,6 +23,7 @@ use tracing::{Instrument as _, debug, debug_span};
 use crate::answer::{Answer, Failure};
 use crate::call::{Call, Head};
 use crate::compare::Compare;
+use crate::credentials::Shown;
 use crate::devices::Devices;
 use crate::entries::{ENTRY_EXTRA_BYTES, LISTING_BYTES_MAX, TOLD_BYTES_OF_ONE, types_max};
 use crate::excesses::Excesses;
@@ -378,6 +379,7 @@ impl Gateway {
         id: RequestId<'_>,
     ) -> Response {
         let is_head = call.head.parts.method == Method::HEAD;
+        let shown = Shown::of(&call.head.parts.headers, &call.head.parts.uri);
         // What a handler holds is dropped with it, so nothing half-done is looked at again.
         let answer: Answer = match AssertUnwindSafe(handler(self, call)).catch_unwind().await {
             Ok(answer) => answer,
@@ -394,6 +396,10 @@ impl Gateway {
             }
             Err(failure) => self.render(failure, id),
         };
+        if response.status() == StatusCode::UNAUTHORIZED {
+            // Whichever question it was the answer to, as in `pass`.
+            self.identities().forget(shown.fingerprint());
+        }
         // What the homeserver answered to a HEAD has no body, and tells the length of it.
         if is_head && !response.body().is_end_stream() {
             drop_body(&mut response);

@@ -15,7 +15,7 @@ use crate::upload::Upload;
 
 /// Hands a request on.
 pub(crate) async fn pass(gateway: &Gateway, request: Request<Body>) -> Answer {
-    let shown = Shown::of(&request);
+    let shown = Shown::of(request.headers(), request.uri());
     let asked = Asked::by_client(request.uri().path());
     let allowed = Duration::from_millis(gateway.settings().listener.body_timeout_ms);
     let (request, upload) = Upload::watch(request, allowed);

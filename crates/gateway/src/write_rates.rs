@@ -140,7 +140,8 @@ mod tests {
 
     fn session(number: u64) -> Fingerprint {
         let request = Request::builder().header("authorization", number.to_string());
-        Shown::of(&request.body(()).unwrap()).fingerprint()
+        let request = request.body(()).unwrap();
+        Shown::of(request.headers(), request.uri()).fingerprint()
     }
 
     fn rates(burst: u32, per_minute: u32) -> (WriteRates, Arc<TestClock>) {

@@ -1,6 +1,6 @@
 //! Who a request is from.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use kitbag_client::{Client, Method, Request};
 use kitbag_domain::Limits;
@@ -113,6 +113,48 @@ async fn a_401_that_passes_ends_what_is_remembered_of_its_session_alone() {
         status(&client, entry(Method::GET, "PHONE", "", token)).await;
     }
     assert_eq!(count(&upstream, WHOAMI), 3);
+}
+
+/// Whatever the gateway asked for: whether the device exists, what is stored, or a write that it sends
+/// by turns.
+#[tokio::test]
+async fn a_401_to_any_question_ends_what_is_remembered_of_its_session() {
+    let (stored, refused) = (Stored::default(), Arc::<Mutex<_>>::default());
+    let refusing = Arc::clone(&refused);
+    let upstream = Scripted::start(move |asked| {
+        let answer = match &*refusing.lock().unwrap() {
+            Some((method, part)) if asked.method == *method && asked.target.contains(*part) => {
+                toy::error(401, "M_UNKNOWN_TOKEN")
+            }
+            _ => toy::answer(&asked, &stored),
+        };
+        async move { answer }
+    });
+    let upstream = upstream.await;
+    let compares = |settings: &mut kitbag_gateway::Settings| settings.msc4547.enabled = true;
+    let gateway = gateway(&upstream.url(), compares).await;
+    let client = Client::new(&gateway.url).unwrap();
+    let of_device = |method| entry(method, "PHONE", "", "alice.PHONE").body("{}");
+    let global = || {
+        let path = "/_matrix/client/v3/user/%40alice%3Ax/account_data/org.example.a";
+        let request = Request::new(Method::PUT, path).token("alice.PHONE");
+        request.body("{}")
+    };
+    for (request, method, part) in [
+        (of_device(Method::PUT), Method::GET, "/devices/PHONE"),
+        (of_device(Method::GET), Method::GET, "/account_data/"),
+        (of_device(Method::PUT), Method::PUT, "/account_data/"),
+        (global(), Method::PUT, "/account_data/"),
+    ] {
+        *refused.lock().unwrap() = Some((method, part));
+        assert_eq!(status(&client, request).await, 401, "{part}");
+        *refused.lock().unwrap() = None;
+        let before = count(&upstream, WHOAMI);
+        status(&client, of_device(Method::GET)).await;
+        assert_eq!(count(&upstream, WHOAMI), before + 1, "{part}");
+        status(&client, of_device(Method::GET)).await;
+        assert_eq!(count(&upstream, WHOAMI), before + 1, "it is remembered");
+    }
 }
 
 #[tokio::test]
