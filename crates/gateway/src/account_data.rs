@@ -16,7 +16,7 @@ use kitbag_http::shared::{Denial, GatewayError, expectation};
 use serde::de::IgnoredAny;
 use tracing::Instrument as _;
 
-use crate::answer::{Answer, Failure, broken};
+use crate::answer::{Answer, Failure, broken, is_unauthorized};
 use crate::bodies;
 use crate::call::{Call, Head};
 use crate::compare::{self, EntryId};
@@ -57,15 +57,20 @@ pub(crate) async fn write(gateway: &Gateway, call: Call) -> Answer {
 
 /// Writes what anybody may, within the limits.
 async fn write_unguarded(gateway: &Gateway, call: Call) -> Answer {
-    let call = within_limits(gateway, call).await?;
-    match gateway.compare().is_enabled() {
-        true => compare_and_write(gateway, call).await,
-        false => pass(gateway, call.into_request()).await,
-    }
+    let write = |call| async {
+        match gateway.compare().is_enabled() {
+            true => compare_and_write(gateway, call).await,
+            false => pass(gateway, call.into_request()).await,
+        }
+    };
+    within_limits(gateway, call, write).await
 }
 
-/// Counts a write, by its size too, and returns it where it may go on.
-async fn within_limits(gateway: &Gateway, call: Call) -> Result<Call, Failure> {
+/// Counts a write, by its size too, and does it where it may go on. One of nobody counts nothing.
+async fn within_limits<F>(gateway: &Gateway, call: Call, write: impl FnOnce(Call) -> F) -> Answer
+where
+    F: Future<Output = Answer>,
+{
     let Call { head, body } = call;
     let limit_bytes = gateway.limits().content_bytes_max;
     let measured = bodies::measure(gateway, body, limit_bytes).await;
@@ -74,10 +79,20 @@ async fn within_limits(gateway: &Gateway, call: Call) -> Result<Call, Failure> {
     let path_bytes = head.parts.uri.path().len();
     let session = head.credentials().session();
     let counted = gateway.write_rates().count(&session, bytes, path_bytes);
-    match counted.map_err(Denial::from).and(measured) {
-        Ok(bodies::Measured { body, .. }) => Ok(Call { head, body }),
-        Err(denial) => Err(beyond_limit(gateway, &head, denial).await),
+    let answer = match (&counted, measured) {
+        (Ok(_), Ok(bodies::Measured { body, .. })) => write(Call { head, body }).await,
+        (Ok(_), Err(denial)) => Err(beyond_limit(gateway, &head, denial).await),
+        (Err(too_many), _) => {
+            let denial = Denial::from(too_many.clone());
+            Err(beyond_limit(gateway, &head, denial).await)
+        }
+    };
+    if let Ok(counted) = &counted
+        && is_unauthorized(&answer)
+    {
+        gateway.write_rates().take_back(counted);
     }
+    answer
 }
 
 /// Returns why a write is refused: what is wrong with the token and the path comes before limits.
@@ -120,7 +135,10 @@ async fn compare_and_write(gateway: &Gateway, call: Call) -> Answer {
 /// `PUT` and `DELETE` of a tag: all tags of a room are one entry of it, so that they count as writes of
 /// it, and take turns where writes do.
 pub(crate) async fn tag(gateway: &Gateway, call: Call) -> Answer {
-    let call = within_limits(gateway, call).await?;
+    within_limits(gateway, call, |call| write_tag(gateway, call)).await
+}
+
+async fn write_tag(gateway: &Gateway, call: Call) -> Answer {
     if !gateway.compare().is_enabled() {
         return pass(gateway, call.into_request()).await;
     }

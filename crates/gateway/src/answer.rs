@@ -24,6 +24,21 @@ impl<E: Into<Denial>> From<E> for Failure {
     }
 }
 
+impl Failure {
+    /// Tells whether the homeserver refused the credentials.
+    pub(crate) fn is_unauthorized(&self) -> bool {
+        matches!(self, Self::Relayed(told) if told.status() == StatusCode::UNAUTHORIZED)
+    }
+}
+
+/// Tells whether the homeserver refused the credentials of a request that went on.
+pub(crate) fn is_unauthorized(answer: &Answer) -> bool {
+    match answer {
+        Ok(response) => response.status() == StatusCode::UNAUTHORIZED,
+        Err(failure) => failure.is_unauthorized(),
+    }
+}
+
 /// What became of something that the homeserver was asked to end, such as a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {

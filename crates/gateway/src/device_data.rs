@@ -152,7 +152,14 @@ async fn begin_write(
     let rates = gateway.write_rates();
     let counted = rates.count(&session, content_bytes, path_bytes);
     let who = match &counted {
-        Ok(()) => identities.fresh(upstream, credentials).await?,
+        Ok(counted) => {
+            let fresh = identities.fresh(upstream, credentials).await;
+            fresh.inspect_err(|failure| {
+                if failure.is_unauthorized() {
+                    rates.take_back(counted);
+                }
+            })?
+        }
         Err(_) => identities.recent(upstream, credentials).await?,
     };
     let (key, device) = target(head, &who)?;

@@ -295,7 +295,7 @@ async fn remove(
     let who = match identities.fresh(gateway.upstream(), &credentials).await {
         Ok(who) => who,
         // What is wrong with the token is for the homeserver to say.
-        Err(failure) if is_unauthorized(&failure) => {
+        Err(failure) if failure.is_unauthorized() => {
             return pass(gateway, call.into_request()).await;
         }
         Err(failure) => return Err(failure),
@@ -442,10 +442,6 @@ fn outcome(answer: &Answer) -> Outcome {
     status.map_or(Outcome::Unknown, Outcome::of)
 }
 
-fn is_unauthorized(failure: &Failure) -> bool {
-    matches!(failure, Failure::Relayed(told) if told.status() == StatusCode::UNAUTHORIZED)
-}
-
 /// Tells whether credentials were refused as those of no session. One that is only to log in again,
 /// as an expired or a locked one, keeps its device.
 async fn is_of_no_session(failure: Failure) -> bool {
@@ -528,7 +524,7 @@ async fn pay(
         match pay_part(gateway, credentials, user, &part, deadline).await {
             Ok(()) => {}
             // These credentials ended meanwhile, those of others need not have.
-            Err(failed) if is_unauthorized(&failed.failure) => return Err(failed.failure),
+            Err(failed) if failed.failure.is_unauthorized() => return Err(failed.failure),
             Err(NotEmptied { failure, is_late }) => {
                 gateway.owed().failed(user, &part, is_late);
                 paid = paid.and(Err(failure));

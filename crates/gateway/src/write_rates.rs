@@ -2,7 +2,7 @@
 //! homeserver's database.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kitbag_domain::{Clock, UnixMs};
@@ -14,6 +14,9 @@ use crate::settings::WriteRateSettings;
 /// Sessions that are counted at a time: those that wrote within the last minutes. Where there are
 /// more, the further ones are not limited until some of these are done.
 const SESSIONS_MAX: usize = 16_384;
+
+/// How often it is looked at most which of so many are done: that takes a while, and all wait for it.
+const SWEEP_PAUSE_MS: u64 = 1_000;
 
 /// Bytes that count as one write, and each further ones as one more. A device may write all that it
 /// may keep, 64 entries of 64 KiB, in the burst that is the default.
@@ -29,7 +32,22 @@ const MINUTE_US: u64 = 60_000_000;
 pub(crate) struct WriteRates {
     rate: Option<Rate>,
     clock: Arc<dyn Clock>,
-    sessions: Mutex<HashMap<Fingerprint, Session>>,
+    sessions: Mutex<Sessions>,
+}
+
+#[derive(Default)]
+struct Sessions {
+    known: HashMap<Fingerprint, Session>,
+    /// When those that are done were taken out last.
+    swept_ms: Option<UnixMs>,
+}
+
+/// What was counted of a session, and when.
+pub(crate) struct Counted {
+    session: Fingerprint,
+    /// In how much time it comes back.
+    writes_us: u64,
+    at_ms: UnixMs,
 }
 
 /// In how much time a write comes back, and how much of it a session can be ahead.
@@ -73,26 +91,70 @@ impl WriteRates {
         session: &Fingerprint,
         content_bytes: u64,
         path_bytes: usize,
-    ) -> Result<(), GatewayError> {
+    ) -> Result<Counted, GatewayError> {
+        let now_ms = self.clock.now_ms();
+        let counted = |writes_us| Counted {
+            session: *session,
+            writes_us,
+            at_ms: now_ms,
+        };
         let Some(rate) = self.rate else {
-            return Ok(());
+            return Ok(counted(0));
         };
         let writes = writes_of(content_bytes, path_bytes);
+        let mut sessions = self.lock();
+        let is_known = sessions.known.contains_key(session);
+        if !is_known && !sessions.have_room(now_ms) {
+            return Ok(counted(0));
+        }
+        let known = sessions.known.entry(*session).or_default();
+        known.count(now_ms, writes, rate).map(counted)
+    }
+
+    /// Takes back what was counted of a write whose token the homeserver does not know: else tokens
+    /// that somebody made up would leave no room for sessions. No more than that is taken, since a
+    /// token can be shown in a form that the homeserver does not take.
+    pub(crate) fn take_back(&self, counted: &Counted) {
         let now_ms = self.clock.now_ms();
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        if sessions.len() >= SESSIONS_MAX && !sessions.contains_key(session) {
-            sessions.retain(|_, known| !known.is_done(now_ms));
-            if sessions.len() >= SESSIONS_MAX {
-                return Ok(());
+        // Of it, this came back meanwhile.
+        let passed_us = now_ms.saturating_sub(counted.at_ms).saturating_mul(1_000);
+        let left_us = counted.writes_us.saturating_sub(passed_us);
+        let mut sessions = self.lock();
+        if let Some(known) = sessions.known.get_mut(&counted.session) {
+            known.ahead_us = known.ahead_us.saturating_sub(left_us);
+            if known.is_done(now_ms) {
+                sessions.known.remove(&counted.session);
             }
         }
-        let session = sessions.entry(*session).or_default();
-        session.count(now_ms, writes, rate)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sessions {
+    /// Tells whether one more can be counted.
+    fn have_room(&mut self, now_ms: UnixMs) -> bool {
+        if self.known.len() < SESSIONS_MAX {
+            return true;
+        }
+        let is_due = self.swept_ms.is_none_or(|swept_ms| {
+            // Where the clock went back it is due too.
+            let age_ms = now_ms.checked_sub(swept_ms);
+            age_ms.is_none_or(|age_ms| age_ms >= SWEEP_PAUSE_MS)
+        });
+        if is_due {
+            self.swept_ms = Some(now_ms);
+            self.known.retain(|_, known| !known.is_done(now_ms));
+        }
+        self.known.len() < SESSIONS_MAX
     }
 }
 
 impl Session {
-    fn count(&mut self, now_ms: UnixMs, writes: u64, rate: Rate) -> Result<(), GatewayError> {
+    /// Returns in how much time these come back.
+    fn count(&mut self, now_ms: UnixMs, writes: u64, rate: Rate) -> Result<u64, GatewayError> {
         self.ahead_us = self.ahead_us_at(now_ms);
         self.as_of_ms = now_ms;
         let writes_us = writes.saturating_mul(rate.write_us);
@@ -101,7 +163,7 @@ impl Session {
         let needed_us = self.ahead_us.saturating_add(writes_us.min(rate.burst_us));
         if needed_us <= rate.burst_us {
             self.ahead_us += writes_us;
-            return Ok(());
+            return Ok(writes_us);
         }
         Err(GatewayError::TooManyWrites {
             retry_after: Duration::from_micros(needed_us - rate.burst_us),
@@ -154,13 +216,23 @@ mod tests {
         (WriteRates::new(settings, Arc::clone(&clock) as _), clock)
     }
 
+    fn count(
+        rates: &WriteRates,
+        number: u64,
+        content_bytes: u64,
+        path_bytes: usize,
+    ) -> Result<(), GatewayError> {
+        let counted = rates.count(&session(number), content_bytes, path_bytes);
+        counted.map(drop)
+    }
+
     fn allowed(rates: &WriteRates, number: u64, tries: usize) -> usize {
         allowed_of(rates, number, tries, 0)
     }
 
     fn allowed_of(rates: &WriteRates, number: u64, tries: usize, bytes: u64) -> usize {
-        let mut count = (0..tries).map(|_| rates.count(&session(number), bytes, 0));
-        count.by_ref().take_while(Result::is_ok).count()
+        let mut counts = (0..tries).map(|_| count(rates, number, bytes, 0));
+        counts.by_ref().take_while(Result::is_ok).count()
     }
 
     #[test]
@@ -170,7 +242,7 @@ mod tests {
         assert_eq!(allowed(&rates, 2, 100), 3, "each session for itself");
         let retry_after = Duration::from_secs(1);
         let too_many = GatewayError::TooManyWrites { retry_after };
-        assert_eq!(rates.count(&session(1), 0, 0), Err(too_many));
+        assert_eq!(count(&rates, 1, 0, 0), Err(too_many));
         clock.advance(999);
         assert_eq!(allowed(&rates, 1, 100), 0);
         clock.advance(1);
@@ -216,7 +288,7 @@ mod tests {
         assert_eq!(allowed(&rates, 1, 20), 20);
         let retry_after = Duration::from_secs(20);
         let too_many = Err(GatewayError::TooManyWrites { retry_after });
-        assert_eq!(rates.count(&session(1), CONTENT_BYTES_MAX, 0), too_many);
+        assert_eq!(count(&rates, 1, CONTENT_BYTES_MAX, 0), too_many);
         clock.advance(20_000);
         assert_eq!(allowed_of(&rates, 1, 100, CONTENT_BYTES_MAX), 1);
     }
@@ -239,7 +311,7 @@ mod tests {
         }
         let (rates, _clock) = rates(300, 120);
         for _ in 0..64 {
-            assert_eq!(rates.count(&session(1), 65_536, 1_024), Ok(()));
+            assert_eq!(count(&rates, 1, 65_536, 1_024), Ok(()));
         }
         assert_eq!(allowed(&rates, 1, 1_000), 300 - 256);
     }
@@ -250,12 +322,12 @@ mod tests {
         assert_eq!(allowed(&rates, 1, 1), 1);
         let retry_after = Duration::from_secs(1);
         let too_many = Err(GatewayError::TooManyWrites { retry_after });
-        assert_eq!(rates.count(&session(1), CONTENT_BYTES_MAX, 0), too_many);
+        assert_eq!(count(&rates, 1, CONTENT_BYTES_MAX, 0), too_many);
         clock.advance(1_000);
-        assert_eq!(rates.count(&session(1), CONTENT_BYTES_MAX, 0), Ok(()));
+        assert_eq!(count(&rates, 1, CONTENT_BYTES_MAX, 0), Ok(()));
         let retry_after = Duration::from_secs(63);
         let too_many = Err(GatewayError::TooManyWrites { retry_after });
-        assert_eq!(rates.count(&session(1), 0, 0), too_many);
+        assert_eq!(count(&rates, 1, 0, 0), too_many);
         clock.set(TestClock::START_MS - 1_000_000);
         assert_eq!(allowed(&rates, 1, 1), 0);
         clock.advance(63_000);
@@ -270,20 +342,73 @@ mod tests {
     fn sessions_that_are_remembered_are_bounded_and_stay_limited() {
         let (rates, clock) = rates(1, 60);
         for number in 0..=SESSIONS_MAX as u64 {
-            assert!(rates.count(&session(number), 0, 0).is_ok());
+            assert!(count(&rates, number, 0, 0).is_ok());
         }
-        assert_eq!(rates.sessions.lock().unwrap().len(), SESSIONS_MAX);
-        assert!(rates.count(&session(0), 0, 0).is_err());
+        assert_eq!(rates.lock().known.len(), SESSIONS_MAX);
+        assert!(count(&rates, 0, 0, 0).is_err());
         assert!(
-            rates.count(&session(SESSIONS_MAX as u64), 0, 0).is_ok(),
+            count(&rates, SESSIONS_MAX as u64, 0, 0).is_ok(),
             "not counted"
         );
         clock.advance(60_001);
-        assert!(rates.count(&session(SESSIONS_MAX as u64), 0, 0).is_ok());
+        assert!(count(&rates, SESSIONS_MAX as u64, 0, 0).is_ok());
         assert!(
-            rates.count(&session(SESSIONS_MAX as u64), 0, 0).is_err(),
+            count(&rates, SESSIONS_MAX as u64, 0, 0).is_err(),
             "counted again"
         );
-        assert_eq!(rates.sessions.lock().unwrap().len(), 1);
+        assert_eq!(rates.lock().known.len(), 1);
+    }
+
+    #[test]
+    fn who_is_done_is_looked_for_once_a_second() {
+        // Each has its one write back in 10 ms.
+        let (rates, clock) = rates(1, 6_000);
+        let fill = |from: u64| {
+            for number in from..from + SESSIONS_MAX as u64 {
+                assert!(count(&rates, number, 0, 0).is_ok());
+            }
+            rates.lock().known.len()
+        };
+        let is_counted = |number| {
+            assert!(count(&rates, number, 0, 0).is_ok());
+            count(&rates, number, 0, 0).is_err()
+        };
+        assert_eq!(fill(0), SESSIONS_MAX);
+        assert!(!is_counted(u64::MAX), "none of these is done");
+        clock.advance(999);
+        assert!(!is_counted(u64::MAX), "it was looked at a moment ago");
+        clock.advance(1);
+        assert!(is_counted(u64::MAX));
+        assert_eq!(rates.lock().known.len(), 1);
+        // As where the clock went back.
+        fill(0);
+        clock.set(TestClock::START_MS - 1_000_000);
+        assert!(!is_counted(u64::MAX - 1));
+        let swept_ms = rates.lock().swept_ms;
+        assert_eq!(swept_ms, Some(TestClock::START_MS - 1_000_000));
+    }
+
+    #[test]
+    fn what_is_taken_back_is_as_if_it_had_not_been_counted_and_no_more() {
+        let (rates, clock) = rates(3, 60);
+        let counted = |bytes| rates.count(&session(1), bytes, 0).unwrap();
+        rates.take_back(&counted(16_385));
+        assert!(rates.lock().known.is_empty(), "there is room for another");
+        assert_eq!(allowed(&rates, 1, 1), 1);
+        rates.take_back(&counted(16_385));
+        assert_eq!(allowed(&rates, 1, 100), 2);
+        clock.advance(2_000);
+        // Half of it came back by itself, and has been used since.
+        let late = counted(16_385);
+        clock.advance(1_000);
+        assert_eq!(allowed(&rates, 1, 100), 1);
+        rates.take_back(&late);
+        assert_eq!(allowed(&rates, 1, 100), 1);
+        // Nor is it where the clock went back.
+        clock.advance(1_000);
+        let late = counted(0);
+        clock.set(TestClock::START_MS - 1_000_000);
+        rates.take_back(&late);
+        assert_eq!(allowed(&rates, 1, 100), 1);
     }
 }

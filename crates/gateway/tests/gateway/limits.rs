@@ -281,6 +281,39 @@ async fn a_session_counts_as_one_whomever_its_query_names() {
     }
 }
 
+/// Else tokens that somebody made up would fill the memory for sessions. Nor does it free a session
+/// whose token was shown in a form that the homeserver does not take.
+#[tokio::test]
+async fn a_write_that_the_homeserver_refuses_as_nobodys_counts_nothing() {
+    let upstream = Scripted::start(homeserver).await;
+    let of_device = PATH.replace("account_data", "devices/D/account_data");
+    let ways = [PATH, TAG, &of_device].into_iter();
+    for (path, compares) in ways.flat_map(|path| [(path, false), (path, true)]) {
+        let url = upstream.url();
+        let gateway = gateway(&url, |settings| {
+            seldom(settings);
+            settings.msc4547.enabled = compares;
+        });
+        let gateway = gateway.await;
+        let client = Client::new(&gateway.url).unwrap();
+        let write = async |authorization: &str| {
+            let request = Request::new(Method::PUT, path).body("{}");
+            let request = request.header("authorization", authorization);
+            client.send(request).await.unwrap().status
+        };
+        for (authorization, status) in [
+            ("Bearer kt_none", 401),
+            ("Bearer kt_none", 401),
+            ("Other kt_none", 200),
+            ("Bearer kt_none", 401),
+            ("Other kt_none", 200),
+            ("Other kt_none", 429),
+        ] {
+            assert_eq!(write(authorization).await, status, "{path} {compares}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_log_names_a_session_that_writes_too_often_once_a_minute() {
     let log = log::capture();
