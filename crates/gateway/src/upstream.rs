@@ -258,7 +258,7 @@ impl Upstream {
 
 impl Shared {
     async fn connect(&self, allowed: Duration) -> io::Result<Box<Link>> {
-        let stream = time::timeout(allowed, self.target.connect()).await??;
+        let stream = time::timeout(allowed, self.target.connect(allowed)).await??;
         let timeout = Duration::from_millis(self.settings.response_timeout_ms);
         Link::new(stream, timeout).await.map_err(io::Error::other)
     }

@@ -1,6 +1,7 @@
 //! Opens connections to the homeserver.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,7 +10,7 @@ use std::time::Duration;
 use axum::http::uri::Authority;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{self, TcpStream, UnixStream};
-use tokio::time;
+use tokio::time::{self, Instant};
 use tokio_rustls::client::TlsStream;
 
 use super::tls::Tls;
@@ -22,6 +23,9 @@ const HTTPS_PORT: u16 = 443;
 /// When to try again where the queue of a unix socket is full: the system does not wait for a place,
 /// as it does on TCP, but says so at once.
 const QUEUE_PAUSE: Duration = Duration::from_millis(5);
+
+/// How long an address has at least, of however many: by then most have answered [RFC 8305, 5].
+const ADDRESS_TIMEOUT_MIN: Duration = Duration::from_millis(250);
 
 /// Where connections lead, whatever a request names.
 pub(super) enum Target {
@@ -51,12 +55,14 @@ impl Target {
         })
     }
 
-    /// Connects; how long that may take is for the caller to bound.
-    pub(super) async fn connect(&self) -> io::Result<Stream> {
+    /// Connects. How long all of it may take is for the caller to bound; that is `allowed` here, of
+    /// which each address of the homeserver has a share.
+    pub(super) async fn connect(&self, allowed: Duration) -> io::Result<Stream> {
+        let until = Instant::now() + allowed;
         Ok(match self {
-            Self::Tcp(authority) => Stream::Tcp(connect(authority, HTTP_PORT).await?),
+            Self::Tcp(authority) => Stream::Tcp(connect(authority, HTTP_PORT, until).await?),
             Self::Tls(authority, tls) => {
-                let stream = connect(authority, HTTPS_PORT).await?;
+                let stream = connect(authority, HTTPS_PORT, until).await?;
                 Stream::Tls(Box::new(tls.greet(stream).await?))
             }
             Self::Unix(path) => Stream::Unix(connect_unix(path).await?),
@@ -69,19 +75,39 @@ pub(super) fn host(authority: &Authority) -> &str {
     authority.host().trim_matches(['[', ']'])
 }
 
-async fn connect(authority: &Authority, usual_port: u16) -> io::Result<TcpStream> {
+async fn connect(authority: &Authority, usual_port: u16, until: Instant) -> io::Result<TcpStream> {
     let port = authority.port_u16().unwrap_or(usual_port);
+    let addresses = net::lookup_host((host(authority), port)).await?;
+    let addresses: Vec<SocketAddr> = addresses.collect();
+    connect_to_one(&addresses, until).await
+}
+
+/// Tries addresses in turn: one that loses packets leaves time for the next.
+async fn connect_to_one(addresses: &[SocketAddr], until: Instant) -> io::Result<TcpStream> {
     let mut failed = None;
-    for address in net::lookup_host((host(authority), port)).await? {
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                return Ok(stream);
-            }
-            Err(error) => failed = Some(failure(failed, error)),
-        }
+    for (tried, address) in addresses.iter().enumerate() {
+        let left = until.saturating_duration_since(Instant::now());
+        let allowed = share(left, addresses.len() - tried);
+        let error = match time::timeout(allowed, open(*address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => error,
+            Err(elapsed) => elapsed.into(),
+        };
+        failed = Some(failure(failed, error));
     }
     Err(failed.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
+}
+
+async fn open(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Returns how much of the time that is left the first of so many addresses has.
+fn share(left: Duration, addresses: usize) -> Duration {
+    let addresses = u32::try_from(addresses).unwrap_or(u32::MAX).max(1);
+    (left / addresses).max(ADDRESS_TIMEOUT_MIN)
 }
 
 /// Returns which failure tells of the homeserver, of that so far and that of a further address. An
@@ -164,7 +190,54 @@ impl AsyncWrite for Stream {
 mod tests {
     use io::ErrorKind::{AddrNotAvailable, ConnectionRefused, TimedOut};
 
+    use tokio::net::{TcpListener, TcpSocket};
+
     use super::*;
+
+    #[test]
+    fn each_address_has_a_share_of_the_time_and_no_less_than_most_need() {
+        let share_ms = |left_ms, addresses| share(Duration::from_millis(left_ms), addresses);
+        for (left_ms, addresses, expected) in [
+            (5_000, 1, 5_000),
+            (5_000, 2, 2_500),
+            (2_500, 1, 2_500),
+            (1_000, 3, 333),
+            (1_000, 8, 250),
+            (0, 2, 250),
+        ] {
+            let expected = Duration::from_millis(expected);
+            let share = share_ms(left_ms, addresses);
+            assert_eq!(
+                share.as_millis(),
+                expected.as_millis(),
+                "{left_ms} of {addresses}"
+            );
+        }
+    }
+
+    /// As where a firewall drops what goes to the IPv6 address.
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_leaves_time_for_the_next() {
+        let silent = TcpSocket::new_v4().unwrap();
+        silent.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let silent = silent.listen(1).unwrap();
+        let address = silent.local_addr().unwrap();
+        let mut queued = Vec::new();
+        // The system answers nobody any more once the queue of those who are not accepted is full.
+        while let Ok(stream) = time::timeout(Duration::from_millis(100), open(address)).await {
+            queued.push(stream.unwrap());
+        }
+        let well = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let well = well.local_addr().unwrap();
+        let (both, allowed) = ([address, well], Duration::from_secs(2));
+        let connected = connect_to_one(&both, Instant::now() + allowed);
+        let connected = time::timeout(allowed, connected).await.unwrap().unwrap();
+        assert_eq!(connected.peer_addr().unwrap(), well);
+        assert!(connected.nodelay().unwrap());
+        let until = Instant::now() + Duration::from_millis(1);
+        let failed = connect_to_one(&[address], until).await.unwrap_err();
+        assert_eq!(failed.kind(), TimedOut);
+    }
 
     #[test]
     fn an_address_that_is_none_here_does_not_hide_why_the_others_failed() {
