@@ -7,13 +7,14 @@
 //! - What may have ended, as no answer came, is emptied once the homeserver does not have it, and
 //!   forgotten where it lives although no request can still be under way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kitbag_domain::{DeviceId, UnixMs, UserId};
 
 use super::ended::{Ended, Whose};
 
-/// What is owed at most, to all users; beyond it the oldest falls.
+/// What is owed at most, to all users; beyond it the oldest falls of whom most is owed to, so that
+/// users with many devices, or with requests that name many, leave room for the others.
 const OWED_MAX: usize = 20_000;
 
 /// What is owed to one user.
@@ -120,6 +121,8 @@ pub(crate) struct Ledger {
     users: BTreeMap<UserId, OfUser>,
     /// What is owed, the oldest first.
     order: BTreeMap<u64, (UserId, Whose)>,
+    /// How much is owed to each user, to whom most is owed last.
+    counts: BTreeSet<(usize, UserId)>,
     stamp: u64,
     failing: usize,
     lost: usize,
@@ -311,7 +314,9 @@ impl Ledger {
             failing,
         };
         let of_user = self.users.entry(user.clone()).or_default();
+        let before = of_user.owing.len();
         of_user.owing.insert(whose, owing);
+        self.recount(user, before);
     }
 
     /// Lets the oldest fall where there is too much.
@@ -334,13 +339,22 @@ impl Ledger {
             self.add_one(user, Whose::Others, true, now_ms);
         }
         while self.order.len() > OWED_MAX
-            && let Some((_, (oldest, whose))) = self.order.first_key_value()
+            && let Some((of, whose)) = self.next_to_fall()
         {
-            let (oldest, whose) = (oldest.clone(), whose.clone());
-            self.take(&oldest, &whose);
-            self.tidy(&oldest);
+            self.take(&of, &whose);
+            self.tidy(&of);
             self.lost += 1;
         }
+    }
+
+    fn next_to_fall(&self) -> Option<(UserId, Whose)> {
+        let (count, most) = self.counts.last()?;
+        if *count == 1 {
+            return self.order.first_key_value().map(|(_, of)| of.clone());
+        }
+        let owing = self.users.get(most)?.owing.iter();
+        let (whose, _) = owing.min_by_key(|(_, owing)| owing.stamp)?;
+        Some((most.clone(), whose.clone()))
     }
 
     /// Tells how it stands with a device.
@@ -495,10 +509,22 @@ impl Ledger {
     }
 
     fn take(&mut self, user: &UserId, whose: &Whose) -> Option<Owing> {
-        let taken = self.users.get_mut(user)?.owing.remove(whose)?;
+        let owing = &mut self.users.get_mut(user)?.owing;
+        let before = owing.len();
+        let taken = owing.remove(whose)?;
+        self.recount(user, before);
         self.order.remove(&taken.stamp);
         self.failing -= usize::from(taken.failing.is_some());
         Some(taken)
+    }
+
+    /// Counts anew what is owed to a user, where it was so much before.
+    fn recount(&mut self, user: &UserId, before: usize) {
+        let now = self.users.get(user).map_or(0, |of| of.owing.len());
+        self.counts.remove(&(before, user.clone()));
+        if now > 0 {
+            self.counts.insert((now, user.clone()));
+        }
     }
 
     /// Forgets a user to whom nothing is owed.

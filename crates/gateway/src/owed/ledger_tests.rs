@@ -232,7 +232,41 @@ fn there_are_bounds_to_one_user_and_to_all() {
     }
     assert_eq!(ledger.order.len(), OWED_MAX);
     assert_eq!(ledger.lost, 2 * OWED_TO_ONE_MAX);
+    // To nobody is more than one owed now.
+    assert_eq!(ledger.counts.len(), OWED_MAX);
+    assert!(ledger.knows(&user));
+    ledger.add(&self::user(OWED_MAX), &these([1]), true, 0);
+    assert_eq!(ledger.order.len(), OWED_MAX);
     assert!(!ledger.knows(&user), "the oldest falls");
+}
+
+#[test]
+fn who_has_many_devices_end_takes_no_room_from_who_has_few() {
+    let (mut ledger, user) = ledger();
+    ledger.add(&user, &these([1, 2]), true, 0);
+    let many = OWED_MAX / OWED_TO_ONE_MAX;
+    for number in 1..=many + 1 {
+        ledger.add(&self::user(number), &these(0..OWED_TO_ONE_MAX), true, 0);
+    }
+    assert_eq!(ledger.order.len(), OWED_MAX);
+    for number in [1, 2] {
+        let standing = ledger.standing(&user, &device(number), 0);
+        assert_eq!(standing, Standing::Owed);
+    }
+    // Of those it is the oldest that fall, as much of each.
+    for number in 1..=many {
+        let [sure, _] = ledger.of(&self::user(number), 0).unwrap().parts();
+        let left = sure.devices().count();
+        assert!(left.abs_diff(OWED_MAX / (many + 1)) <= 1, "{left}");
+        assert!(!sure.has(&device(0)) && sure.has(&device(OWED_TO_ONE_MAX - 1)));
+    }
+    // What is paid counts no more.
+    for number in 0..=many + 1 {
+        let user = self::user(number);
+        let debt = ledger.of(&user, 0).unwrap();
+        ledger.settle(&user, &debt, |_| false, 0);
+    }
+    assert!(ledger.counts.is_empty() && ledger.order.is_empty());
 }
 
 /// Devices with two IDs, and the gateway before them: what it may do is asked of the ledger.
