@@ -314,23 +314,27 @@ impl Stage {
         self.go_on(&device, is_beside, dice).await;
     }
 
-    /// A device writes, ends and begins again, through the gateway. Few others use its ID meanwhile, so
-    /// that often the end alone keeps what it wrote from being read.
+    /// A device writes, ends and begins again. Few others use its ID meanwhile, so that often the end
+    /// alone keeps what it wrote from being read, or, where that was past the gateway, who looks then.
     async fn live_twice(&self, dice: &mut Dice) {
         let device = self.fresh_id();
         let session = self.begin(&device, false).await;
         self.write(&session).await;
-        let is_logout = dice.chance(50);
-        let account = &session.account;
+        let (is_logout, is_beside) = (dice.chance(50), dice.chance(40));
+        let account = self.by_way(&session, is_beside);
         let (done, span) = match is_logout {
             true => self.timed(account.logout()).await,
             false => self.timed(account.delete_device(&device, PASSWORD)).await,
         };
         let (told, _) = self.told(&session, done);
         let which = Which::These(vec![device.clone()]);
-        self.keep_end(&session, which, span, told, false, is_logout);
+        self.keep_end(&session, which, span, told, is_beside, is_logout);
         if told == Told::Done {
             self.leave(&session);
+        }
+        if is_beside {
+            let other = self.any_session(dice).await;
+            self.read(&other, &device).await;
         }
         self.begin_again(&device, dice).await;
     }
