@@ -81,8 +81,8 @@ async fn a_logout_goes_on_where_nothing_can_be_emptied_and_that_is_done_later() 
     assert_eq!(status(read()).await, 404);
     is_broken.store(false, Ordering::SeqCst);
     assert_eq!(status(post("login")).await, 200);
-    // Else a read would not try either.
-    clock.advance(30_000);
+    // Longer than the pause behind any number of failures: else a read would not try either.
+    clock.advance(5 * 60 * 1_000);
     let before = count(&upstream, "/sync");
     assert_eq!(status(read()).await, 404);
     assert_eq!(count(&upstream, "/sync"), before, "the login emptied it");
