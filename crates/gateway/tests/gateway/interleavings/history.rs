@@ -408,10 +408,16 @@ impl History {
     }
 
     /// Tells whether an end may have emptied something: one that was refused did not, but for a
-    /// logout whose session was replaced after its entries were emptied.
+    /// logout whose session was replaced, or ended by others, after its entries were emptied.
     fn may_empty(&self, ended: &Ended) -> bool {
         let mut begun = self.begun.iter().filter(|begun| begun.device == ended.by);
         let is_replaced = begun.any(|begun| begun.span.overlaps(&ended.span));
-        ended.may_be() || (ended.is_logout && !ended.is_beside && is_replaced)
+        let mut others = self.ended.iter().filter(|other| {
+            let is_other = !std::ptr::eq(*other, ended) && other.may_be();
+            is_other && other.which.has(&ended.by)
+        });
+        let is_ended = others.any(|other| other.span.overlaps(&ended.span));
+        let is_of_it = ended.is_logout && !ended.is_beside;
+        ended.may_be() || (is_of_it && (is_replaced || is_ended))
     }
 }
