@@ -57,7 +57,7 @@ pub(crate) async fn write(gateway: &Gateway, call: Call) -> Answer {
 
 /// Writes what anybody may, within the limits.
 async fn write_unguarded(gateway: &Gateway, call: Call) -> Answer {
-    let write = |call| async {
+    let write = |call: Call| async {
         match gateway.compare().is_enabled() {
             true => compare_and_write(gateway, call).await,
             false => pass(gateway, call.into_request()).await,
