@@ -300,6 +300,8 @@ async fn browsers_may_read_the_gateways_own_answers() {
         assert_eq!(response.status, status, "{method}");
         let origin = response.header("access-control-allow-origin");
         assert_eq!(origin, Some("*"), "{method}");
+        let id = response.header("x-request-id");
+        assert!(id.is_some_and(|id| !id.is_empty()), "{method}");
         if (&method, status) == (&Method::GET, 200) {
             assert_eq!(response.body, "{\"a\": 1.0 }");
         }
