@@ -25,6 +25,7 @@ pub(crate) struct Upload(Arc<State>);
 struct State {
     /// Pieces that were read, and how it ended.
     pieces: AtomicU64,
+    is_whole: AtomicBool,
     was_silent: AtomicBool,
     is_broken: AtomicBool,
 }
@@ -54,6 +55,11 @@ impl Upload {
     /// Returns how many pieces were read.
     pub(crate) fn pieces(&self) -> u64 {
         self.0.pieces.load(Ordering::Relaxed)
+    }
+
+    /// Tells whether all of it was read.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.0.is_whole.load(Ordering::Relaxed)
     }
 
     /// Returns what the client is told where it did not send the body to its end. The exchange with
@@ -92,6 +98,8 @@ impl HttpBody for Watched {
                 Some(Err(_)) => state.is_broken.store(true, Ordering::Relaxed),
                 _ => drop(state.pieces.fetch_add(1, Ordering::Relaxed)),
             }
+            let is_whole = frame.is_none() || this.body.is_end_stream();
+            state.is_whole.store(is_whole, Ordering::Relaxed);
             return Poll::Ready(frame);
         }
         let allowed = this.allowed;

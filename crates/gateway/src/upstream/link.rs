@@ -97,13 +97,15 @@ impl Link {
         now: Instant,
     ) -> Result<Response<Incoming>, ExchangeError> {
         let mut seen = 0;
-        let mut is_sent = false;
+        let mut has_begun = false;
         let mut answering = pin!(self.sender.try_send_request(request));
         self.patience.as_mut().reset(now + self.timeout);
         poll_fn(|context| {
-            // At first nothing is sent, so no answer can be there.
-            let is_first = !mem::replace(&mut is_sent, true);
-            for mut turn in turns(context).into_iter().skip(usize::from(is_first)) {
+            // At first nothing is sent, so no answer can be there, and while a body goes up the next
+            // piece of it is what this is woken for.
+            let is_sending = !mem::replace(&mut has_begun, true)
+                || upload.is_some_and(|upload| !upload.is_whole());
+            for mut turn in turns(context).into_iter().skip(usize::from(is_sending)) {
                 self.poll_connection(&mut turn);
                 let mut quiet = woken_by_connection(context);
                 if let Poll::Ready(answer) = answering.as_mut().poll(&mut quiet) {
@@ -378,5 +380,39 @@ mod tests {
             timeout(SOON, woken()).await.unwrap();
         }
         assert!(body.is_end_stream());
+    }
+
+    /// A body of which nothing comes, and how often it was asked for.
+    struct Silent(Arc<AtomicUsize>);
+
+    impl HttpBody for Silent {
+        type Data = Bytes;
+        type Error = axum::Error;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test]
+    async fn while_a_body_goes_up_the_connection_is_polled_once_a_turn() {
+        let (near, _far) = UnixStream::pair().unwrap();
+        let mut link = Link::new(Stream::Unix(near), SOON).await.unwrap();
+        let asked = Arc::<AtomicUsize>::default();
+        let request = Request::post("/").body(Body::new(Silent(Arc::clone(&asked))));
+        let (request, upload) = Upload::watch(request.unwrap(), SOON);
+        let mut exchange = Box::pin(link.exchange(request, upload.as_ref(), Instant::now()));
+        let mut context = Context::from_waker(Waker::noop());
+        let mut turn = || {
+            assert!(exchange.as_mut().poll(&mut context).is_pending());
+            asked.swap(0, Ordering::SeqCst)
+        };
+        let first = turn();
+        assert!(first > 0);
+        assert!(turn() <= first, "asked for more often than when it began");
     }
 }
