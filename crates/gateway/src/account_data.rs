@@ -11,7 +11,7 @@ use axum::http::header::USER_AGENT;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
-use kitbag_domain::{Content, EventType, PUSH_RULES, PermitError};
+use kitbag_domain::{EventType, PUSH_RULES, PermitError};
 use kitbag_http::shared::{Denial, GatewayError, expectation};
 use serde::de::IgnoredAny;
 use tracing::Instrument as _;
@@ -121,7 +121,7 @@ async fn compare_and_write(gateway: &Gateway, call: Call) -> Answer {
     let expectation = expectation.filter(|expected| !expected.is_empty());
     let body = whole(gateway, body).await?;
     if expectation.is_some() {
-        Content::parse(body.clone(), gateway.limits())?;
+        bodies::content(body.clone(), gateway.limits())?;
     }
     let entry = EntryId::new(&who.user, room, None, event_type);
     let turn = gateway.compare().turn(entry).await?;

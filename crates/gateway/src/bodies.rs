@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use axum::body::{Body, HttpBody as _};
 use bytes::Bytes;
-use kitbag_domain::ContentError;
+use kitbag_domain::{Content, ContentError, Limits};
 use kitbag_http::shared::{Denial, read_body_within};
 
+use crate::aside::aside;
 use crate::gateway::Gateway;
 use crate::metrics;
 
@@ -48,4 +49,12 @@ pub(crate) async fn whole(
 ) -> Result<Bytes, Denial> {
     let allowed = Duration::from_millis(gateway.settings().listener.body_timeout_ms);
     metrics::for_client(read_body_within(body, limit_bytes, allowed)).await
+}
+
+/// Returns what a body is to store.
+///
+/// # Errors
+/// As of [`Content::parse`].
+pub(crate) fn content(body: Bytes, limits: &Limits) -> Result<Content, ContentError> {
+    aside(body.len(), || Content::parse(body, limits))
 }

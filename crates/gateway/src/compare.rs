@@ -25,6 +25,7 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::time::{self, Instant};
 
 use crate::answer::{Failure, broken, may_come_late};
+use crate::aside::aside;
 use crate::entries::WRITTEN_BYTES_MAX;
 use crate::metrics::GatewayMetrics;
 use crate::settings::CompareSettings;
@@ -207,28 +208,29 @@ pub(crate) fn stored_bytes_max(limits: &Limits) -> usize {
 /// # Errors
 /// 409 with the stored content, and 502 where it cannot be read.
 pub(crate) fn judge(stored: Option<Bytes>, expectation: &Expectation) -> Result<(), Failure> {
-    if expectation.is_empty() {
+    let Some(stored) = stored.filter(|_| !expectation.is_empty()) else {
         return Ok(());
-    }
+    };
     // Whatever the limits were when it was written, or are elsewhere.
     let limits = Limits {
         content_bytes_max: u64::MAX,
         json_depth_max: usize::MAX,
         ..Limits::default()
     };
-    let stored = match stored.map(|stored| Content::parse(stored, &limits)) {
-        Some(Ok(stored)) => stored,
+    let compared = aside(stored.len(), || {
+        let stored = Content::parse(stored, &limits)?;
+        Ok((conflicts(Some(&stored), expectation), stored))
+    });
+    match compared {
+        Ok((false, _)) => Ok(()),
+        Ok((true, current)) => Err(Failure::from(WriteError::Conflict {
+            current,
+            names: expectation.names(),
+        })),
         // It has no revision.
-        None | Some(Err(ContentError::NotObject)) => return Ok(()),
-        Some(Err(_)) => return Err(broken()),
-    };
-    if !conflicts(Some(&stored), expectation) {
-        return Ok(());
+        Err(ContentError::NotObject) => Ok(()),
+        Err(_) => Err(broken()),
     }
-    Err(Failure::from(WriteError::Conflict {
-        current: stored,
-        names: expectation.names(),
-    }))
 }
 
 fn busy() -> GatewayError {

@@ -250,7 +250,7 @@ async fn read_content(gateway: &Gateway, body: Body) -> Result<Content, Denial> 
         ..gateway.limits().clone()
     };
     let body = bodies::whole(gateway, body, limits.content_bytes_max).await?;
-    Ok(Content::parse(body, &limits)?)
+    Ok(bodies::content(body, &limits)?)
 }
 
 /// Checks that a device may have one entry more, and where it is of a new type, that one too. The turn

@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 use tracing::debug;
 
 use crate::answer::{Answer, Failure};
+use crate::aside::aside;
 use crate::call::Call;
 use crate::credentials::Credentials;
 use crate::devices::DEVICES_BYTES_MAX;
@@ -116,9 +117,12 @@ async fn answer(gateway: &Gateway, call: Call, places: impl Fn(&str) -> Vec<Plac
             Vec::new()
         }
     };
-    let added = std::str::from_utf8(&body)
-        .ok()
-        .and_then(|body| add(body, places(body), &entries));
+    let entries_bytes = entries.iter().map(|entry| entry.content.get().len());
+    let bytes = body.len() + entries_bytes.sum::<usize>();
+    let added = aside(bytes, || {
+        let body = std::str::from_utf8(&body).ok()?;
+        add(body, places(body), &entries)
+    });
     if added.is_some() {
         parts.headers.remove(CONTENT_LENGTH);
         parts.headers.remove(ETAG);
@@ -145,10 +149,14 @@ async fn read(mut body: Body) -> Result<Read, Failure> {
         bytes += piece.len();
         pieces.push(piece);
         if bytes > DEVICES_BYTES_MAX {
-            return Ok(Read::Begun(pieces.concat().into(), body));
+            return Ok(Read::Begun(joined(bytes, &pieces), body));
         }
     }
-    Ok(Read::Whole(pieces.concat().into()))
+    Ok(Read::Whole(joined(bytes, &pieces)))
+}
+
+fn joined(bytes: usize, pieces: &[Bytes]) -> Bytes {
+    aside(bytes, || pieces.concat().into())
 }
 
 /// Returns the entries of the caller's devices. Those that are still to be emptied read as none.

@@ -14,6 +14,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::answer::{Failure, may_come_late};
+use crate::aside::aside;
 use crate::credentials::Credentials;
 use crate::mapped;
 use crate::upstream::{Told, Upstream};
@@ -114,6 +115,10 @@ pub(crate) async fn list_if_small(
         Err(GatewayError::UpstreamTooLarge) => return Ok(None),
         told => told?.done()?,
     };
+    aside(told.body().len(), || read(&told, devices)).map(Some)
+}
+
+fn read(told: &Told, devices: Of<'_>) -> Result<Listed, Failure> {
     let Synced { account_data, .. } = told.json()?;
     // Not each homeserver looks at filters.
     let mut listed = Listed::default();
@@ -136,7 +141,7 @@ pub(crate) async fn list_if_small(
             (false, _) => {}
         }
     }
-    Ok(Some(listed))
+    Ok(listed)
 }
 
 /// Why entries were not emptied.

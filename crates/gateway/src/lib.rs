@@ -11,6 +11,7 @@
 
 mod account_data;
 mod answer;
+mod aside;
 mod bodies;
 mod call;
 mod compare;

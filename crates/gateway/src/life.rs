@@ -30,6 +30,7 @@ use tokio::time;
 use tracing::{Instrument as _, debug};
 
 use crate::answer::{Answer, Failure, Outcome};
+use crate::aside::aside;
 use crate::call::Call;
 use crate::credentials::Credentials;
 use crate::devices;
@@ -322,7 +323,7 @@ async fn end_devices(
     } = caller;
     let (parts, body) = read(&gateway, call).await?.into_parts();
     let body = body.collect().await.expect("it was read").to_bytes();
-    let mut ended = ended(&body);
+    let mut ended = aside(body.len(), || ended(&body));
     let user = &who.user;
     let mut turn = gateway.turns().alone(user).await.ok();
     let had_turn = turn.is_some();

@@ -17,8 +17,8 @@ use axum::http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENC
 use axum::http::uri::PathAndQuery;
 use axum::http::{Method, Request, StatusCode, Uri, Version, response};
 use axum::response::Response;
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use bytes::{Buf as _, Bytes};
+use http_body_util::{BodyExt as _, Collected, LengthLimitError, Limited};
 use kitbag_http::shared::{GatewayError, has_unknown_coding};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -32,6 +32,7 @@ use self::link::{ExchangeError, Keep, Link, Received};
 use self::pool::Pool;
 use self::target::Target;
 use crate::answer::{Failure, broken};
+use crate::aside::aside;
 use crate::headers;
 use crate::metrics::{Asked, GatewayMetrics};
 use crate::settings::UpstreamSettings;
@@ -161,7 +162,7 @@ impl Upstream {
             match Limited::new(body, bytes_max).collect().await {
                 Ok(body) => Ok(Told {
                     parts,
-                    body: body.to_bytes(),
+                    body: joined(body),
                 }),
                 Err(error) if error.is::<LengthLimitError>() => Err(GatewayError::UpstreamTooLarge),
                 Err(_) => Err(GatewayError::UpstreamBroken),
@@ -327,6 +328,13 @@ fn repeatable(request: &Request<Body>) -> Option<Request<Body>> {
     Some(again)
 }
 
+/// Returns a body in one piece.
+fn joined(body: Collected<Bytes>) -> Bytes {
+    let mut pieces = body.aggregate();
+    let bytes = pieces.remaining();
+    aside(bytes, || pieces.copy_to_bytes(bytes))
+}
+
 /// What the homeserver answered to the gateway itself.
 #[derive(Clone)]
 pub(crate) struct Told {
@@ -407,7 +415,8 @@ impl Told {
     /// Reads the body, which is an object: members that may be missing are not taken out of an array.
     pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         let is_object = self.body.trim_ascii_start().starts_with(b"{");
-        let read = is_object.then(|| serde_json::from_slice(&self.body).ok());
+        let read = || is_object.then(|| serde_json::from_slice(&self.body).ok());
+        let read = aside(self.body.len(), read);
         read.flatten().ok_or_else(broken)
     }
 }

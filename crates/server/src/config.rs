@@ -4,6 +4,7 @@ mod bounds;
 mod hint;
 mod text;
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ use kitbag_http::{
 };
 use kitbag_store_sqlite::limit::CACHE_BYTES_MAX;
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Runtime;
 
 use crate::cli::{ConfigArguments, DoctorArguments, GatewayArguments, ServeArguments};
 use crate::logging;
@@ -41,6 +43,9 @@ const TEST_VARIABLES: &str = "test_";
 const SERVE_LISTEN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 8008);
 /// Where the gateway listens by itself: beside the homeserver.
 const GATEWAY_LISTEN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 8009);
+
+/// Threads that the gateway has by itself at most: one hands on some 60,000 requests a second.
+const GATEWAY_THREADS_MAX: NonZeroUsize = NonZeroUsize::new(4).expect("the number is not zero");
 
 /// All settings; docs/configuration.md lists them.
 #[derive(Debug, Deserialize, Serialize)]
@@ -65,6 +70,7 @@ pub(crate) struct Config {
     pub(crate) protect: ProtectSettings,
     pub(crate) rate_limits: RateLimitSettings,
     pub(crate) registration: RegistrationSettings,
+    pub(crate) runtime: RuntimeConfig,
     pub(crate) sessions: SessionSettings,
     pub(crate) sync: SyncSettings,
     pub(crate) upstream: UpstreamSettings,
@@ -93,6 +99,7 @@ impl Default for Config {
             protect: ProtectSettings::default(),
             rate_limits: RateLimitSettings::default(),
             registration: RegistrationSettings::default(),
+            runtime: RuntimeConfig::default(),
             sessions: SessionSettings::default(),
             sync: SyncSettings::default(),
             upstream: UpstreamSettings::default(),
@@ -196,11 +203,48 @@ pub(crate) struct PasswordsConfig {
 
 impl Default for PasswordsConfig {
     fn default() -> Self {
-        let parallel = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         Self {
-            parallel: parallel.min(bounds::PASSWORDS_PARALLEL_MAX),
+            parallel: processors().min(bounds::PASSWORDS_PARALLEL_MAX),
         }
     }
+}
+
+/// The table `runtime`.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RuntimeConfig {
+    /// Threads that answer requests.
+    pub(crate) threads: NonZeroUsize,
+}
+
+impl Default for RuntimeConfig {
+    fn default() -> Self {
+        Self {
+            threads: processors().min(bounds::THREADS_MAX),
+        }
+    }
+}
+
+impl RuntimeConfig {
+    /// Starts the threads of a server.
+    pub(crate) fn start(&self) -> io::Result<Runtime> {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(self.threads.get())
+            .enable_all()
+            .build()
+    }
+}
+
+fn processors() -> NonZeroUsize {
+    thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+/// Returns how many threads the gateway has by itself: half as many as there are processors, since the
+/// homeserver is busier, and no more than hand on what any homeserver answers. Each more makes a request
+/// dearer, as docs/performance.md tells.
+fn gateway_threads(processors: NonZeroUsize) -> NonZeroUsize {
+    let half = NonZeroUsize::new(processors.get() / 2);
+    half.unwrap_or(NonZeroUsize::MIN).min(GATEWAY_THREADS_MAX)
 }
 
 impl Config {
@@ -212,6 +256,7 @@ impl Config {
         };
         // Each `GET /devices` is one more sync of the homeserver.
         config.msc4331.in_devices = DeviceDataSettings::default().in_devices;
+        config.runtime.threads = gateway_threads(processors());
         config
     }
 

@@ -30,9 +30,7 @@ pub(crate) fn run(arguments: &ServeArguments) -> Result<()> {
     descriptors::provide_for(config.listener.connections_max.get());
     let server_name = config.server_name()?;
     let limits = config.limits();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
+    let runtime = config.runtime.start()?;
     // First, since a port that is taken must leave no new data directory behind.
     let listener = runtime
         .block_on(async { listen(config.listen) })

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kitbag_client::{Account, Login, Method, Request, Scope};
+use kitbag_client::{Account, Login, Method, Request, Response, Scope};
 use kitbag_domain::Limits;
 use kitbag_gateway::Settings;
 use serde_json::{Value, json};
@@ -119,6 +119,11 @@ async fn a_type_has_255_bytes_at_most_whatever_becomes_of_it_upstream() {
     }
 }
 
+async fn write(account: &Account, kind: &str) -> Response {
+    let request = Request::new(Method::PUT, own(account, kind)).body("{}");
+    account.send(request).await.unwrap()
+}
+
 #[tokio::test]
 async fn a_device_has_so_many_entries_and_deleted_ones_do_not_count() {
     let mut limits = Limits::default();
@@ -126,10 +131,6 @@ async fn a_device_has_so_many_entries_and_deleted_ones_do_not_count() {
     let lab = Lab::limited(limits, |_| {}).await;
     let phone = lab.user("A").await;
     let laptop = sibling(&lab, &phone, "LAPTOP").await;
-    let write = async |account: &Account, kind: &str| {
-        let request = Request::new(Method::PUT, own(account, kind)).body("{}");
-        account.send(request).await.unwrap()
-    };
     for kind in ["a", "b", "c"] {
         assert_eq!(write(&phone, kind).await.status, 200);
     }
@@ -156,10 +157,6 @@ async fn a_device_has_had_so_many_types_and_those_that_it_had_it_may_write_again
     let lab = Lab::limited(limits, |_| {}).await;
     let phone = lab.user("A").await;
     let laptop = sibling(&lab, &phone, "LAPTOP").await;
-    let write = async |account: &Account, kind: &str| {
-        let request = Request::new(Method::PUT, own(account, kind)).body("{}");
-        account.send(request).await.unwrap()
-    };
     let delete = async |kind: &str| phone.delete(Scope::Device("A"), kind).await.unwrap();
     assert_eq!(write(&phone, "kept").await.status, 200);
     for number in 1..TYPES {

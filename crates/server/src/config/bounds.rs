@@ -18,8 +18,12 @@ const TRIES_MAX: u64 = 1_000_000;
 pub(super) const PASSWORDS_PARALLEL_MAX: NonZeroUsize =
     NonZeroUsize::new(1_024).expect("the number is not zero");
 
+/// Threads of the runtime: more than any machine has processors for.
+pub(super) const THREADS_MAX: NonZeroUsize =
+    NonZeroUsize::new(1_024).expect("the number is not zero");
+
 /// The largest value of each setting that is a number.
-const BOUNDS: [(&str, u64); 40] = [
+const BOUNDS: [(&str, u64); 41] = [
     ("cache.answers_bytes_max", 1_024 * GIB),
     ("cache.bytes_max", 1_024 * GIB),
     ("cache.push_rules_bytes_max", 1_024 * GIB),
@@ -54,6 +58,7 @@ const BOUNDS: [(&str, u64); 40] = [
     ("rate_limits.refresh_per_minute", TRIES_MAX),
     ("rate_limits.registration_burst", TRIES_MAX),
     ("rate_limits.registration_per_minute", TRIES_MAX),
+    ("runtime.threads", THREADS_MAX.get() as u64),
     ("sessions.access_token_lifetime_ms", YEAR_MS),
     ("sync.timeout_ms_max", DAY_MS),
     ("upstream.connect_timeout_ms", DAY_MS),

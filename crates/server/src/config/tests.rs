@@ -107,6 +107,8 @@ fn the_gateway_has_defaults_of_its_own_and_takes_what_is_set() {
     assert_eq!((gateway.listen.port(), serve.listen.port()), (8009, 8008));
     assert!(!gateway.gateway().msc4331.in_devices);
     assert!(serve.api(serve.listen).features.msc4331.in_devices);
+    let processors = serve.runtime.threads;
+    assert_eq!(gateway.runtime.threads, gateway_threads(processors));
     let gateway = load(&["msc4331.in_devices=true", "listen=127.0.0.1:5"]);
     assert!(gateway.gateway().msc4331.in_devices);
     assert_eq!(gateway.listen.port(), 5);
@@ -115,6 +117,7 @@ fn the_gateway_has_defaults_of_its_own_and_takes_what_is_set() {
     let defaults = serde_json::to_value(serve).unwrap();
     told["listen"] = defaults["listen"].clone();
     told["msc4331"]["in_devices"] = defaults["msc4331"]["in_devices"].clone();
+    told["runtime"] = defaults["runtime"].clone();
     assert_eq!(told, defaults);
 }
 
@@ -221,4 +224,12 @@ fn a_wrong_admin_token_is_not_repeated() {
     let config = set(&[&format!("admin.tokens.ops={secret}")]).unwrap();
     let shown = format!("{config:?}{}", serde_json::to_string(&config).unwrap());
     assert!(shown.contains("ops") && !shown.contains(secret), "{shown}");
+}
+
+#[test]
+fn the_gateway_has_half_of_the_processors_and_no_more_than_4() {
+    for (processors, expected) in [(1, 1), (2, 1), (3, 1), (4, 2), (8, 4), (9, 4), (128, 4)] {
+        let processors = NonZeroUsize::new(processors).unwrap();
+        assert_eq!(gateway_threads(processors).get(), expected, "{processors}");
+    }
 }

@@ -45,6 +45,17 @@ fn start(dir: &Path, upstream: &str, arguments: &[&str]) -> Server {
 /// An address at which nobody listens: the port is of a service that nobody has.
 const NOBODY: &str = "http://127.0.0.1:1";
 
+#[cfg(target_os = "linux")]
+#[test]
+fn threads_are_as_many_as_are_set() {
+    let dir = directory();
+    let lab = Lab::start(dir.path(), &["--set", "runtime.threads=3"]);
+    assert_eq!(lab.gateway.threads(), 3);
+    let processors = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(lab.homeserver.threads(), processors);
+    lab.stop();
+}
+
 #[test]
 fn it_says_where_it_is_what_is_behind_it_and_what_it_does() {
     let dir = directory();

@@ -96,6 +96,17 @@ impl Server {
         kibibytes * 1024
     }
 
+    /// Returns how many threads the runtime has, where the system tells.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn threads(&self) -> usize {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).unwrap();
+        let is_of_runtime = |task: &std::fs::DirEntry| {
+            let name = std::fs::read_to_string(task.path().join("comm")).unwrap();
+            name.trim() == "tokio-rt-worker"
+        };
+        tasks.map(Result::unwrap).filter(is_of_runtime).count()
+    }
+
     /// Waits for the line on standard output that starts so, and returns the rest of it.
     pub(crate) fn line(&self, start: &str) -> String {
         loop {
