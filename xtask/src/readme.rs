@@ -101,7 +101,7 @@ fn admin_api(workspace: &Workspace) -> anyhow::Result<usize> {
     let setting = format!("admin.tokens.ops={token}");
     let server = Server::start(workspace, "admin-api", &["private=127.0.0.1:0", &setting])?;
     let text = fs::read_to_string(workspace.path(FILE)).context(FILE)?;
-    let text = text.replace("http://127.0.0.1:8009", &server.private_url()?);
+    let text = text.replace("http://127.0.0.1:9009", &server.private_url()?);
     let blocks = blocks(&text)?;
     let script = format!("TOKEN={token}\n{}", script(&blocks, server.base_url()));
     let data = workspace.target.join("xtask/no-data");
