@@ -16,7 +16,10 @@ use crate::request_id::RequestId;
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum GatewayError {
     /// 404: the path could mean another one to the homeserver.
-    #[error("the path is ambiguous: no empty or dot segments, and nothing encoded twice")]
+    #[error(
+        "a homeserver could read the path in more than one way: write it as the API has it, each segment \
+             encoded once and none of them empty or of dots, with nothing behind"
+    )]
     AmbiguousPath,
     /// 503: a device of this ID ended, or is about to, and what it had is not emptied yet.
     #[error("the end of a device with this ID is not settled yet")]

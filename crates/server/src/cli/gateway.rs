@@ -23,7 +23,7 @@ anew with the ID of one that was removed past the gateway, and nobody read its e
 pub(crate) struct GatewayArguments {
     #[command(flatten)]
     pub(crate) config: ConfigArguments,
-    /// Listen on this address, by itself 127.0.0.1:8009; port 0 takes a free one.
+    /// Listen on this address, by default 127.0.0.1:8009; port 0 takes a free one.
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) listen: Option<SocketAddr>,
     /// Serve /health and /metrics on a second, private address.
