@@ -229,8 +229,9 @@ fn configure(dir: &Path, address: SocketAddr) -> anyhow::Result<()> {
     write(dir, "log.yaml", &log)
 }
 
-/// What `--generate-config` says, on one plain port, with open registration and without limits of
-/// rates.
+/// What `--generate-config` says, but for what tests need: one plain port, open registration, no limits
+/// of rates, the cheapest hash of passwords, no server of keys that would be asked over the network, and
+/// answers compressed for who takes that, as operators mostly have it, so that these are compared too.
 fn configuration(dir: &Path, address: SocketAddr) -> Value {
     let boundless = json!({"per_second": 1_000_000, "burst_count": 1_000_000});
     json!({
@@ -253,7 +254,6 @@ fn configuration(dir: &Path, address: SocketAddr) -> Value {
         "trusted_key_servers": [],
         "enable_registration": true,
         "enable_registration_without_verification": true,
-        // The cheapest hash: how hard a password is to guess is not what is tested.
         "bcrypt_rounds": 4,
         "rc_registration": boundless,
         "rc_login": {"address": boundless, "account": boundless, "failed_attempts": boundless},
