@@ -1,9 +1,11 @@
 //! Opens connections to the homeserver.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -27,12 +29,27 @@ const QUEUE_PAUSE: Duration = Duration::from_millis(5);
 /// How long an address has at least, of however many: by then most have answered [RFC 8305, 5].
 const ADDRESS_TIMEOUT_MIN: Duration = Duration::from_millis(250);
 
+/// How long an address that did not answer is tried behind the others: only then a connection waits
+/// for it again.
+const SILENT: Duration = Duration::from_mins(1);
+
 /// Where connections lead, whatever a request names.
 pub(super) enum Target {
-    Tcp(Authority),
-    Tls(Authority, Tls),
+    Tcp(Host),
+    Tls(Host, Tls),
     Unix(PathBuf),
 }
+
+/// A host that is reached by TCP.
+pub(super) struct Host {
+    authority: Authority,
+    usual_port: u16,
+    silent: Silent,
+}
+
+/// Addresses that did not answer, and until when they are tried last.
+#[derive(Default)]
+struct Silent(Mutex<HashMap<SocketAddr, Instant>>);
 
 /// A connection to the homeserver.
 pub(super) enum Stream {
@@ -48,8 +65,11 @@ impl Target {
     ) -> Result<Self, UpstreamSetupError> {
         Ok(match address {
             UpstreamAddress::Tcp { is_tls, authority } => match is_tls {
-                true => Self::Tls(authority.clone(), Tls::new(authority, settings)?),
-                false => Self::Tcp(authority.clone()),
+                true => Self::Tls(
+                    Host::new(authority, HTTPS_PORT),
+                    Tls::new(authority, settings)?,
+                ),
+                false => Self::Tcp(Host::new(authority, HTTP_PORT)),
             },
             UpstreamAddress::Unix(path) => Self::Unix(path.clone()),
         })
@@ -60,9 +80,9 @@ impl Target {
     pub(super) async fn connect(&self, allowed: Duration) -> io::Result<Stream> {
         let until = Instant::now() + allowed;
         Ok(match self {
-            Self::Tcp(authority) => Stream::Tcp(connect(authority, HTTP_PORT, until).await?),
-            Self::Tls(authority, tls) => {
-                let stream = connect(authority, HTTPS_PORT, until).await?;
+            Self::Tcp(host) => Stream::Tcp(host.connect(until).await?),
+            Self::Tls(host, tls) => {
+                let stream = host.connect(until).await?;
                 Stream::Tls(Box::new(tls.greet(stream).await?))
             }
             Self::Unix(path) => Stream::Unix(connect_unix(path).await?),
@@ -75,15 +95,29 @@ pub(super) fn host(authority: &Authority) -> &str {
     authority.host().trim_matches(['[', ']'])
 }
 
-async fn connect(authority: &Authority, usual_port: u16, until: Instant) -> io::Result<TcpStream> {
-    let port = authority.port_u16().unwrap_or(usual_port);
-    let addresses = net::lookup_host((host(authority), port)).await?;
-    let addresses: Vec<SocketAddr> = addresses.collect();
-    connect_to_one(&addresses, until).await
+impl Host {
+    fn new(authority: &Authority, usual_port: u16) -> Self {
+        Self {
+            authority: authority.clone(),
+            usual_port,
+            silent: Silent::default(),
+        }
+    }
+
+    async fn connect(&self, until: Instant) -> io::Result<TcpStream> {
+        let port = self.authority.port_u16().unwrap_or(self.usual_port);
+        let addresses = net::lookup_host((host(&self.authority), port)).await?;
+        connect_to_one(addresses.collect(), &self.silent, until).await
+    }
 }
 
 /// Tries addresses in turn: one that loses packets leaves time for the next.
-async fn connect_to_one(addresses: &[SocketAddr], until: Instant) -> io::Result<TcpStream> {
+async fn connect_to_one(
+    addresses: Vec<SocketAddr>,
+    silent: &Silent,
+    until: Instant,
+) -> io::Result<TcpStream> {
+    let addresses = silent.behind(addresses);
     let mut failed = None;
     for (tried, address) in addresses.iter().enumerate() {
         let left = until.saturating_duration_since(Instant::now());
@@ -93,9 +127,32 @@ async fn connect_to_one(addresses: &[SocketAddr], until: Instant) -> io::Result<
             Ok(Err(error)) => error,
             Err(elapsed) => elapsed.into(),
         };
+        // One that refuses costs no time.
+        if error.kind() == io::ErrorKind::TimedOut {
+            silent.add(*address);
+        }
         failed = Some(failure(failed, error));
     }
     Err(failed.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
+}
+
+impl Silent {
+    fn add(&self, address: SocketAddr) {
+        self.lock().insert(address, Instant::now() + SILENT);
+    }
+
+    /// Returns addresses as they are told, but those that did not answer behind the others.
+    fn behind(&self, mut addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+        let mut silent = self.lock();
+        let now = Instant::now();
+        silent.retain(|_, until| *until > now);
+        addresses.sort_by_key(|address| silent.contains_key(address));
+        addresses
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 async fn open(address: SocketAddr) -> io::Result<TcpStream> {
@@ -229,14 +286,34 @@ mod tests {
         }
         let well = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let well = well.local_addr().unwrap();
-        let (both, allowed) = ([address, well], Duration::from_secs(2));
-        let connected = connect_to_one(&both, Instant::now() + allowed);
+        let known = Silent::default();
+        let (both, allowed) = (vec![address, well], Duration::from_secs(2));
+        let connected = connect_to_one(both.clone(), &known, Instant::now() + allowed);
         let connected = time::timeout(allowed, connected).await.unwrap().unwrap();
         assert_eq!(connected.peer_addr().unwrap(), well);
         assert!(connected.nodelay().unwrap());
+        assert_eq!(known.behind(both), [well, address], "next time");
         let until = Instant::now() + Duration::from_millis(1);
-        let failed = connect_to_one(&[address], until).await.unwrap_err();
-        assert_eq!(failed.kind(), TimedOut);
+        let failed = connect_to_one(vec![address], &known, until).await;
+        assert_eq!(failed.unwrap_err().kind(), TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_did_not_answer_is_tried_last_for_a_minute() {
+        let addresses = [1, 2, 3].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let [first, second, third] = addresses;
+        let silent = Silent::default();
+        let behind = || silent.behind(addresses.into());
+        assert_eq!(behind(), addresses);
+        silent.add(first);
+        assert_eq!(behind(), [second, third, first]);
+        silent.add(third);
+        assert_eq!(behind(), [second, first, third], "in their order");
+        time::advance(SILENT - Duration::from_millis(1)).await;
+        assert_eq!(behind(), [second, first, third]);
+        time::advance(Duration::from_millis(1)).await;
+        assert_eq!(behind(), addresses);
+        assert!(silent.lock().is_empty(), "nothing is kept");
     }
 
     #[test]
