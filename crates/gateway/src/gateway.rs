@@ -30,6 +30,7 @@ use crate::excesses::Excesses;
 use crate::guard;
 use crate::headers;
 use crate::identity::Identities;
+use crate::listing::Listings;
 use crate::memory::Memory;
 use crate::metrics::{self, Asked, GatewayMetrics, GatewayStats};
 use crate::observed::Observed;
@@ -123,7 +124,7 @@ struct Inner {
     identities: Identities,
     devices: Devices,
     device_objects: Memory,
-    listings: Memory,
+    listings: Listings,
     observed: Observed,
     write_rates: WriteRates,
     excesses: Excesses,
@@ -174,7 +175,7 @@ impl Gateway {
             identities,
             devices,
             device_objects: Memory::default(),
-            listings: Memory::default(),
+            listings: Listings::default(),
             forgotten,
             works: Works::new(settings.listener.connections_max.get()),
             owed: Owed::new(Arc::clone(&own_metrics), Arc::clone(&clock)),
@@ -222,7 +223,7 @@ impl Gateway {
     }
 
     /// The room for entries that are listed to be counted or emptied.
-    pub(crate) fn listings(&self) -> &Memory {
+    pub(crate) fn listings(&self) -> &Listings {
         &self.0.listings
     }
 

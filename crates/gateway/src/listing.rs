@@ -8,10 +8,28 @@ use crate::answer::Failure;
 use crate::credentials::Credentials;
 use crate::entries::{self, LISTING_BYTES_MAX, Listed, Of, Stored};
 use crate::gateway::Gateway;
-use crate::memory::Room;
+use crate::memory::{Memory, Room};
 
-/// Bytes of a usual listing, which is asked for first: hundreds of these have room at once.
+/// Bytes of a usual listing, which is asked for first.
 const USUAL_BYTES_MAX: usize = 256 * 1024;
+
+/// Usual listings at once: they have room of their own, so that none waits for large ones.
+const USUAL_AT_ONCE: usize = 128;
+
+/// The room for what is listed.
+pub(crate) struct Listings {
+    usual: Memory,
+    large: Memory,
+}
+
+impl Default for Listings {
+    fn default() -> Self {
+        Self {
+            usual: Memory::new(USUAL_AT_ONCE * with_what_is_made_of(USUAL_BYTES_MAX)),
+            large: Memory::default(),
+        }
+    }
+}
 
 /// Entries, and the room that they take until they are dropped.
 pub(crate) struct Listing {
@@ -33,9 +51,9 @@ pub(crate) async fn list(
     of: Of<'_>,
 ) -> Result<Option<Listing>, Failure> {
     let wait = Duration::from_millis(gateway.settings().upstream.ask_timeout_ms);
-    for bytes_max in [USUAL_BYTES_MAX, LISTING_BYTES_MAX] {
-        // What came, and what is made of it.
-        let room = gateway.listings().reserve(2 * bytes_max, wait).await;
+    let Listings { usual, large } = gateway.listings();
+    for (memory, bytes_max) in [(usual, USUAL_BYTES_MAX), (large, LISTING_BYTES_MAX)] {
+        let room = memory.reserve(with_what_is_made_of(bytes_max), wait).await;
         let room = room.ok_or(GatewayError::UpstreamTimeout)?;
         let mark = gateway.request_ids().next();
         let upstream = gateway.upstream();
@@ -49,4 +67,9 @@ pub(crate) async fn list(
         }
     }
     Ok(None)
+}
+
+/// Returns how many bytes a listing of so many takes, with the entries that are made of it.
+const fn with_what_is_made_of(bytes_max: usize) -> usize {
+    2 * bytes_max
 }

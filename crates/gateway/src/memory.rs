@@ -18,11 +18,16 @@ pub(crate) struct Room(OwnedSemaphorePermit);
 
 impl Default for Memory {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(BYTES_MAX)))
+        Self::new(BYTES_MAX)
     }
 }
 
 impl Memory {
+    /// Returns room for so many bytes.
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        Self(Arc::new(Semaphore::new(bytes_max)))
+    }
+
     /// Waits for room; `None` where others take it for too long. Who needs more than there is at all
     /// gets none.
     pub(crate) async fn reserve(&self, bytes: usize, wait: Duration) -> Option<Room> {

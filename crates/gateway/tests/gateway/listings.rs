@@ -260,7 +260,7 @@ fn limits_that_make_a_device_that_cannot_be_emptied_are_refused() {
 }
 
 #[tokio::test]
-async fn large_listings_of_many_users_take_turns() {
+async fn large_listings_of_many_users_take_turns_and_usual_ones_do_not_wait_for_them() {
     // Of 64 MiB each, with what is made of them.
     const AT_ONCE: usize = 4;
     let (asked, permits) = (Arc::<AtomicUsize>::default(), Arc::new(Semaphore::new(0)));
@@ -274,6 +274,9 @@ async fn large_listings_of_many_users_take_turns() {
             if !asked.target.contains("/sync") {
                 return toy::answer(&asked, &Stored::default());
             }
+            if asked.headers["authorization"] == "Bearer alice.PHONE" {
+                return json(200, &json!({"next_batch": "1"}));
+            }
             // Each is asked for twice, as it is more than usual.
             if asking.fetch_add(1, Ordering::SeqCst) > AT_ONCE {
                 waiting.acquire().await.unwrap().forget();
@@ -283,17 +286,20 @@ async fn large_listings_of_many_users_take_turns() {
     });
     let upstream = upstream.await;
     let gateway = gateway(&upstream.url(), |_| {}).await;
-    let logouts = (0..=AT_ONCE).map(|number| {
+    let log_out = |name: &str| {
         let logout = Request::new(Method::POST, "/_matrix/client/v3/logout");
-        send(&gateway, logout.token(&format!("{number}bob.PHONE")))
-    });
-    let logouts: Vec<_> = logouts.collect();
+        send(&gateway, logout.token(&format!("{name}.PHONE")))
+    };
+    let logouts: Vec<_> = (0..=AT_ONCE)
+        .map(|number| log_out(&format!("{number}bob")))
+        .collect();
     let asked = || asked.load(Ordering::SeqCst);
     let all = AT_ONCE + 1;
     until(|| asked() >= all + AT_ONCE).await;
     // Long enough for what must not happen, were it not for the room.
     let early = until(|| asked() >= all + all);
     assert!(timeout(Duration::from_millis(300), early).await.is_err());
+    assert_eq!(timeout(SOON, log_out("alice")).await.unwrap().unwrap(), 200);
     permits.add_permits(all);
     for logout in logouts {
         assert_eq!(timeout(SOON, logout).await.unwrap().unwrap(), 200);
