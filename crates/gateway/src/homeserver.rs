@@ -90,16 +90,24 @@ impl Homeserver {
     }
 }
 
+/// Returns what became of a request to the homeserver, in words for an operator.
+pub(crate) fn said_of(error: &GatewayError) -> String {
+    match error {
+        GatewayError::UpstreamDown { cause, .. } => match cause {
+            Some(cause) => cause.clone().into(),
+            None => "it could not be reached just now".to_owned(),
+        },
+        GatewayError::UpstreamBroken => "it gave no usable answer".to_owned(),
+        GatewayError::UpstreamTimeout => "it did not answer in time".to_owned(),
+        GatewayError::UpstreamTooLarge => "its answer is larger than what is read".to_owned(),
+        // Of the others none comes from the homeserver.
+        error => error.to_string(),
+    }
+}
+
 impl From<GatewayError> for HomeserverError {
     fn from(error: GatewayError) -> Self {
-        let text = match &error {
-            GatewayError::UpstreamDown { .. } => "nobody accepts a connection there".to_owned(),
-            GatewayError::UpstreamBroken => "it gave no usable answer".to_owned(),
-            GatewayError::UpstreamTimeout => "it did not answer in time".to_owned(),
-            GatewayError::UpstreamTooLarge => "its answer is larger than what is read".to_owned(),
-            // Of the others none comes from the homeserver.
-            error => error.to_string(),
-        };
+        let text = said_of(&error);
         let reason = Denial::from(error).reason();
         Self::Unreachable { text, reason }
     }

@@ -9,13 +9,15 @@ use axum::http::header::{ALLOW, CONTENT_TYPE};
 use axum::http::{HeaderValue, Method, Request, StatusCode};
 use axum::response::Response;
 use kitbag_http::shared::{
-    Denial, Listener, Metrics, OPENMETRICS, drop_body, finish, json_response, share_body,
+    Denial, GatewayError, Listener, Metrics, OPENMETRICS, drop_body, finish, json_response,
+    share_body,
 };
 use kitbag_http::{ListenerSettings, Service};
 use serde_json::json;
 use tokio::{task, time};
 
 use crate::gateway::{Connected, Gateway};
+use crate::homeserver::said_of;
 use crate::metrics::GatewayStats;
 use crate::versions::VERSIONS_BYTES_MAX;
 
@@ -50,8 +52,13 @@ pub enum Probe {
         /// How long it took.
         took: Duration,
     },
-    /// It did not, for a reason that docs/monitoring.md lists.
-    Unreachable(&'static str),
+    /// It did not.
+    Unreachable {
+        /// Why: a reason that docs/monitoring.md lists.
+        reason: &'static str,
+        /// What happened, in words.
+        text: String,
+    },
 }
 
 impl Gateway {
@@ -66,10 +73,16 @@ impl Gateway {
                 status: told.status().as_u16(),
                 took: started.elapsed(),
             },
-            Ok(Err(error)) => Probe::Unreachable(Denial::from(error).reason()),
-            Err(_elapsed) => Probe::Unreachable("upstream_timeout"),
+            Ok(Err(error)) => unreachable(error),
+            Err(_elapsed) => unreachable(GatewayError::UpstreamTimeout),
         }
     }
+}
+
+fn unreachable(error: GatewayError) -> Probe {
+    let text = said_of(&error);
+    let reason = Denial::from(error).reason();
+    Probe::Unreachable { reason, text }
 }
 
 impl Private {
@@ -137,7 +150,7 @@ impl Private {
                     _ => unwell("the homeserver answers, but not as it should", &upstream),
                 }
             }
-            Probe::Unreachable(reason) => unwell(
+            Probe::Unreachable { reason, .. } => unwell(
                 "the homeserver does not answer",
                 &json!({ "reason": reason }),
             ),

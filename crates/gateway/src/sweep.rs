@@ -76,7 +76,7 @@ pub enum SweepError {
     Setup(#[from] UpstreamSetupError),
     /// No answer.
     #[error("the homeserver cannot be asked: {0}")]
-    Upstream(#[from] HomeserverError),
+    Upstream(HomeserverError),
     /// The homeserver has no such API.
     #[error(
         "the homeserver has no admin API of Synapse at {path}: a sweep needs it; entries of devices \
@@ -366,7 +366,7 @@ impl Sweep<'_> {
         headers.insert(AUTHORIZATION, token.clone());
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let told = self.upstream.ask(request, ANSWER_BYTES_MAX).await;
-        let told = told.map_err(HomeserverError::from)?;
+        let told = told.map_err(|error| SweepError::Upstream(error.into()))?;
         match told.status() {
             StatusCode::OK => Ok(Answered::Done(told.body().clone())),
             status => Ok(Answered::Refused(status.as_u16())),

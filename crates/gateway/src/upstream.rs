@@ -30,7 +30,7 @@ pub use self::address::{UpstreamAddress, UpstreamAddressError};
 use self::breaker::{Breaker, Failed};
 use self::link::{ExchangeError, Keep, Link, Received};
 use self::pool::Pool;
-use self::target::Target;
+use self::target::{ConnectError, Target};
 use crate::answer::{Failure, broken};
 use crate::aside::aside;
 use crate::headers;
@@ -204,11 +204,12 @@ impl Upstream {
     }
 
     async fn connect(&self) -> Result<Box<Link>, GatewayError> {
-        let down = GatewayError::UpstreamDown {
+        let down = |cause| GatewayError::UpstreamDown {
             retry_after: RETRY_AFTER,
+            cause,
         };
         if self.0.breaker.is_open() {
-            return Err(down);
+            return Err(down(None));
         }
         let allowed = Duration::from_millis(self.0.settings.connect_timeout_ms);
         match self.0.connect(allowed).await {
@@ -218,7 +219,7 @@ impl Upstream {
             }
             Err(error) => {
                 debug!(%error, "could not connect to the homeserver");
-                match self.0.breaker.failed(&error) {
+                match self.0.breaker.failed(error.io()) {
                     Failed::Opened => {
                         self.0.metrics.breaker_opened();
                         warn!(%error, "the homeserver cannot be reached");
@@ -227,7 +228,7 @@ impl Upstream {
                     Failed::InWant => warn!(%error, "no more connections to the homeserver"),
                     Failed::Again => {}
                 }
-                Err(down)
+                Err(down(Some(error.to_string().into())))
             }
         }
     }
@@ -258,10 +259,12 @@ impl Upstream {
 }
 
 impl Shared {
-    async fn connect(&self, allowed: Duration) -> io::Result<Box<Link>> {
-        let stream = time::timeout(allowed, self.target.connect(allowed)).await??;
+    async fn connect(&self, allowed: Duration) -> Result<Box<Link>, ConnectError> {
+        let connected = time::timeout(allowed, self.target.connect(allowed)).await;
+        let stream = connected.map_err(|elapsed| ConnectError::Open(elapsed.into()))??;
         let timeout = Duration::from_millis(self.settings.response_timeout_ms);
-        Link::new(stream, timeout).await.map_err(io::Error::other)
+        let link = Link::new(stream, timeout).await;
+        link.map_err(|error| ConnectError::Open(io::Error::other(error)))
     }
 
     fn reached(&self) {
@@ -306,7 +309,7 @@ async fn probe(shared: Weak<Shared>) {
                 return;
             }
             // The way may be that long.
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            Err(error) if error.io().kind() == io::ErrorKind::TimedOut => {
                 allowed = (2 * allowed).min(allowed_max);
             }
             Err(_) => allowed = PROBE_TIMEOUT_MIN,

@@ -387,12 +387,13 @@ fn failures() -> [ApiError; 7] {
 /// Returns one of each way for the gateway to fail, or to slow an account down.
 fn failures_upstream() -> [ApiError; 8] {
     let retry_after = Duration::ZERO;
+    let cause = None;
     [
         ApiError::Panicked,
         GatewayError::OutcomeUnknown { retry_after }.into(),
         GatewayError::TooManyWrites { retry_after }.into(),
         GatewayError::UpstreamBroken.into(),
-        GatewayError::UpstreamDown { retry_after }.into(),
+        GatewayError::UpstreamDown { retry_after, cause }.into(),
         GatewayError::UpstreamTimeout.into(),
         GatewayError::UpstreamTooLarge.into(),
         GatewayError::WriteFenced { retry_after }.into(),

@@ -139,7 +139,7 @@ async fn look_for_homeserver(gateway: Gateway, upstream: String, pause: Duration
                 upstream,
                 status, "what answers at the address of the homeserver is none, or not ready yet"
             ),
-            Probe::Unreachable(reason) => warn!(
+            Probe::Unreachable { reason, .. } => warn!(
                 upstream,
                 reason, "the homeserver does not answer; until it does, clients are told 502"
             ),

@@ -1,6 +1,7 @@
 //! Opens connections to the homeserver.
 
 use std::collections::HashMap;
+use std::fmt::{self, Display, Formatter};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -58,6 +59,43 @@ pub(super) enum Stream {
     Unix(UnixStream),
 }
 
+/// Why there is no connection: at which step, and what the system or TLS says.
+#[derive(Debug)]
+pub(super) enum ConnectError {
+    /// The name has no address, or nobody could be asked for it.
+    Name(io::Error),
+    /// No connection.
+    Open(io::Error),
+    /// No connection to a socket of this machine.
+    Socket(io::Error),
+    /// A connection, over which TLS did not come about.
+    Tls(io::Error),
+}
+
+impl ConnectError {
+    /// Returns the error itself.
+    pub(super) fn io(&self) -> &io::Error {
+        match self {
+            Self::Name(error) | Self::Open(error) | Self::Socket(error) | Self::Tls(error) => error,
+        }
+    }
+}
+
+impl Display for ConnectError {
+    fn fmt(&self, to: &mut Formatter<'_>) -> fmt::Result {
+        use io::ErrorKind::{ConnectionRefused, NotFound, TimedOut};
+        match (self, self.io().kind()) {
+            (Self::Name(error), _) => write!(to, "its name is not found: {error}"),
+            (Self::Tls(error), _) => write!(to, "TLS failed: {error}"),
+            (Self::Open(_) | Self::Socket(_), TimedOut) => to.write_str("no connection in time"),
+            (Self::Open(_), ConnectionRefused) => to.write_str("connection refused"),
+            (Self::Socket(_), ConnectionRefused) => to.write_str("nobody listens on the socket"),
+            (Self::Socket(_), NotFound) => to.write_str("no such socket"),
+            (Self::Open(error) | Self::Socket(error), _) => write!(to, "no connection: {error}"),
+        }
+    }
+}
+
 impl Target {
     pub(super) fn new(
         address: &UpstreamAddress,
@@ -77,15 +115,19 @@ impl Target {
 
     /// Connects. How long all of it may take is for the caller to bound; that is `allowed` here, of
     /// which each address of the homeserver has a share.
-    pub(super) async fn connect(&self, allowed: Duration) -> io::Result<Stream> {
+    pub(super) async fn connect(&self, allowed: Duration) -> Result<Stream, ConnectError> {
         let until = Instant::now() + allowed;
         Ok(match self {
             Self::Tcp(host) => Stream::Tcp(host.connect(until).await?),
             Self::Tls(host, tls) => {
                 let stream = host.connect(until).await?;
-                Stream::Tls(Box::new(tls.greet(stream).await?))
+                let greeted = tls.greet(stream).await.map_err(ConnectError::Tls)?;
+                Stream::Tls(Box::new(greeted))
             }
-            Self::Unix(path) => Stream::Unix(connect_unix(path).await?),
+            Self::Unix(path) => {
+                let connected = connect_unix(path).await;
+                Stream::Unix(connected.map_err(ConnectError::Socket)?)
+            }
         })
     }
 }
@@ -104,10 +146,12 @@ impl Host {
         }
     }
 
-    async fn connect(&self, until: Instant) -> io::Result<TcpStream> {
+    async fn connect(&self, until: Instant) -> Result<TcpStream, ConnectError> {
         let port = self.authority.port_u16().unwrap_or(self.usual_port);
-        let addresses = net::lookup_host((host(&self.authority), port)).await?;
-        connect_to_one(addresses.collect(), &self.silent, until).await
+        let addresses = net::lookup_host((host(&self.authority), port)).await;
+        let addresses = addresses.map_err(ConnectError::Name)?.collect();
+        let connected = connect_to_one(addresses, &self.silent, until).await;
+        connected.map_err(ConnectError::Open)
     }
 }
 

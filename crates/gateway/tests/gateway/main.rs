@@ -5,6 +5,7 @@
 )]
 
 mod authorization;
+mod causes;
 mod compare;
 mod device_data;
 mod device_objects;

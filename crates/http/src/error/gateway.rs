@@ -66,6 +66,8 @@ pub enum GatewayError {
     UpstreamDown {
         /// How long to wait.
         retry_after: Duration,
+        /// What became of the connect, where it was tried: for operators, and in no text for clients.
+        cause: Option<Box<str>>,
     },
     /// 504: the homeserver did not answer in time.
     #[error("the homeserver behind the gateway did not answer in time")]
@@ -107,7 +109,7 @@ impl GatewayError {
             | Self::OutcomeUnknown { retry_after }
             | Self::TooManyEnds { retry_after }
             | Self::TooManyWrites { retry_after }
-            | Self::UpstreamDown { retry_after }
+            | Self::UpstreamDown { retry_after, .. }
             | Self::WriteFenced { retry_after } => Some(*retry_after),
             Self::AmbiguousPath
             | Self::MappedType

@@ -128,7 +128,7 @@ fn what_cannot_be_looked_at_has_a_code_of_its_own() {
     assert!(
         nobody
             .stderr
-            .contains("127.0.0.1:1 does not answer: nobody accepts a connection there"),
+            .contains("127.0.0.1:1 does not answer: connection refused"),
         "{nobody:?}"
     );
     let unnamed = run_with_input(kitbag(dir.path()).arg("doctor"), "");
