@@ -247,7 +247,7 @@ where
 {
     let answer = |request: Request<Incoming>| async {
         let asked = read(request).await.map_err(io::Error::other)?;
-        if let Some(token) = token(&asked) {
+        for token in tokens(&asked) {
             log::assert_watched(token);
         }
         keep(&seen, asked.clone());
@@ -264,9 +264,16 @@ where
     drop(connection.await);
 }
 
-fn token(asked: &Asked) -> Option<&str> {
-    let authorization = asked.headers.get(AUTHORIZATION)?.to_str().ok()?;
-    authorization.strip_prefix("Bearer ")
+/// Returns the token of a request, whether it is in a header or in the query.
+fn tokens(asked: &Asked) -> impl Iterator<Item = &str> {
+    let authorization = asked.headers.get(AUTHORIZATION);
+    let authorization = authorization.and_then(|value| value.to_str().ok());
+    let in_header = authorization.and_then(|value| value.strip_prefix("Bearer "));
+    let (_, query) = asked.target.split_once('?').unwrap_or_default();
+    let in_query = query
+        .split('&')
+        .filter_map(|pair| pair.strip_prefix("access_token="));
+    in_header.into_iter().chain(in_query)
 }
 
 fn keep(seen: &Mutex<Vec<Asked>>, asked: Asked) {
