@@ -120,11 +120,13 @@ async fn a_session_without_a_device_reads_and_never_writes() {
 }
 
 #[tokio::test]
-async fn what_the_homeserver_says_of_guests_and_locked_accounts_is_told_as_it_came() {
+async fn what_the_homeserver_says_of_who_asks_is_told_as_it_came() {
+    // An application service that acts as a device that is not there.
+    let device = r#"{"errcode":"M_UNKNOWN_DEVICE","error":"device"}"#;
     let locked = r#"{"errcode":"M_USER_LOCKED","soft_logout":true,"error":"locked"}"#;
     let guest = r#"{"errcode":"M_GUEST_ACCESS_FORBIDDEN","error":"guest"}"#;
     let limited = r#"{"errcode":"M_LIMIT_EXCEEDED","retry_after_ms":5}"#;
-    for (status, body) in [(401, locked), (403, guest), (429, limited)] {
+    for (status, body) in [(400, device), (401, locked), (403, guest), (429, limited)] {
         let upstream = Scripted::start(move |_| async move {
             let mut response = toy::error(status, "");
             *response.body_mut() = kitbag_testkit::scripted::whole(status, body).into_body();

@@ -4,6 +4,7 @@ use axum::http::HeaderName;
 use kitbag_testkit::scripted::{Asked, Scripted, whole};
 
 use crate::support::gateway;
+use crate::toy::toy;
 use crate::wire::{Wire, values};
 
 /// Sends a request with these lines through a gateway, and returns what the homeserver got.
@@ -160,6 +161,36 @@ async fn what_a_trusted_proxy_says_is_kept_and_its_address_added() {
     assert_eq!(of(&asked, "x-forwarded-host"), ["matrix.example.org"]);
     assert_eq!(of(&asked, "forwarded"), ["for=192.0.2.1"]);
     assert_eq!(of(&asked, "x-real-ip"), ["192.0.2.1"]);
+}
+
+/// So that its limits and its log see the client there too.
+#[tokio::test]
+async fn the_gateways_own_questions_say_for_whom_they_are() {
+    let upstream = toy().await;
+    let gateway = gateway(&upstream.url(), |settings| {
+        settings.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    })
+    .await;
+    let path = "/_matrix/client/v3/user/@alice:x/devices/PHONE/account_data/org.example.a";
+    let token = "Authorization: Bearer alice.PHONE\r\nUser-Agent: Element/1\r\n";
+    let mut client = Wire::to(&gateway.url).await;
+    client
+        .send(format!(
+            "GET {path} HTTP/1.1\r\nHost: a\r\n{token}{SAID}\r\n"
+        ))
+        .await;
+    client.head().await;
+    let asked = upstream.asked();
+    let whoami = asked.first().unwrap();
+    assert!(whoami.target.ends_with("/account/whoami"));
+    assert!(asked.len() > 1);
+    for asked in &asked {
+        let hops = "192.0.2.1, 192.0.2.2, 192.0.2.3, 127.0.0.1";
+        assert_eq!(of(asked, "x-forwarded-for"), [hops], "{}", asked.target);
+        assert_eq!(of(asked, "x-forwarded-proto"), ["https"]);
+        assert_eq!(of(asked, "x-forwarded-host"), ["matrix.example.org"]);
+        assert_eq!(of(asked, "user-agent"), ["Element/1"]);
+    }
 }
 
 #[tokio::test]

@@ -159,23 +159,24 @@ async fn a_401_to_any_question_ends_what_is_remembered_of_its_session() {
 
 #[tokio::test]
 async fn whom_an_application_service_acts_as_is_part_of_who_asks() {
-    let upstream = toy().await;
-    let gateway = gateway(&upstream.url(), |_| {}).await;
-    let client = Client::new(&gateway.url).unwrap();
-    let send = |method, query| {
-        let request = entry(method, "PHONE", query, "kt_as");
-        status(&client, request.body("{\"a\":1}"))
-    };
-    let alice = "?user_id=%40alice:x&device_id=PHONE";
-    assert_eq!(send(Method::PUT, alice).await, 200);
-    assert_eq!(send(Method::GET, alice).await, 200);
-    assert_eq!(send(Method::GET, "?user_id=%40alice:x").await, 200);
-    // Nobody of these is alice with her phone, however short a time ago that was told.
-    assert_eq!(send(Method::PUT, "?user_id=%40alice:x").await, 403);
-    assert_eq!(
-        send(Method::PUT, "?user_id=%40alice:x&device_id=LAPTOP").await,
-        403
-    );
-    assert_eq!(send(Method::GET, "?user_id=%40bob:x").await, 403);
-    assert_eq!(send(Method::GET, "").await, 403);
+    for name in ["device_id", "org.matrix.msc3202.device_id"] {
+        let upstream = toy().await;
+        let gateway = gateway(&upstream.url(), |_| {}).await;
+        let client = Client::new(&gateway.url).unwrap();
+        let send = |method, query: &str| {
+            let request = entry(method, "PHONE", query, "kt_as");
+            status(&client, request.body("{\"a\":1}"))
+        };
+        let as_device = |device| format!("?user_id=%40alice:x&{name}={device}");
+        let alice = as_device("PHONE");
+        assert_eq!(send(Method::PUT, &alice).await, 200, "{name}");
+        assert_eq!(send(Method::GET, &alice).await, 200, "{name}");
+        assert_eq!(send(Method::GET, "?user_id=%40alice:x").await, 200);
+        // Nobody of these is alice with her phone, however short a time ago that was told.
+        assert_eq!(send(Method::PUT, "?user_id=%40alice:x").await, 403);
+        let other = as_device("LAPTOP");
+        assert_eq!(send(Method::PUT, &other).await, 403, "{name}");
+        assert_eq!(send(Method::GET, "?user_id=%40bob:x").await, 403);
+        assert_eq!(send(Method::GET, "").await, 403);
+    }
 }

@@ -93,15 +93,19 @@ pub(crate) fn error(status: u16, errcode: &str) -> http::Response<ScriptedBody> 
 }
 
 fn who(asked: &Asked, query: &str) -> Option<(String, Option<String>)> {
-    let authorization = asked.headers.get("authorization")?.to_str().unwrap();
-    let token = authorization.strip_prefix("Bearer ")?;
     let query: HashMap<String, String> = serde_urlencoded::from_str(query).unwrap();
+    let token = match asked.headers.get("authorization") {
+        Some(authorization) => authorization.to_str().unwrap().strip_prefix("Bearer ")?,
+        None => query.get("access_token")?,
+    };
     let user = |localpart: &str| format!("@{localpart}:x");
     match (token, token.split_once('.')) {
         ("kt_bad", _) => None,
         ("kt_as", _) => {
             let named = query.get("user_id").cloned();
-            Some((named.unwrap_or(user("as")), query.get("device_id").cloned()))
+            let names = ["device_id", "org.matrix.msc3202.device_id"];
+            let device = names.iter().find_map(|name| query.get(*name).cloned());
+            Some((named.unwrap_or(user("as")), device))
         }
         (_, Some((localpart, ""))) => Some((user(localpart), None)),
         (_, Some((localpart, device))) => Some((user(localpart), Some(device.to_owned()))),

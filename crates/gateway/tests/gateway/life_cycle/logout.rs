@@ -165,3 +165,28 @@ async fn where_a_homeserver_ignores_filters_only_entries_of_the_device_are_empti
         "{emptied:?}"
     );
 }
+
+/// As some clients and bots send it; the log is watched for it too.
+#[tokio::test]
+async fn a_session_whose_token_is_in_the_query_ends_as_any_other() {
+    let upstream = homeserver(&Arc::default(), None).await;
+    let gateway = gateway(&upstream.url(), |_| {}).await;
+    let client = Client::new(&gateway.url).unwrap();
+    let path = "/_matrix/client/v3/user/%40alice%3Ax/devices/PHONE/account_data/org.example.a";
+    let send = async |method, path: &str| {
+        let request = Request::new(method, format!("{path}?access_token=alice.PHONE"));
+        client.send(request.body("{\"a\":1}")).await.unwrap()
+    };
+    assert_eq!(send(Method::PUT, path).await.status, 200);
+    assert_eq!(send(Method::GET, path).await.body, "{\"a\":1}");
+    let logout = send(Method::POST, "/_matrix/client/v3/logout").await;
+    assert_eq!(logout.status, 200);
+    let asked = upstream.asked();
+    let emptied = asked.iter().rfind(|asked| asked.method == Method::PUT);
+    assert_eq!(emptied.unwrap().body, TOMBSTONE);
+    // It goes on the way it came.
+    for asked in asked {
+        assert!(asked.target.contains("access_token="), "{}", asked.target);
+        assert!(!asked.headers.contains_key("authorization"));
+    }
+}
