@@ -1,6 +1,6 @@
 //! Entries that are not written for a while, as the outcome of a write is not known.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::stream;
@@ -22,7 +22,13 @@ async fn homeserver_that<F>(fails: F) -> Scripted
 where
     F: Fn() -> Option<hyper::Response<ScriptedBody>> + Clone + Send + Sync + 'static,
 {
-    let contents = Contents::default();
+    // What is asked for before an entry of a device is written.
+    let known = [
+        ("/_matrix/client/v3/devices/D", r#"{"device_id":"D"}"#),
+        ("/_matrix/client/v3/sync", r#"{"next_batch":"s"}"#),
+    ];
+    let known = known.map(|(path, content)| (path.to_owned(), content.to_owned()));
+    let contents: Contents = Arc::new(Mutex::new(known.into()));
     let failed = Arc::new(Semaphore::new(1));
     Scripted::start(move |asked: Asked| {
         let (contents, failed) = (Arc::clone(&contents), Arc::clone(&failed));
@@ -60,13 +66,18 @@ async fn fenced(
 
 /// Sees that the entry is fenced, and others are not.
 async fn see_the_fence(client: &Client) {
-    for path in [PATH, &format!("{PATH}?expect_revision_id=1")] {
+    let other = PATH.replace("example.a", "example.b");
+    see_the_fence_of(client, PATH, &other).await;
+}
+
+/// Sees that one entry is fenced, and another is not.
+async fn see_the_fence_of(client: &Client, path: &str, other: &str) {
+    for path in [path, &format!("{path}?expect_revision_id=1")] {
         let response = put(client, "kt_a", path, "{}").await;
         assert_eq!(told(&response), (503, json!("M_UNKNOWN")), "{path}");
         assert_eq!(response.header("retry-after"), Some("30"));
     }
-    let others = PATH.replace("example.a", "example.b");
-    assert_eq!(put(client, "kt_a", &others, "{}").await.status, 200);
+    assert_eq!(put(client, "kt_a", other, "{}").await.status, 200);
 }
 
 #[tokio::test]
@@ -132,14 +143,29 @@ async fn a_write_that_was_never_sent_fences_nothing() {
 
 #[tokio::test]
 async fn an_entry_is_fenced_behind_a_write_of_which_a_proxy_does_not_know() {
-    for status in [502, 503, 504, 520, 524] {
-        let upstream = homeserver_that(move || Some(whole(status, "<html>of the proxy</html>")));
-        let upstream = upstream.await;
-        let (_gateway, _clock, client) = fenced(&upstream.url(), |_| {}).await;
-        let response = put(&client, "kt_a", PATH, "{}").await;
-        assert_eq!(told(&response), (504, json!("M_UNKNOWN")), "{status}");
-        assert_eq!(response.header("retry-after"), Some("30"), "{status}");
-        see_the_fence(&client).await;
+    let below = |path: &str| format!("/_matrix/client/v3/user/@a:x/{path}");
+    let entries = ["a", "b"].map(|kind| {
+        [
+            below(&format!("account_data/org.example.{kind}")),
+            below(&format!("rooms/!r:x/account_data/org.example.{kind}")),
+            below(&format!("devices/D/account_data/org.example.{kind}")),
+            // All tags of a room are one entry.
+            below(&format!("rooms/!{kind}:x/tags/u.a")),
+        ]
+    });
+    let [entries, others] = entries;
+    for (path, other) in entries.iter().zip(&others) {
+        for status in [502, 503, 504, 520, 524] {
+            let upstream =
+                homeserver_that(move || Some(whole(status, "<html>of the proxy</html>")));
+            let upstream = upstream.await;
+            let (_gateway, _clock, client) = fenced(&upstream.url(), |_| {}).await;
+            let response = put(&client, "kt_a", path, "{}").await;
+            let unknown = (504, json!("M_UNKNOWN"));
+            assert_eq!(told(&response), unknown, "{status} {path}");
+            assert_eq!(response.header("retry-after"), Some("30"), "{status}");
+            see_the_fence_of(&client, path, other).await;
+        }
     }
 }
 
