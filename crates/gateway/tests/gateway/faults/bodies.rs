@@ -90,6 +90,36 @@ async fn a_body_that_breaks_is_a_400_and_not_laid_to_the_homeserver() {
     assert_eq!(reasons, ["body_broken"]);
 }
 
+/// The client is still sending: nothing is wrong with its body.
+#[tokio::test]
+async fn a_body_whose_taker_is_lost_is_a_502_and_not_laid_to_the_client() {
+    for (framing, taken) in [
+        ("Content-Length: 1000000\r\n\r\nabc", "abc"),
+        (
+            "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+            "3\r\nabc\r\n",
+        ),
+    ] {
+        for cut in [reset, drop] {
+            let (_upstream, gateway) = raw(move |mut wire| async move {
+                wire.head().await;
+                assert_eq!(wire.exactly(taken.len()).await, taken);
+                cut(wire);
+            })
+            .await;
+            let mut client = Wire::to(&gateway.url).await;
+            client
+                .send(format!("PUT /a HTTP/1.1\r\nHost: a\r\n{framing}"))
+                .await;
+            let head = client.head().await;
+            assert!(head.starts_with("HTTP/1.1 502 "), "{head}");
+            assert!(has_line(&head, "connection: close"), "{head}");
+            let body = client.rest().await.unwrap();
+            assert!(body.contains("\"M_UNKNOWN\""), "{body}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_body_with_a_coding_below_its_pieces_is_not_handed_on_as_plain() {
     let upstream = Scripted::start(|_| async { whole(200, "taken") }).await;
