@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use kitbag_client::{Client, Method, Request};
+use kitbag_client::{Account, Client, Method, Request};
 use kitbag_testkit::scripted::{Asked, Scripted, json};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -35,10 +35,20 @@ async fn a_deletion_empties_when_it_is_done_and_not_when_it_is_challenged() {
     );
 }
 
+/// Sends a request that needs the password without it.
+async fn see_the_challenge_empty_nothing(account: &Account, request: Request, body: &Value) {
+    let challenge = account.send(request.json(body)).await.unwrap();
+    assert_eq!(challenge.status, 401);
+    for device in ["PHONE", "LAPTOP", "TABLET"] {
+        assert!(has(account, device).await, "{device}");
+    }
+}
+
 #[tokio::test]
 async fn many_devices_are_deleted_at_once() {
     let (lab, [phone, ..], _) = three().await;
     let body = json!({"devices": ["LAPTOP", "TABLET", "NONE", ""]});
+    see_the_challenge_empty_nothing(&phone, post("delete_devices"), &body).await;
     let (_, status) = with_password(&phone, post("delete_devices"), &body).await;
     assert_eq!(status, 200);
     assert_eq!(kept(&lab, &phone, "LAPTOP").await, tombstone());
@@ -54,6 +64,7 @@ async fn a_new_password_empties_the_other_devices_unless_they_stay() {
     assert_eq!(status, 200);
     assert!(has(&laptop, "LAPTOP").await);
     let body = json!({"new_password": PASSWORD});
+    see_the_challenge_empty_nothing(&phone, post("account/password"), &body).await;
     let (_, status) = with_password(&phone, post("account/password"), &body).await;
     assert_eq!(status, 200);
     assert_eq!(kept(&lab, &phone, "LAPTOP").await, tombstone());
@@ -150,4 +161,31 @@ async fn what_a_new_password_ends_is_asked_for_before() {
         let read = entry(Method::GET, device, "", "alice.LAPTOP");
         assert_eq!(status(read).await, expected, "{device}");
     }
+}
+
+/// It may erase the entries, or keep them where nobody reads them.
+#[tokio::test]
+async fn a_deactivation_is_left_to_the_homeserver() {
+    let stored = Stored::default();
+    let kept = Stored::clone(&stored);
+    let upstream = Scripted::start(move |asked| {
+        let answer = match asked.target.ends_with("/account/deactivate") {
+            true => json(200, &json!({"id_server_unbind_result": "success"})),
+            false => toy::answer(&asked, &kept),
+        };
+        async move { answer }
+    })
+    .await;
+    let gateway = gateway(&upstream.url(), |_| {}).await;
+    let client = Client::new(&gateway.url).unwrap();
+    let write = entry(Method::PUT, "PHONE", "", "alice.PHONE").body("{\"a\":1}");
+    assert_eq!(client.send(write).await.unwrap().status, 200);
+    let before = upstream.asked().len();
+    let deactivate = post("account/deactivate").token("alice.PHONE").body("{}");
+    assert_eq!(client.send(deactivate).await.unwrap().status, 200);
+    let asked = upstream.asked().split_off(before);
+    let asked: Vec<&str> = asked.iter().map(|asked| asked.target.as_str()).collect();
+    assert_eq!(asked, ["/_matrix/client/v3/account/deactivate"]);
+    let stored: Vec<String> = stored.lock().unwrap().values().cloned().collect();
+    assert_eq!(stored, ["{\"a\":1}"]);
 }
