@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kitbag_client::{Client, Method, Request};
-use kitbag_testkit::scripted::{Asked, Scripted, chunked, json as answer};
+use kitbag_testkit::scripted::{Asked, Scripted, ScriptedBody, chunked, json as answer, whole};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -108,6 +108,64 @@ async fn a_list_of_devices_that_is_too_large_to_be_gathered_is_handed_on_as_it_c
             (!second.is_empty(), second.is_empty())
         );
     }
+}
+
+#[tokio::test]
+async fn what_is_no_answer_about_devices_is_told_as_it_came() {
+    let limited = r#"{"errcode":"M_LIMIT_EXCEEDED", "retry_after_ms":5}"#;
+    let unknown = r#"{"errcode":"M_UNKNOWN_TOKEN", "soft_logout":true}"#;
+    let page = "<html>of a proxy</html>";
+    for path in [
+        "/_matrix/client/v3/devices",
+        "/_matrix/client/v3/devices/PHONE",
+    ] {
+        for (status, body) in [(429, limited), (401, unknown), (502, page), (200, page)] {
+            see_it_told(path, status, body).await;
+        }
+    }
+}
+
+/// Lets a homeserver answer so to a question about devices, and sees that the client hears just that.
+async fn see_it_told(path: &'static str, status: u16, body: &'static str) {
+    let stored = Stored::default();
+    let upstream = Scripted::start(move |asked| {
+        let answer = match asked.target == path {
+            true => of_a_proxy(status, body),
+            false => toy::answer(&asked, &stored),
+        };
+        async move { answer }
+    })
+    .await;
+    let gateway = gateway(&upstream.url(), |set| set.msc4331.in_devices = true).await;
+    let client = Client::new(&gateway.url).unwrap();
+    let request = Request::new(Method::GET, path).token("alice.PHONE");
+    let response = client.send(request).await.unwrap();
+    let told = (response.status, &response.body[..]);
+    assert_eq!(told, (status, body.as_bytes()), "{path}");
+    let length = body.len().to_string();
+    let headers = OF_A_PROXY.into_iter().chain([("content-length", &*length)]);
+    for (name, value) in headers {
+        assert_eq!(response.header(name), Some(value), "{path} {status}");
+    }
+    // What could be added to a list is asked for.
+    if status != 200 {
+        assert_eq!(upstream.asked().len(), 1, "{path} {status}");
+    }
+}
+
+/// Headers of an answer that is told as it came.
+const OF_A_PROXY: [(&str, &str); 3] = [
+    ("content-type", "text/of-a-proxy"),
+    ("etag", "\"1\""),
+    ("retry-after", "7"),
+];
+
+fn of_a_proxy(status: u16, body: &'static str) -> http::Response<ScriptedBody> {
+    let mut response = whole(status, body);
+    for (name, value) in OF_A_PROXY {
+        response.headers_mut().insert(name, value.parse().unwrap());
+    }
+    response
 }
 
 #[tokio::test]
