@@ -129,7 +129,7 @@ pub(crate) enum Outcome {
 pub(crate) enum Cause {
     /// The device was deleted through the gateway.
     Deletion = 0,
-    /// The device was found gone: it ended past the gateway.
+    /// The device was gone when they were emptied: it ended past the gateway, or they were owed.
     Gone = 1,
     /// The device was logged out through the gateway.
     Logout = 2,

@@ -219,7 +219,7 @@ impl Upstream {
             }
             Err(error) => {
                 debug!(%error, "could not connect to the homeserver");
-                match self.0.breaker.failed(error.io()) {
+                match self.0.breaker.failed(error.io(), Instant::now()) {
                     Failed::Opened => {
                         self.0.metrics.breaker_opened();
                         warn!(%error, "the homeserver cannot be reached");
@@ -238,6 +238,7 @@ impl Upstream {
         response: Response<hyper::body::Incoming>,
         link: Box<Link>,
     ) -> Result<Response, GatewayError> {
+        self.0.breaker.answered();
         let (mut parts, incoming) = response.into_parts();
         if parts.status == StatusCode::SWITCHING_PROTOCOLS {
             debug!("the homeserver switched to another protocol, which nobody asked for");

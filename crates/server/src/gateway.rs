@@ -139,9 +139,11 @@ async fn look_for_homeserver(gateway: Gateway, upstream: String, pause: Duration
                 upstream,
                 status, "what answers at the address of the homeserver is none, or not ready yet"
             ),
-            Probe::Unreachable { reason, .. } => warn!(
+            Probe::Unreachable { reason, text } => warn!(
                 upstream,
-                reason, "the homeserver does not answer; until it does, clients are told 502"
+                reason,
+                cause = text,
+                "the homeserver does not answer; until it does, clients are told 502"
             ),
         }
         is_told = true;

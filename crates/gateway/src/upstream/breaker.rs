@@ -1,10 +1,18 @@
 //! Remembers that the homeserver cannot be reached, so that not every request finds out by itself.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// Connects that fail in a row before requests are refused at once: one alone can be bad luck.
 const FAILURES_MAX: u32 = 5;
+
+/// How long connects may fail in a row, from the first to the latest, before the next requests are
+/// refused: where few ask, so many failures would take very long.
+const FAILING_MAX: Duration = Duration::from_secs(1);
 
 /// `ENFILE` and `EMFILE`, which have these numbers on every Unix.
 const NO_DESCRIPTORS: [i32; 2] = [23, 24];
@@ -12,10 +20,20 @@ const NO_DESCRIPTORS: [i32; 2] = [23, 24];
 /// Counts connects that failed. While it is open, only a probe connects.
 #[derive(Default)]
 pub(super) struct Breaker {
-    failures: AtomicU32,
     is_open: AtomicBool,
-    /// Whether the last connects failed for want of something here.
-    is_in_want: AtomicBool,
+    /// Whether connects fail since a moment that is known: all who were answered look at it.
+    is_failing: AtomicBool,
+    row: Mutex<Row>,
+}
+
+/// Connects that failed in a row.
+#[derive(Default)]
+struct Row {
+    failures: u32,
+    /// When the first of them failed, or the first since an answer came over another connection.
+    since: Option<Instant>,
+    /// Whether the last ones failed for want of something here.
+    is_in_want: bool,
 }
 
 /// What the failure of a connect changed.
@@ -35,17 +53,22 @@ impl Breaker {
         self.is_open.load(Ordering::Relaxed)
     }
 
-    /// A connect failed. What this machine is in want of says nothing of the homeserver: requests go on
-    /// over the connections that there are.
-    pub(super) fn failed(&self, error: &io::Error) -> Failed {
+    /// A connect failed `now`. What this machine is in want of says nothing of the homeserver: requests
+    /// go on over the connections that there are.
+    pub(super) fn failed(&self, error: &io::Error, now: Instant) -> Failed {
+        let mut row = self.row();
         if is_in_want(error) {
-            return match self.is_in_want.swap(true, Ordering::Relaxed) {
+            return match std::mem::replace(&mut row.is_in_want, true) {
                 true => Failed::Again,
                 false => Failed::InWant,
             };
         }
-        let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        match failures >= FAILURES_MAX && !self.is_open.swap(true, Ordering::Relaxed) {
+        row.failures = row.failures.saturating_add(1);
+        let since = *row.since.get_or_insert(now);
+        self.is_failing.store(true, Ordering::Relaxed);
+        let is_too_long = now.duration_since(since) > FAILING_MAX;
+        let is_enough = row.failures >= FAILURES_MAX || is_too_long;
+        match is_enough && !self.is_open.swap(true, Ordering::Relaxed) {
             true => Failed::Opened,
             false => Failed::Again,
         }
@@ -53,9 +76,24 @@ impl Breaker {
 
     /// A connect was done. Returns whether this closed it.
     pub(super) fn succeeded(&self) -> bool {
-        self.failures.store(0, Ordering::Relaxed);
-        self.is_in_want.store(false, Ordering::Relaxed);
+        let mut row = self.row();
+        *row = Row::default();
+        self.is_failing.store(false, Ordering::Relaxed);
         self.is_open.swap(false, Ordering::Relaxed)
+    }
+
+    /// An answer came, over whichever connection: the homeserver is there, and how long connects fail
+    /// counts anew. Nothing is written but just behind a failure.
+    pub(super) fn answered(&self) {
+        if self.is_failing.load(Ordering::Relaxed) {
+            let mut row = self.row();
+            row.since = None;
+            self.is_failing.store(false, Ordering::Relaxed);
+        }
+    }
+
+    fn row(&self) -> MutexGuard<'_, Row> {
+        self.row.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -73,28 +111,60 @@ fn is_in_want(error: &io::Error) -> bool {
 mod tests {
     use super::*;
 
+    fn refused() -> io::Error {
+        io::Error::from(io::ErrorKind::ConnectionRefused)
+    }
+
     #[test]
     fn failures_in_a_row_open_it_and_one_success_closes_it() {
-        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
-        let breaker = Breaker::default();
+        let (breaker, now) = (Breaker::default(), Instant::now());
+        let fails = || breaker.failed(&refused(), now);
         for _ in 1..FAILURES_MAX {
-            assert_eq!(breaker.failed(&refused), Failed::Again);
+            assert_eq!(fails(), Failed::Again);
         }
         assert!(!breaker.succeeded());
         for _ in 1..FAILURES_MAX {
-            assert_eq!(breaker.failed(&refused), Failed::Again);
+            assert_eq!(fails(), Failed::Again);
         }
         assert!(!breaker.is_open());
-        assert_eq!(breaker.failed(&refused), Failed::Opened);
-        assert_eq!(breaker.failed(&refused), Failed::Again, "it opens once");
+        assert_eq!(fails(), Failed::Opened);
+        assert_eq!(fails(), Failed::Again, "it opens once");
         assert!(breaker.is_open());
         assert!(breaker.succeeded());
         assert!(!breaker.is_open());
     }
 
     #[test]
+    fn few_failures_open_it_where_the_first_is_long_ago() {
+        let (breaker, start) = (Breaker::default(), Instant::now());
+        let fails = |at_ms| breaker.failed(&refused(), start + Duration::from_millis(at_ms));
+        assert_eq!(fails(0), Failed::Again);
+        assert_eq!(fails(1_000), Failed::Again);
+        assert!(!breaker.succeeded());
+        assert_eq!(fails(1_001), Failed::Again, "the row begins anew");
+        assert_eq!(fails(2_001), Failed::Again);
+        assert!(!breaker.is_open());
+        assert_eq!(fails(2_002), Failed::Opened);
+        assert!(breaker.is_open());
+    }
+
+    #[test]
+    fn where_answers_come_in_between_only_so_many_failures_open_it() {
+        let (breaker, start) = (Breaker::default(), Instant::now());
+        let fails = |second| breaker.failed(&refused(), start + Duration::from_secs(second));
+        for second in 1..u64::from(FAILURES_MAX) {
+            assert_eq!(fails(10 * second), Failed::Again);
+            breaker.answered();
+        }
+        assert!(!breaker.is_open());
+        assert_eq!(fails(100), Failed::Opened);
+        breaker.answered();
+        assert!(breaker.is_open(), "only a connect closes it");
+    }
+
+    #[test]
     fn what_this_machine_is_in_want_of_does_not_open_it_and_is_told_once() {
-        let breaker = Breaker::default();
+        let (breaker, mut now) = (Breaker::default(), Instant::now());
         for round in 0..2 {
             let wants = [
                 io::Error::from_raw_os_error(23),
@@ -102,9 +172,10 @@ mod tests {
                 io::ErrorKind::AddrNotAvailable.into(),
                 io::ErrorKind::OutOfMemory.into(),
             ];
-            assert_eq!(breaker.failed(&wants[round]), Failed::InWant);
+            assert_eq!(breaker.failed(&wants[round], now), Failed::InWant);
             for want in wants.iter().cycle().take(20) {
-                assert_eq!(breaker.failed(want), Failed::Again);
+                now += FAILING_MAX;
+                assert_eq!(breaker.failed(want, now), Failed::Again);
             }
             assert!(!breaker.is_open());
             assert!(!breaker.succeeded());

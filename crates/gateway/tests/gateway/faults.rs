@@ -1,12 +1,14 @@
 //! A homeserver that fails in every way, and clients that do.
 
 mod bodies;
+mod outages;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use kitbag_client::{Client, Method, Request, Response};
+use kitbag_gateway::Gateway;
 use kitbag_testkit::scripted::{Scripted, whole};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -135,6 +137,16 @@ async fn a_burst_that_fills_the_queue_of_a_unix_socket_waits_for_its_turn() {
 /// When a homeserver that is back is noticed, on a machine that does much else.
 const RECOVERY_MAX: Duration = Duration::from_secs(2);
 
+/// Waits until a probe found the homeserver.
+async fn until_closed(gateway: &Gateway) {
+    let closed = async {
+        while gateway.stats().breaker_is_open {
+            time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    time::timeout(RECOVERY_MAX, closed).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_homeserver_that_comes_back_is_noticed_without_a_request() {
     let directory = tempfile::tempdir().unwrap();
@@ -148,12 +160,7 @@ async fn a_homeserver_that_comes_back_is_noticed_without_a_request() {
         }
         assert!(gateway.stats().breaker_is_open);
         let upstream = Scripted::start_unix(&path, |_| async { whole(200, "here") }).await;
-        let closed = async {
-            while gateway.stats().breaker_is_open {
-                time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        time::timeout(RECOVERY_MAX, closed).await.unwrap();
+        until_closed(&gateway).await;
         assert_eq!(ask(&running, Method::POST).await.body, "here");
         assert_eq!(gateway.stats().breaker_openings, round);
         drop(upstream);
