@@ -134,7 +134,7 @@ pub struct WriteRateSettings {
     pub enabled: bool,
     /// Writes at once.
     pub burst: u32,
-    /// Writes that come back in a minute.
+    /// Writes that come back in a minute; 0 is no limit.
     pub per_minute: u32,
 }
 

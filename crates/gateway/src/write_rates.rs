@@ -68,6 +68,8 @@ struct Session {
 
 impl WriteRates {
     pub(crate) fn new(settings: WriteRateSettings, clock: Arc<dyn Clock>) -> Self {
+        // As of the rate limits of the API.
+        let is_limited = settings.enabled && settings.per_minute > 0;
         let per_minute = u64::from(settings.per_minute.max(1));
         let write_us = MINUTE_US / per_minute;
         let rate = Rate {
@@ -75,7 +77,7 @@ impl WriteRates {
             burst_us: write_us * u64::from(settings.burst.max(1)),
         };
         Self {
-            rate: settings.enabled.then_some(rate),
+            rate: is_limited.then_some(rate),
             clock,
             sessions: Mutex::default(),
         }
@@ -268,11 +270,24 @@ mod tests {
 
     #[test]
     fn any_numbers_make_a_limit() {
-        for (burst, per_minute) in [(u32::MAX, 1), (u32::MAX, u32::MAX), (0, 0), (1, u32::MAX)] {
+        for (burst, per_minute) in [(u32::MAX, 1), (u32::MAX, u32::MAX), (0, 1), (1, u32::MAX)] {
             let (rates, _clock) = rates(burst, per_minute);
             let burst = usize::try_from(burst.clamp(1, 100)).unwrap();
             let expected = if per_minute == u32::MAX { 100 } else { burst };
             assert_eq!(allowed(&rates, 1, 100), expected, "{burst} {per_minute}");
+        }
+    }
+
+    #[test]
+    fn none_in_a_minute_is_no_limit() {
+        for burst in [0, 1, u32::MAX] {
+            let (rates, _clock) = rates(burst, 0);
+            assert_eq!(
+                allowed_of(&rates, 1, 1_000, CONTENT_BYTES_MAX),
+                1_000,
+                "{burst}"
+            );
+            assert!(rates.lock().known.is_empty());
         }
     }
 
