@@ -31,11 +31,36 @@ const WAIT_BOUNDS_US: [u64; 6] = [
 ];
 /// Methods that are told apart; the last one stands for all others, so that nobody can make more.
 const METHODS: [&str; 7] = ["DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT", "other"];
-/// Statuses that are told apart; the last one stands for all others: there are none.
-const STATUSES: [u16; 23] = [
-    200, 204, 206, 301, 302, 304, 307, 400, 401, 403, 404, 405, 408, 409, 413, 415, 429, 500, 501,
-    502, 503, 504, 0,
+/// Statuses that are told apart, and how they are told.
+const STATUSES: [(u16, &str); 22] = [
+    (200, "200"),
+    (204, "204"),
+    (206, "206"),
+    (301, "301"),
+    (302, "302"),
+    (304, "304"),
+    (307, "307"),
+    (400, "400"),
+    (401, "401"),
+    (403, "403"),
+    (404, "404"),
+    (405, "405"),
+    (408, "408"),
+    (409, "409"),
+    (413, "413"),
+    (415, "415"),
+    (429, "429"),
+    (500, "500"),
+    (501, "501"),
+    (502, "502"),
+    (503, "503"),
+    (504, "504"),
 ];
+/// What all others are told as, which a homeserver behind the gateway can have: their class, of the
+/// first digit 2 to 5, and the last one where there is none.
+const CLASSES: [&str; 5] = ["2xx", "3xx", "4xx", "5xx", "other"];
+/// Places for both.
+const STATUS_PLACES: usize = STATUSES.len() + CLASSES.len();
 /// The names of each [`Listener`].
 const LISTENERS: [&str; 2] = ["public", "private"];
 /// The route of a request that is on no route.
@@ -78,8 +103,8 @@ pub struct RouteStats {
 pub struct RequestStats {
     /// The method, or `other`.
     pub method: &'static str,
-    /// The status, or 0 for one that no endpoint has.
-    pub status: u16,
+    /// The status; of one that is seldom its class such as `5xx`, or `other`.
+    pub status: &'static str,
     /// How many there were.
     pub count: u64,
 }
@@ -129,7 +154,7 @@ pub struct RouteMetrics {
 
 /// What one stripe of threads counted of a route.
 struct RouteCounts {
-    answers: [[AtomicU64; STATUSES.len()]; METHODS.len()],
+    answers: [[AtomicU64; STATUS_PLACES]; METHODS.len()],
     durations_us: Histogram,
 }
 
@@ -297,7 +322,8 @@ impl RouteMetrics {
     fn read(&self) -> RouteStats {
         let mut requests = Vec::new();
         for (method_place, method) in METHODS.into_iter().enumerate() {
-            for (status_place, status) in STATUSES.into_iter().enumerate() {
+            let statuses = STATUSES.into_iter().map(|(_, name)| name).chain(CLASSES);
+            for (status_place, status) in statuses.enumerate() {
                 let counts = self.counts.all();
                 let counts = counts.map(|counts| &counts.answers[method_place][status_place]);
                 let count = counts.map(|count| count.load(Ordering::Relaxed)).sum();
@@ -426,8 +452,12 @@ fn place_of_method(method: &Method) -> usize {
 }
 
 fn place_of_status(status: StatusCode) -> usize {
-    let place = STATUSES.iter().position(|known| *known == status.as_u16());
-    place.unwrap_or(STATUSES.len() - 1)
+    let status = status.as_u16();
+    let place = STATUSES.iter().position(|(known, _)| *known == status);
+    place.unwrap_or_else(|| {
+        let class = usize::from(status / 100).wrapping_sub(2);
+        STATUSES.len() + class.min(CLASSES.len() - 1)
+    })
 }
 
 #[cfg(test)]
@@ -459,7 +489,7 @@ mod tests {
         let (strange, usual) = told.split_last().unwrap();
         let expected: Vec<_> = METHODS
             .into_iter()
-            .map(|method| (method, 200))
+            .map(|method| (method, "200"))
             .zip(1..)
             .collect();
         let usual: Vec<_> = usual
@@ -467,7 +497,34 @@ mod tests {
             .map(|(m, s, count)| ((*m, *s), *count))
             .collect();
         assert_eq!(usual, expected);
-        assert_eq!(*strange, ("other", 0, 2));
+        assert_eq!(*strange, ("other", "4xx", 2));
+    }
+
+    #[test]
+    fn a_status_that_is_seldom_is_told_as_its_class() {
+        for (status, expected) in [
+            (100, "other"),
+            (200, "200"),
+            (201, "2xx"),
+            (303, "3xx"),
+            (404, "404"),
+            (431, "4xx"),
+            (507, "5xx"),
+            (524, "5xx"),
+            (599, "5xx"),
+            (600, "other"),
+            (999, "other"),
+        ] {
+            let metrics = Metrics::default();
+            let route = metrics.route("/a".to_owned());
+            let status = StatusCode::from_u16(status).unwrap();
+            route.begin(&Method::GET).answered(status);
+            let told = &metrics.read().routes[0].requests;
+            assert_eq!(told[0].status, expected, "{status}");
+        }
+        for (status, name) in STATUSES {
+            assert_eq!(name, status.to_string());
+        }
     }
 
     #[test]

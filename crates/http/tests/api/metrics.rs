@@ -58,7 +58,14 @@ impl Counted {
         let routes = self.stats().await.routes.into_iter();
         let rows = routes.flat_map(|route| {
             let requests = route.requests.into_iter();
-            requests.map(move |r| (route.route.to_string(), r.method, r.status, r.count))
+            requests.map(move |r| {
+                (
+                    route.route.to_string(),
+                    r.method,
+                    r.status.parse().unwrap(),
+                    r.count,
+                )
+            })
         });
         rows.collect()
     }

@@ -16,7 +16,7 @@ pub(super) fn write(stats: &Stats, connections_max: u64, page: &mut Page<'_>) ->
             let labels = [
                 ("route", route.route.to_string()),
                 ("method", requests.method.to_owned()),
-                ("status", requests.status.to_string()),
+                ("status", requests.status.to_owned()),
             ];
             (labels, requests.count)
         })

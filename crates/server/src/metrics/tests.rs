@@ -24,7 +24,7 @@ fn api() -> ApiStats {
             route: "/a".into(),
             requests: vec![RequestStats {
                 method: "GET",
-                status: 200,
+                status: "200",
                 count: 1,
             }],
             durations_us: seconds_spread([2, 3], 4),

@@ -11,9 +11,10 @@ use super::page::{Metric, Page};
 
 /// Labels that Prometheus itself puts on each sample.
 const TARGET_LABELS: [&str; 2] = ["instance", "job"];
-/// The status of an answer, which is a number.
+/// The status of an answer: a number, or the class of one that is seldom.
 const STATUS_LABEL: &str = "status";
 const STATUSES: RangeInclusive<u16> = 100..=599;
+const CLASSES: [&str; 5] = ["2xx", "3xx", "4xx", "5xx", "other"];
 /// What Prometheus itself tells of each target.
 const TARGET_METRIC: &str = "up";
 /// Functions that make sense of a counter alone, each of which knows that it may begin anew.
@@ -175,7 +176,11 @@ fn is_told(metric: &Metric, matcher: &Matcher) -> Result<(), Finding> {
 fn values(metric: &Metric, label: &str) -> BTreeSet<String> {
     if label == STATUS_LABEL {
         // The only one whose values are told once they happen, as no server makes all of them happen.
-        return STATUSES.map(|status| status.to_string()).collect();
+        let classes = CLASSES.map(str::to_owned);
+        return STATUSES
+            .map(|status| status.to_string())
+            .chain(classes)
+            .collect();
     }
     let start = format!("{label}=\"");
     let samples = metric.samples.keys();
