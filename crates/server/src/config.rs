@@ -2,6 +2,7 @@
 
 mod bounds;
 mod hint;
+mod networks;
 mod text;
 
 use std::io;
@@ -56,6 +57,7 @@ pub(crate) struct Config {
     pub(crate) private: Option<SocketAddr>,
     pub(crate) data: PathBuf,
     pub(crate) public_base_url: Option<String>,
+    #[serde(deserialize_with = "networks::read")]
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) admin: AdminSettings,
     pub(crate) cache: CacheConfig,

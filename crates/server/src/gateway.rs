@@ -33,7 +33,7 @@ pub(crate) fn run(arguments: &GatewayArguments) -> Result<()> {
         );
     }
     // Each connection of a client can need one to the homeserver.
-    descriptors::provide_for(config.listener.connections_max.get().saturating_mul(2));
+    descriptors::provide_for(config.listener.connections_max.get(), 2);
     let runtime = config.runtime.start()?;
     runtime.block_on(serve(&config, &upstream))?;
     info!("stopped");

@@ -2,8 +2,9 @@
 
 use std::io::{self, IsTerminal as _};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, anyhow, ensure};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::config::{LogConfig, LogFormat};
 
@@ -16,11 +17,76 @@ pub(crate) fn start(config: &LogConfig) -> Result<()> {
         LogFormat::Json => builder.json().try_init(),
         LogFormat::Text => builder.try_init(),
     };
-    started.map_err(|error| anyhow::anyhow!("the log could not be started: {error}"))
+    started.map_err(|error| anyhow!("the log could not be started: {error}"))
 }
 
 /// Returns what of the log is shown.
 pub(crate) fn filter(config: &LogConfig) -> Result<EnvFilter> {
-    EnvFilter::try_new(&config.level)
-        .with_context(|| format!("setting `log.level`: `{}`", config.level))
+    let level = &config.level;
+    // To the library a word that is no level names a part of the program, and all others are silent.
+    let is_word = !level.contains([',', '=', '[']);
+    ensure!(
+        !is_word || level.parse::<LevelFilter>().is_ok(),
+        "setting `log.level`: `{level}` is no level; these are error, warn, info, debug, trace and \
+         off, and a filter is such as `info,kitbag_http=debug`"
+    );
+    // Its text has that of its source too.
+    EnvFilter::try_new(level).map_err(|error| anyhow!("setting `log.level`: `{level}`: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::LogFormat;
+
+    fn try_level(level: &str) -> Result<EnvFilter> {
+        filter(&LogConfig {
+            format: LogFormat::Text,
+            level: level.to_owned(),
+        })
+    }
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused_with_those_there_are() {
+        for level in [
+            "warning",
+            "banana",
+            " info",
+            "kitbag_http",
+            "informational",
+            "6",
+        ] {
+            let error = format!("{:#}", try_level(level).unwrap_err());
+            assert!(
+                error.contains(&format!("`log.level`: `{level}` is no")),
+                "{error}"
+            );
+            assert!(
+                error.contains("error, warn, info, debug, trace and off"),
+                "{error}"
+            );
+        }
+        for level in [
+            "error",
+            "warn",
+            "info",
+            "debug",
+            "trace",
+            "off",
+            "WARN",
+            "Info",
+            "kitbag_http=debug",
+            "info,kitbag_http=debug",
+            "info,kitbag_http",
+            "[request]",
+        ] {
+            assert!(try_level(level).is_ok(), "{level}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_filter_is_said_once() {
+        let error = format!("{:#}", try_level("kitbag_http=loud").unwrap_err());
+        assert_eq!(error.matches("error parsing").count(), 1, "{error}");
+    }
 }

@@ -27,7 +27,7 @@ const BACKLOG: u32 = 4_096;
 pub(crate) fn run(arguments: &ServeArguments) -> Result<()> {
     let config = Config::load_for_serve(arguments)?;
     logging::start(&config.log)?;
-    descriptors::provide_for(config.listener.connections_max.get());
+    descriptors::provide_for(config.listener.connections_max.get(), 1);
     let server_name = config.server_name()?;
     let limits = config.limits();
     let runtime = config.runtime.start()?;

@@ -49,6 +49,26 @@ fn lists_and_switches_can_be_set() {
 }
 
 #[test]
+fn a_plain_address_is_a_network_of_its_own() {
+    let config = set(&["trusted_proxies=[\"127.0.0.1\", \"::1\", \"10.0.0.0/8\"]"]).unwrap();
+    let told: Vec<_> = config
+        .trusted_proxies
+        .iter()
+        .map(IpNet::to_string)
+        .collect();
+    assert_eq!(told, ["127.0.0.1/32", "::1/128", "10.0.0.0/8"]);
+    for wrong in ["localhost", "10.0.0.0/99", "10.0.0", ""] {
+        let error = set(&[&format!("trusted_proxies=[\"{wrong}\"]")]).unwrap_err();
+        let error = error.to_string();
+        let expected = format!("`{wrong}`: expected an address or a network such as 10.0.0.0/8");
+        assert!(
+            error.contains("`trusted_proxies") && error.contains(&expected),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn unknown_keys_name_the_nearest_known_one() {
     let error = set(&["rate_limits.enable=false"]).unwrap_err().to_string();
     assert!(error.contains("`rate_limits.enable`"), "{error}");
