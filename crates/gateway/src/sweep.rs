@@ -86,6 +86,16 @@ pub enum SweepError {
         /// What was asked for.
         path: String,
     },
+    /// Nobody can be logged in as a user, who alone can write their account data.
+    #[error(
+        "nobody can be logged in as a user at {path}, as with the Matrix Authentication Service: \
+         entries of devices that are gone read as none all the same, and are emptied when somebody \
+         asks for them"
+    )]
+    NoLoginAsUser {
+        /// What was asked for.
+        path: String,
+    },
     /// The token is not that of an administrator.
     #[error("the homeserver does not take the token for that of an administrator ({status})")]
     NotAdmin {
@@ -315,8 +325,7 @@ impl Sweep<'_> {
         let told = self.ask(Method::POST, &path, &self.token, Some(body.into()));
         let LoggedIn { access_token } = match told.await? {
             Answered::Done(body) => read(&path, &body)?,
-            // With the Matrix Authentication Service nobody can be logged in as.
-            Answered::Refused(404 | 405) => return Err(SweepError::NoAdminApi { path }),
+            Answered::Refused(404 | 405) => return Err(SweepError::NoLoginAsUser { path }),
             Answered::Refused(status) => return refused(&path, status),
         };
         bearer(&access_token)

@@ -1,16 +1,17 @@
 //! `kitbag gateway sweep`: empties entries of devices that were removed past the gateway.
 
 use std::env::{self, VarError};
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use kitbag_gateway::{SweepEvent, Swept, sweep};
+use serde_json::json;
 
 use crate::cli::{GatewayArguments, SweepArguments};
 use crate::config::Config;
+use crate::gateway::upstream;
 use crate::system::SystemClock;
 use crate::{logging, output, table};
 
@@ -23,6 +24,7 @@ const TOKEN_BYTES_MAX: u64 = 16 * 1024;
 pub(crate) fn run(gateway: &GatewayArguments, arguments: &SweepArguments) -> Result<()> {
     let config = Config::load_for_gateway(gateway)?;
     logging::start(&config.log)?;
+    upstream(&config)?;
     let token = token(arguments.token_file.as_deref())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -32,15 +34,22 @@ pub(crate) fn run(gateway: &GatewayArguments, arguments: &SweepArguments) -> Res
     let swept = runtime.block_on(async {
         let mut progress = |event: SweepEvent<'_>| tell(arguments, &event);
         sweep(settings, &token, &SystemClock, is_dry_run, &mut progress).await
-    })?;
-    output::say(summary(arguments, &swept).as_bytes())?;
-    if swept.failed_users > 0 {
-        bail!(
-            "{} users could not be looked at, or their entries not be emptied",
-            swept.failed_users
-        );
-    }
-    Ok(())
+    });
+    let done = match &swept {
+        Ok(Swept {
+            failed_users: 0, ..
+        }) => Ok(()),
+        Ok(Swept { failed_users, .. }) => Err(anyhow!(
+            "{failed_users} users could not be looked at, or their entries not be emptied"
+        )),
+        Err(error) => Err(anyhow!("{error}")),
+    };
+    let text = match arguments.json {
+        true => json_summary(arguments, swept.ok().as_ref(), done.as_ref().err()),
+        false => swept.map_or_else(|_| String::new(), |swept| summary(arguments, &swept)),
+    };
+    output::say(text.as_bytes())?;
+    done
 }
 
 fn token(file: Option<&Path>) -> Result<String> {
@@ -110,34 +119,38 @@ fn summary(arguments: &SweepArguments, swept: &Swept) -> String {
         living_entries,
         emptied_entries,
         locked_entries,
-        failed_users,
+        failed_users: _,
     } = swept;
-    let mut text = String::new();
-    let written = if arguments.json {
-        let summary = serde_json::json!({
-            "dry_run": arguments.dry_run,
-            "users": users,
-            "living_entries": living_entries,
-            "emptied_entries": emptied_entries,
-            "locked_entries": locked_entries,
-            "failed_users": failed_users,
-        });
-        writeln!(text, "{summary}")
-    } else {
-        let emptied = match arguments.dry_run {
-            true => "would be emptied",
-            false => "emptied",
-        };
-        let locked = match locked_entries {
-            0 => String::new(),
-            _ => format!(", {locked_entries} more are of users who are locked"),
-        };
-        writeln!(
-            text,
-            "{users} users: {living_entries} entries of devices that are there, {emptied_entries} \
-             of devices that are gone {emptied}{locked}"
-        )
+    let emptied = match arguments.dry_run {
+        true => "would be emptied",
+        false => "emptied",
     };
-    written.expect("a string takes everything");
-    text
+    let locked = match locked_entries {
+        0 => String::new(),
+        _ => format!(", {locked_entries} more are of users who are locked"),
+    };
+    format!(
+        "{users} users: {living_entries} entries of devices that are there, {emptied_entries} of \
+         devices that are gone {emptied}{locked}\n"
+    )
+}
+
+/// Returns the summary as a line of JSON; without counts where it ended in the midst.
+fn json_summary(
+    arguments: &SweepArguments,
+    swept: Option<&Swept>,
+    failure: Option<&anyhow::Error>,
+) -> String {
+    let mut summary = json!({
+        "dry_run": arguments.dry_run,
+        "failure": failure.map(|error| format!("{error:#}")),
+    });
+    if let Some(swept) = swept {
+        summary["users"] = swept.users.into();
+        summary["living_entries"] = swept.living_entries.into();
+        summary["emptied_entries"] = swept.emptied_entries.into();
+        summary["locked_entries"] = swept.locked_entries.into();
+        summary["failed_users"] = swept.failed_users.into();
+    }
+    format!("{summary}\n")
 }

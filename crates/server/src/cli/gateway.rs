@@ -10,7 +10,8 @@ use super::ConfigArguments;
 const GATEWAY_SWEEP_EXAMPLES: &str = "\
 Exit codes:
   0  all users were looked at
-  1  something failed, which standard error tells of; all that could be was done
+  1  something failed, which standard error tells of; all that could be was done; with the Matrix
+     Authentication Service that is each user with something to empty: nobody can be logged in as
 
 Examples:
   kitbag gateway sweep --upstream http://127.0.0.1:8008 --token-file admin-token --dry-run
@@ -57,7 +58,7 @@ pub(crate) struct SweepArguments {
     /// Only tell what would be emptied.
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Print one line of JSON.
+    /// Print one line of JSON, with `failure` where something failed.
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -4,6 +4,8 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 
+use serde_json::{Value, json};
+
 use crate::support::{Client, Server, directory, entry, kitbag, run, run_with_input};
 
 /// A homeserver and a gateway before it, each a program of its own.
@@ -36,14 +38,14 @@ impl Lab {
     }
 }
 
-fn start(dir: &Path, upstream: &str, arguments: &[&str]) -> Server {
+pub(crate) fn start(dir: &Path, upstream: &str, arguments: &[&str]) -> Server {
     let mut command = kitbag(dir);
     command.args(["gateway", "--upstream", upstream]);
     Server::start_as(command.args(arguments))
 }
 
 /// An address at which nobody listens: the port is of a service that nobody has.
-const NOBODY: &str = "http://127.0.0.1:1";
+pub(crate) const NOBODY: &str = "http://127.0.0.1:1";
 
 #[cfg(target_os = "linux")]
 #[test]
@@ -199,6 +201,26 @@ fn a_sweep_needs_a_token_and_an_admin_api_and_shows_no_token() {
         assert!(!ended.stderr.contains(&token));
         assert_eq!(ended.stdout, "");
     }
+    // Asked for before a token: that is the same question as of the gateway and of the doctor.
+    let ended = run(dir.path(), &["gateway", "sweep"]);
+    assert!(
+        ended.stderr.starts_with("kitbag: which homeserver?"),
+        "{ended:?}"
+    );
+    let command = [
+        "gateway",
+        "sweep",
+        "--upstream",
+        NOBODY,
+        "--token-file",
+        "token",
+    ];
+    let ended = run(dir.path(), &[&command[..], &["--json"]].concat());
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let failure = "the homeserver cannot be asked: connection refused";
+    assert_eq!(ended.stderr, format!("kitbag: {failure}\n"));
+    let told: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(told, json!({"dry_run": false, "failure": failure}));
     let mut command = kitbag(dir.path());
     command.args(["gateway", "sweep", "--upstream", &upstream]);
     command.env("SYNAPSE_ADMIN_TOKEN", &token);
