@@ -1,9 +1,10 @@
 //! A homeserver as one asks it who does not stand before it: `kitbag doctor`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, Method, Request, Uri};
 use bytes::Bytes;
 use kitbag_http::shared::{Denial, GatewayError};
@@ -23,6 +24,8 @@ pub struct Homeserver(Upstream);
 pub struct HomeserverAnswer {
     /// Its status.
     pub status: u16,
+    /// After what time it says to ask again, in the header `Retry-After`.
+    pub retry_after: Option<Duration>,
     /// Its body.
     pub body: Bytes,
 }
@@ -85,9 +88,16 @@ impl Homeserver {
         let told = self.0.ask(request, ANSWER_BYTES_MAX).await?;
         Ok(HomeserverAnswer {
             status: told.status().as_u16(),
+            retry_after: seconds(told.header(RETRY_AFTER)),
             body: told.body().clone(),
         })
     }
+}
+
+/// Reads a number of seconds; a date is none.
+fn seconds(value: Option<&HeaderValue>) -> Option<Duration> {
+    let seconds = value?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }
 
 /// Returns what became of a request to the homeserver, in words for an operator.

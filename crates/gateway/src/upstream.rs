@@ -13,7 +13,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody as _};
-use axum::http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING};
+use axum::http::header::{
+    CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING,
+};
 use axum::http::uri::PathAndQuery;
 use axum::http::{Method, Request, StatusCode, Uri, Version, response};
 use axum::response::Response;
@@ -353,6 +355,10 @@ struct Written {}
 impl Told {
     pub(crate) fn status(&self) -> StatusCode {
         self.parts.status
+    }
+
+    pub(crate) fn header(&self, name: HeaderName) -> Option<&HeaderValue> {
+        self.parts.headers.get(name)
     }
 
     pub(crate) fn body(&self) -> &Bytes {

@@ -9,6 +9,7 @@ mod user;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use self::data::{DataArguments, DataCommand, EntryArguments, ScopeArgument};
@@ -135,7 +136,8 @@ const DOCTOR_EXAMPLES: &str = "\
 Exit codes:
   0  the gateway can stand before it
   1  it lacks something that the gateway needs; the table says what
-  2  it could not be looked at, or not to the end: it does not answer, or the login failed
+  2  it could not be looked at, or not to the end: it does not answer, a proxy before it answers
+     502, 503 or 504, it has this wait for more than 30 seconds, or the login failed
 
 Examples:
   kitbag doctor --upstream http://127.0.0.1:8008
@@ -147,6 +149,11 @@ Examples:
       The gateway itself, to see what clients get through it.";
 
 const GATEWAY_EXAMPLES: &str = "\
+Exit codes:
+  0  it was stopped by a signal
+  1  it could not start, as where no homeserver is named or the address is taken
+  2  the arguments are not understood
+
 Examples:
   kitbag gateway --upstream http://127.0.0.1:8008
       On 127.0.0.1:8009, before the homeserver on this machine. Have your reverse proxy send clients
@@ -276,12 +283,12 @@ pub(crate) struct DoctorArguments {
     #[arg(long, value_name = "URL")]
     pub(crate) upstream: Option<String>,
     /// Log in as this user, by the name such as `doctor` or the whole ID.
-    #[arg(long, value_name = "USER")]
+    #[arg(long, value_name = "USER", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) user: Option<String>,
     /// Read the password from standard input instead of asking for it.
     #[arg(long, requires = "user")]
     pub(crate) password_stdin: bool,
-    /// Print the result as one line of JSON.
+    /// Print the result as one line of JSON, with `failure` where it was not looked at to the end.
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -2,15 +2,17 @@
 
 mod account;
 mod anonymous;
+mod patient;
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
-use kitbag_gateway::{Homeserver, HomeserverAnswer, HomeserverError};
+use anyhow::{Result, anyhow};
+use kitbag_gateway::{Homeserver, HomeserverAnswer, HomeserverError, UpstreamSettings};
 use serde::Serialize;
 use serde_json::Value;
 
+use self::patient::Patient;
 use crate::cli::DoctorArguments;
 use crate::config::Config;
 use crate::gateway::upstream;
@@ -45,28 +47,54 @@ fn try_run(arguments: &DoctorArguments) -> Result<bool> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let (mut report, looked) = runtime.block_on(async {
-        let homeserver = Homeserver::new(config.upstream.clone())?;
-        let mut report = Report::new(upstream);
-        anonymous::look(&homeserver, &mut report)
-            .await
-            .with_context(|| format!("{} does not answer", report.upstream))?;
-        let looked = match login {
-            Some((user, password)) => {
-                account::look(&homeserver, &mut report, user, &password).await
-            }
-            None => Ok(()),
-        };
-        anyhow::Ok((report, looked))
-    })?;
+    let mut report = Report::new(upstream);
+    let looking = look(config.upstream.clone(), &mut report, login);
+    let looked = runtime.block_on(looking);
     report.failure = looked.as_ref().err().map(|error| format!("{error:#}"));
+    let is_fit = report.is_fit();
     let mut text = Vec::new();
     match arguments.json {
-        true => writeln!(text, "{}", serde_json::to_string(&report)?)?,
+        true => {
+            let report = &report;
+            let printed = Printed { report, is_fit };
+            writeln!(text, "{}", serde_json::to_string(&printed)?)?;
+        }
+        // Where nothing was seen, standard error tells all.
+        false if report.checks.is_empty() => {}
         false => text = report.text().into_bytes(),
     }
     say(&text)?;
-    looked.map(|()| report.is_fit)
+    looked.map(|()| is_fit == Some(true))
+}
+
+/// Looks at it, and fails where that does not come to an end.
+async fn look(
+    settings: UpstreamSettings,
+    report: &mut Report,
+    login: Option<(&str, String)>,
+) -> Result<()> {
+    let homeserver = Patient::new(Homeserver::new(settings)?);
+    let seen = anonymous::look(&homeserver, report).await;
+    seen.map_err(|error| {
+        let upstream = &report.upstream;
+        match error.is::<HomeserverError>() {
+            true => anyhow!("{upstream} does not answer: {error:#}"),
+            false => anyhow!("{upstream} cannot be looked at now: {error:#}"),
+        }
+    })?;
+    match login {
+        Some((user, password)) => account::look(&homeserver, report, user, &password).await,
+        None => Ok(()),
+    }
+}
+
+/// The result as it is printed in JSON.
+#[derive(Serialize)]
+struct Printed<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    /// Whether all that the gateway needs is there; `null` where that was not looked at to the end.
+    is_fit: Option<bool>,
 }
 
 /// What was found.
@@ -78,9 +106,11 @@ struct Report {
     checks: Vec<Check>,
     /// What was left in the account and could not be taken away: `{}` under these types.
     left: Vec<String>,
-    /// Whether all that the gateway needs is there, as far as it was looked at.
-    is_fit: bool,
-    /// Why it was not looked at to the end, or more is left than is told.
+    /// What was written and could not be emptied: it may still be there under these types.
+    kept: Vec<String>,
+    /// What whoever puts the gateway before it has to know.
+    warnings: Vec<&'static str>,
+    /// Why it was not looked at to the end, or not all was taken away.
     failure: Option<String>,
 }
 
@@ -103,7 +133,8 @@ impl Report {
             user: None,
             checks: Vec::new(),
             left: Vec::new(),
-            is_fit: true,
+            kept: Vec::new(),
+            warnings: Vec::new(),
             failure: None,
         }
     }
@@ -124,13 +155,20 @@ impl Report {
             true => "as it is",
             false => "does not work: the gateway needs this",
         };
-        self.is_fit &= is_there;
         self.checks.push(Check {
             what,
             homeserver: homeserver.into(),
             gateway,
             is_missing: !is_there,
         });
+    }
+
+    /// Tells whether the gateway can stand before it, where that is known.
+    fn is_fit(&self) -> Option<bool> {
+        match self.checks.iter().any(|check| check.is_missing) {
+            true => Some(false),
+            false => self.failure.is_none().then_some(true),
+        }
     }
 
     fn text(&self) -> String {
@@ -157,16 +195,30 @@ impl Report {
                  compare-and-swap.\n",
             );
         }
-        if !self.left.is_empty() {
-            text.push_str("\nLeft in the account, since it cannot be deleted there, as {}:\n");
-            for event_type in &self.left {
+        for (types, why) in [
+            (
+                &self.left,
+                "Left in the account, since it cannot be deleted there, as {}:",
+            ),
+            (
+                &self.kept,
+                "Still in the account, since it could not be emptied:",
+            ),
+        ] {
+            if !types.is_empty() {
+                text.push_str(&format!("\n{why}\n"));
+            }
+            for event_type in types {
                 text.push_str(&format!("  {}\n", plain(event_type)));
             }
         }
-        text.push_str(match (self.is_fit, &self.failure) {
-            (false, _) => "\nThe gateway cannot stand before it.\n",
-            (true, None) => "\nThe gateway can stand before it.\n",
-            (true, Some(_)) => "\nIt failed before the end: nothing is told of the rest.\n",
+        for warning in &self.warnings {
+            text.push_str(&format!("\n{warning}\n"));
+        }
+        text.push_str(match self.is_fit() {
+            Some(false) => "\nThe gateway cannot stand before it.\n",
+            Some(true) => "\nThe gateway can stand before it.\n",
+            None => "\nIt failed before the end: nothing is told of the rest.\n",
         });
         text
     }
@@ -186,5 +238,5 @@ fn errcode(answer: &HomeserverAnswer) -> Option<String> {
     Some(body["errcode"].as_str()?.to_owned())
 }
 
-/// What asks the homeserver comes to.
-type Asked = Result<HomeserverAnswer, HomeserverError>;
+/// What asking the homeserver comes to.
+type Asked = Result<HomeserverAnswer>;

@@ -3,12 +3,12 @@
 //! What is written has types of this program's own, and is emptied at the end: all of it is tried,
 //! and the device logged out, whatever happens before. Push rules are put back as they were just read.
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use kitbag_domain::UserId;
-use kitbag_gateway::Homeserver;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
+use super::patient::Patient;
 use super::{Asked, Report, errcode, told};
 
 const C3: &str = "/_matrix/client/v3";
@@ -28,9 +28,9 @@ const REVISED: &str = r#"{"com.beeper.revision_id":"1"}"#;
 /// Logs in, looks, empties what it wrote, and logs out.
 ///
 /// # Errors
-/// The first thing that failed; what was seen before is in the report.
+/// All that failed; what was seen before is in the report.
 pub(super) async fn look(
-    homeserver: &Homeserver,
+    homeserver: &Patient,
     report: &mut Report,
     user: &str,
     password: &str,
@@ -40,26 +40,31 @@ pub(super) async fn look(
         Ok(account) => {
             report.user = Some(account.user.clone());
             let looked = account.look(report).await;
-            looked.and(account.empty(report).await)
+            homeserver.begin_anew();
+            both(looked, account.empty(report).await)
         }
         Err(error) => Err(error),
     };
-    looked.and(session.log_out().await)
+    both(looked, session.log_out().await)
+}
+
+/// Fails with all that failed: each may have left something behind.
+fn both(one: Result<()>, other: Result<()>) -> Result<()> {
+    match (one, other) {
+        (Err(one), Err(other)) => Err(anyhow!("{one:#}; {other:#}")),
+        (one, other) => one.and(other),
+    }
 }
 
 /// A login, of which nothing is known but its token.
 struct Session<'a> {
-    homeserver: &'a Homeserver,
+    homeserver: &'a Patient,
     token: String,
 }
 
 impl<'a> Session<'a> {
     /// Returns the session and the whole answer to the login.
-    async fn login(
-        homeserver: &'a Homeserver,
-        user: &str,
-        password: &str,
-    ) -> Result<(Self, Value)> {
+    async fn login(homeserver: &'a Patient, user: &str, password: &str) -> Result<(Self, Value)> {
         let login = json!({
             "type": "m.login.password",
             "identifier": { "type": "m.id.user", "user": user },
@@ -68,7 +73,7 @@ impl<'a> Session<'a> {
         });
         let path = format!("{C3}/login");
         let answer = homeserver
-            .ask("POST", &path, None, login.to_string())
+            .ask("POST", &path, None, &login.to_string())
             .await
             .context("the login")?;
         if answer.status != 200 {
@@ -82,9 +87,7 @@ impl<'a> Session<'a> {
 
     async fn send(&self, method: &str, path: &str, body: &str) -> Asked {
         let (path, token) = (format!("{C3}{path}"), Some(&*self.token));
-        self.homeserver
-            .ask(method, &path, token, body.to_owned())
-            .await
+        self.homeserver.ask(method, &path, token, body).await
     }
 
     async fn log_out(&self) -> Result<()> {
@@ -119,13 +122,16 @@ impl<'a> Account<'a> {
     }
 
     async fn look(&self, report: &mut Report) -> Result<()> {
-        self.identity(report).await?;
-        self.mapped(report).await?;
-        self.without_members(report).await?;
-        self.filter(report).await?;
-        self.push_rules(report).await?;
-        self.revisions(report).await?;
-        self.deletion(report).await
+        let looked = self.identity(report).await;
+        looked.context("whoami and devices")?;
+        let looked = self.mapped(report).await;
+        looked.context("an entry under a long type")?;
+        let looked = self.without_members(report).await;
+        looked.context("an entry that is {}")?;
+        self.filter(report).await.context("a sync with a filter")?;
+        self.push_rules(report).await.context("m.push_rules")?;
+        self.revisions(report).await.context("compare-and-swap")?;
+        self.deletion(report).await.context("DELETE of an entry")
     }
 
     async fn identity(&self, report: &mut Report) -> Result<()> {
@@ -224,9 +230,14 @@ impl<'a> Account<'a> {
         report.add("GET of m.push_rules", said, "told");
         let said = match got.status {
             200 => {
-                let put = self.send("PUT", &path, &text(&got.body)).await?;
+                let (homeserver, token) = (self.session.homeserver, Some(&*self.session.token));
+                let path = format!("{C3}{path}");
+                let rules = text(&got.body);
+                // Never later: by then somebody may have changed them.
+                let put = homeserver.ask_once("PUT", &path, token, &rules).await?;
                 match put.status {
                     200 => "overwritten".to_owned(),
+                    429 => format!("not seen ({})", told(&put)),
                     _ => format!("refused ({})", told(&put)),
                 }
             }
@@ -275,7 +286,7 @@ impl<'a> Account<'a> {
     /// Takes away what was written, of each type whatever becomes of the other.
     async fn empty(&self, report: &mut Report) -> Result<()> {
         let mapped = self.empty_one(MAPPED, report).await;
-        mapped.and(self.empty_one(USUAL, report).await)
+        both(mapped, self.empty_one(USUAL, report).await)
     }
 
     /// Where it cannot be deleted, `{}` is left.
@@ -284,17 +295,20 @@ impl<'a> Account<'a> {
         drop(self.delete(event_type).await);
         let path = self.entry(event_type);
         let got = self.send("GET", &path, "").await;
-        if !got.is_ok_and(|got| got.status == 404) {
-            let put = self.send("PUT", &path, "{}").await;
-            let put = put.with_context(|| format!("{event_type} could not be emptied"))?;
-            let said = told(&put);
-            ensure!(
-                put.status == 200,
-                "{event_type} could not be emptied: {said}"
-            );
-            report.left.push(event_type.to_owned());
+        if got.is_ok_and(|got| got.status == 404) {
+            return Ok(());
         }
-        Ok(())
+        let put = self.send("PUT", &path, "{}").await;
+        let emptied = put.and_then(|put| match put.status {
+            200 => Ok(()),
+            _ => bail!("{}", told(&put)),
+        });
+        let list = match emptied {
+            Ok(()) => &mut report.left,
+            Err(_) => &mut report.kept,
+        };
+        list.push(event_type.to_owned());
+        emptied.with_context(|| format!("{event_type} could not be emptied"))
     }
 
     async fn delete(&self, event_type: &str) -> Asked {
@@ -330,10 +344,11 @@ fn text(body: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::{Arc, Mutex};
 
     use bytes::Bytes;
-    use kitbag_gateway::UpstreamSettings;
+    use kitbag_gateway::{Homeserver, UpstreamSettings};
     use kitbag_testkit::scripted::{Asked, Scripted, whole};
 
     use super::*;
@@ -358,6 +373,12 @@ mod tests {
         Keeps,
         /// It takes `{}` for a deletion.
         EmptyDeletes,
+        /// It takes each request only when it is sent once more, a moment later.
+        Hasty,
+        /// From the first deletion on it wants to be left alone for five minutes.
+        Tired,
+        /// There is a proxy before it, which does not reach it when it is asked for a sync.
+        Away,
     }
 
     type Stored = Arc<Mutex<BTreeMap<String, Bytes>>>;
@@ -389,6 +410,9 @@ mod tests {
                 }
             }
             ("GET", "/_matrix/client/v3/sync") if fault == Fault::EndlessSync => endless(),
+            ("GET", "/_matrix/client/v3/sync") if fault == Fault::Away => {
+                (504, "<html>Gateway Time-out</html>".into())
+            }
             ("GET", "/_matrix/client/v3/sync") => {
                 let events = json!([{"type": MAPPED, "content": {}}]);
                 json(200, json!({"account_data": {"events": events}}))
@@ -426,8 +450,22 @@ mod tests {
     async fn examined(fault: Fault) -> Examined {
         let stored = Stored::default();
         let kept = Arc::clone(&stored);
+        let (count, deletions) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let scripted = Scripted::start(move |asked| {
-            let (status, body) = answer(&asked, &stored, fault);
+            let is_deletion = asked.method == "DELETE";
+            let deletions = deletions.fetch_add(is_deletion.into(), Ordering::SeqCst);
+            let wait_ms = match fault {
+                Fault::Hasty if count.fetch_add(1, Ordering::SeqCst) % 2 == 0 => Some(1),
+                Fault::Tired if deletions > 0 || is_deletion => Some(300_000),
+                _ => None,
+            };
+            let (status, body) = match wait_ms {
+                Some(wait_ms) => {
+                    let told = json!({"errcode": "M_LIMIT_EXCEEDED", "retry_after_ms": wait_ms});
+                    (429, told.to_string().into())
+                }
+                None => answer(&asked, &stored, fault),
+            };
             async move { whole(status, body) }
         });
         let scripted = scripted.await;
@@ -436,7 +474,8 @@ mod tests {
             ..UpstreamSettings::default()
         });
         let mut report = Report::new(scripted.url());
-        let looked = look(&homeserver.unwrap(), &mut report, "a", "secret").await;
+        let homeserver = Patient::new(homeserver.unwrap());
+        let looked = look(&homeserver, &mut report, "a", "secret").await;
         let kept = kept.lock().unwrap();
         let left = kept
             .iter()
@@ -467,7 +506,7 @@ mod tests {
             said(&report, "an entry under a long type"),
             "kept byte for byte"
         );
-        assert!(report.is_fit, "{report:?}");
+        assert_eq!(report.is_fit(), Some(true), "{report:?}");
         let mut rules = 0;
         for asked in &examined.asked {
             let is_write = ["PUT", "DELETE"].contains(&asked.method.as_str());
@@ -501,10 +540,71 @@ mod tests {
             ),
         ] {
             let examined = examined(fault).await;
-            let error = examined.looked.unwrap_err().to_string();
+            let error = format!("{:#}", examined.looked.unwrap_err());
             assert!(error.contains(expected), "{error}");
             assert_eq!(examined.left, left, "{expected}");
         }
+    }
+
+    #[tokio::test]
+    async fn who_is_asked_too_often_is_asked_again_when_it_says() {
+        let [well, hasty] = [examined(Fault::None).await, examined(Fault::Hasty).await];
+        hasty.looked.unwrap();
+        assert_eq!(hasty.left, well.left);
+        assert_eq!(hasty.report.left, well.report.left);
+        for (hasty, well) in hasty.report.checks.iter().zip(&well.report.checks) {
+            let expected = match well.what {
+                // What was read is not written later.
+                "PUT of m.push_rules" => "not seen (429 M_LIMIT_EXCEEDED)",
+                _ => &well.homeserver,
+            };
+            assert_eq!(hasty.homeserver, expected, "{}", well.what);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_emptied_is_named_each() {
+        let Examined {
+            mut report,
+            looked,
+            left,
+            ..
+        } = examined(Fault::Tired).await;
+        let error = format!("{:#}", looked.unwrap_err());
+        let again = "it answered 429 M_LIMIT_EXCEEDED: it is to be asked again in 300 s";
+        for part in [
+            &format!("DELETE of an entry: {again}"),
+            &format!("{MAPPED} could not be emptied: {again}"),
+            &format!("{USUAL} could not be emptied: {again}"),
+            &format!("could not be logged out: {again}"),
+        ] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        assert_eq!(left, [CONTENT, REVISED]);
+        assert_eq!(
+            (&report.left[..], &report.kept[..]),
+            (&[][..], &[MAPPED.to_owned(), USUAL.to_owned()][..])
+        );
+        let is_told = |what| report.checks.iter().any(|check| check.what == what);
+        assert!(!is_told("DELETE of an entry (MSC3391)"), "nobody saw that");
+        report.failure = Some(error);
+        let expected = format!("since it could not be emptied:\n  {MAPPED}\n  {USUAL}\n");
+        assert!(report.text().contains(&expected), "{}", report.text());
+        assert_eq!(report.is_fit(), None);
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_does_not_reach_it_is_no_lack_of_it() {
+        let Examined {
+            mut report, looked, ..
+        } = examined(Fault::Away).await;
+        let error = format!("{:#}", looked.unwrap_err());
+        let expected =
+            "a sync with a filter: it answered 504, as where a homeserver behind it is down";
+        assert_eq!(error, expected);
+        report.failure = Some(error);
+        assert_eq!(report.is_fit(), None);
+        assert_eq!(report.left, [MAPPED, USUAL]);
     }
 
     #[tokio::test]
@@ -530,7 +630,7 @@ mod tests {
     async fn what_the_gateway_needs_and_is_not_there_makes_it_unfit() {
         for fault in [Fault::EveryDevice, Fault::NoSuchPath] {
             let Examined { report, .. } = examined(fault).await;
-            assert!(!report.is_fit);
+            assert_eq!(report.is_fit(), Some(false));
             let missing = report.checks.iter().filter(|check| check.is_missing);
             let missing: Vec<_> = missing.map(|check| check.what).collect();
             assert_eq!(missing, ["GET of a device"]);

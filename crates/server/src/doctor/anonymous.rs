@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use kitbag_gateway::{Homeserver, HomeserverError};
+use anyhow::Result;
 use serde_json::Value;
 
+use super::patient::Patient;
 use super::{Report, errcode, told};
 
 /// How often it is asked, to tell its usual time.
@@ -17,10 +18,7 @@ const DEVICE_DATA: &str = "/_matrix/client/v3/user/@org.kitbag.doctor:localhost/
                            net.zemos.account_data/org.kitbag.doctor";
 
 /// Looks at it, and fails only where it does not answer at all.
-pub(super) async fn look(
-    homeserver: &Homeserver,
-    report: &mut Report,
-) -> Result<(), HomeserverError> {
+pub(super) async fn look(homeserver: &Patient, report: &mut Report) -> Result<()> {
     let mut took = Vec::new();
     let mut versions = None;
     for _ in 0..TRIES {
@@ -55,15 +53,21 @@ pub(super) async fn look(
     let is_right = whoami.status == 401 && errcode(&whoami).is_some();
     report.need("whoami without a token", is_right, told(&whoami));
     let entry = homeserver.ask("GET", DEVICE_DATA, None, "").await?;
-    let has = match entry.status {
-        401 => format!("yes ({})", told(&entry)),
-        _ => format!("no ({})", told(&entry)),
+    let (has, gateway) = match entry.status {
+        401 => (
+            "yes",
+            "yes, kept as global account data: its own entries are not read",
+        ),
+        _ => ("no", "yes, kept in the homeserver"),
     };
-    report.add(
-        "device account data (MSC4331)",
-        has,
-        "yes, kept in the homeserver",
-    );
+    let has = format!("{has} ({})", told(&entry));
+    report.add("device account data (MSC4331)", has, gateway);
+    if entry.status == 401 {
+        report.warnings.push(
+            "It has device account data already. Unless it is the gateway itself: what devices have \
+             there is\nnot read through a gateway, which keeps theirs elsewhere.",
+        );
+    }
     Ok(())
 }
 
@@ -72,7 +76,10 @@ fn spoken(versions: &Value) -> Option<String> {
     let versions = versions["versions"].as_array()?;
     let first = versions.first()?.as_str()?;
     let last = versions.last()?.as_str()?;
-    Some(format!("{first} to {last}"))
+    Some(match first == last {
+        true => first.to_owned(),
+        false => format!("{first} to {last}"),
+    })
 }
 
 fn shown(took: Duration) -> String {

@@ -3,29 +3,34 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::gateway::Lab;
+use crate::gateway::{self, Lab, NOBODY};
 use crate::support::{Client, Ended, Server, directory, kitbag, run_with_input};
 
 const PASSWORD: &str = "wordpass";
 
 fn doctor(dir: &Path, server: &Server, arguments: &[&str]) -> Ended {
+    doctor_at(dir, &format!("http://{}", server.address), arguments)
+}
+
+fn doctor_at(dir: &Path, upstream: &str, arguments: &[&str]) -> Ended {
     let mut command = kitbag(dir);
-    let upstream = format!("http://{}", server.address);
-    command.args(["doctor", "--upstream", &upstream]);
+    command.args(["doctor", "--upstream", upstream]);
     run_with_input(command.args(arguments), PASSWORD)
 }
 
-/// Returns what the homeserver does, by what was looked at.
-fn checks(ended: &Ended) -> BTreeMap<String, String> {
+/// Returns what the homeserver does, and what it is with the gateway, by what was looked at.
+fn checks(ended: &Ended) -> BTreeMap<String, [String; 2]> {
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let report: Value = serde_json::from_str(&ended.stdout).unwrap();
     assert_eq!(report["is_fit"], true);
     let checks = report["checks"].as_array().unwrap().iter();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
-    let checks = checks.map(|check| (text(&check["what"]), text(&check["homeserver"])));
-    checks.collect()
+    let columns = |check: &Value| ["homeserver", "gateway"].map(|column| text(&check[column]));
+    checks
+        .map(|check| (text(&check["what"]), columns(check)))
+        .collect()
 }
 
 /// Returns all account data of a user by type, without push rules.
@@ -45,6 +50,9 @@ fn without_an_account_it_says_what_it_sees_and_what_it_does_not() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
     for part in [
         "WHAT  ",
+        "  WITH THE GATEWAY\n",
+        "  yes, kept as global account data: its own entries are not read\n",
+        "It has device account data already.",
         "r0.6.1 to v1.18",
         "401 M_MISSING_TOKEN",
         "Not looked at, as there is no --user",
@@ -69,24 +77,38 @@ fn with_an_account_it_tries_and_leaves_nothing_behind() {
         let arguments = ["--user", "alice", "--password-stdin", "--json"];
         let ended = doctor(dir.path(), server, &arguments);
         let checks = checks(&ended);
-        for (what, expected) in [
-            ("whoami with a token", "user and device"),
-            ("an entry under a long type", "kept byte for byte"),
+        for (what, homeserver, gateway) in [
+            ("whoami with a token", "user and device", "as it is"),
+            (
+                "an entry under a long type",
+                "kept byte for byte",
+                "as it is",
+            ),
             (
                 "a sync with a filter",
                 "lists entries by the start of their type",
+                "as it is",
             ),
-            ("device account data (MSC4331)", "yes (401 M_MISSING_TOKEN)"),
-            ("GET of m.push_rules", "told"),
-            ("PUT of m.push_rules", "refused (405 M_BAD_JSON)"),
-            ("DELETE of an entry (MSC3391)", "yes"),
-            ("an entry that is {}", "kept"),
+            (
+                "device account data (MSC4331)",
+                "yes (401 M_MISSING_TOKEN)",
+                "yes, kept as global account data: its own entries are not read",
+            ),
+            ("GET of m.push_rules", "told", "told"),
+            (
+                "PUT of m.push_rules",
+                "refused (405 M_BAD_JSON)",
+                "405 M_BAD_JSON, in every scope and spelling",
+            ),
+            (
+                "DELETE of an entry (MSC3391)",
+                "yes",
+                "of device account data; else as it is",
+            ),
+            ("an entry that is {}", "kept", "as it is"),
         ] {
-            assert_eq!(
-                checks.get(what).map(String::as_str),
-                Some(expected),
-                "{what}"
-            );
+            let expected = [homeserver, gateway].map(str::to_owned);
+            assert_eq!(checks.get(what), Some(&expected), "{what}");
         }
         assert!(
             !ended.stdout.contains(PASSWORD) && ended.stderr.is_empty(),
@@ -118,22 +140,51 @@ fn what_cannot_be_looked_at_has_a_code_of_its_own() {
         refused.stdout.ends_with("nothing is told of the rest.\n"),
         "{refused:?}"
     );
-    server.stop();
-    let mut command = kitbag(dir.path());
-    let nobody = run_with_input(
-        command.args(["doctor", "--upstream", "http://127.0.0.1:1"]),
-        "",
-    );
+    let unnamed = run_with_input(kitbag(dir.path()).arg("doctor"), "");
+    assert_eq!(unnamed.code, Some(2), "{unnamed:?}");
+    assert!(unnamed.stderr.contains("which homeserver?"), "{unnamed:?}");
+    let nobody = doctor(dir.path(), &server, &["--user", "", "--password-stdin"]);
     assert_eq!(nobody.code, Some(2), "{nobody:?}");
     assert!(
         nobody
             .stderr
-            .contains("127.0.0.1:1 does not answer: connection refused"),
+            .contains("a value is required for '--user <USER>'"),
         "{nobody:?}"
     );
-    let unnamed = run_with_input(kitbag(dir.path()).arg("doctor"), "");
-    assert_eq!(unnamed.code, Some(2), "{unnamed:?}");
-    assert!(unnamed.stderr.contains("which homeserver?"), "{unnamed:?}");
+    server.stop();
+}
+
+#[test]
+fn a_homeserver_that_is_not_there_is_told_in_json_too() {
+    let dir = directory();
+    let gateway = gateway::start(dir.path(), NOBODY, &[]);
+    let proxy = format!("http://{}", gateway.address);
+    for (upstream, because) in [
+        (
+            NOBODY,
+            "http://127.0.0.1:1 does not answer: connection refused",
+        ),
+        (
+            &proxy,
+            "cannot be looked at now: it answered 502 M_UNKNOWN, as where a homeserver behind it \
+             is down",
+        ),
+    ] {
+        let ended = doctor_at(dir.path(), upstream, &[]);
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.stderr.contains(because), "{ended:?}");
+        assert_eq!(ended.stdout, "");
+        let ended = doctor_at(dir.path(), upstream, &["--json"]);
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+        let failure = report["failure"].as_str().unwrap();
+        assert!(failure.contains(because), "{failure}");
+        assert_eq!(
+            (&report["is_fit"], &report["checks"]),
+            (&Value::Null, &json!([]))
+        );
+    }
+    gateway.stop();
 }
 
 /// A private listener answers, but is no homeserver.
