@@ -16,7 +16,7 @@ use kitbag_http::shared::{Denial, GatewayError, expectation};
 use serde::de::IgnoredAny;
 use tracing::Instrument as _;
 
-use crate::answer::{Answer, Failure, broken, is_unauthorized};
+use crate::answer::{Answer, Failure, is_unauthorized};
 use crate::bodies;
 use crate::call::{Call, Head};
 use crate::compare::{self, EntryId};
@@ -246,6 +246,6 @@ async fn push_rules(gateway: &Gateway, head: &Head) -> Result<Option<Response>, 
     let members = told.json::<BTreeMap<String, IgnoredAny>>()?;
     match members.contains_key("global") {
         true => Ok(Some(told.into_response())),
-        false => Err(broken()),
+        false => Err(told.strange().into()),
     }
 }

@@ -192,19 +192,19 @@ impl Drop for Joined<'_> {
 }
 
 async fn ask(upstream: &Upstream, credentials: &Credentials) -> Result<Arc<Identity>, Refusal> {
-    let broken = || Refusal::Failed(GatewayError::UpstreamBroken);
     let request = credentials.request(Method::GET, WHOAMI, Bytes::new());
     let request = request.map_err(Refusal::Failed)?;
     let told = upstream.ask(request, WHOAMI_BYTES_MAX).await;
     let told = told.map_err(Refusal::Failed)?;
+    let strange = || Refusal::Failed(told.strange());
     match told.status() {
         StatusCode::OK => {}
         _ if told.is_refusal() => return Err(Refusal::Relayed(told)),
-        _ => return Err(broken()),
+        _ => return Err(strange()),
     }
-    let Whoami { user_id, device_id } = told.json().map_err(|_| broken())?;
+    let Whoami { user_id, device_id } = told.read().ok_or_else(strange)?;
     Ok(Arc::new(Identity {
-        user: UserId::parse(user_id).map_err(|_| broken())?,
+        user: UserId::parse(user_id).map_err(|_| strange())?,
         // A device whose ID is out of bounds has no entries, so it counts as none.
         device: device_id.and_then(|device| DeviceId::parse(device).ok()),
     }))

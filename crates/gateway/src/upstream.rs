@@ -4,6 +4,7 @@ mod address;
 mod breaker;
 mod link;
 mod pool;
+mod strange;
 mod target;
 mod tls;
 
@@ -32,8 +33,9 @@ pub use self::address::{UpstreamAddress, UpstreamAddressError};
 use self::breaker::{Breaker, Failed};
 use self::link::{ExchangeError, Keep, Link, Received};
 use self::pool::Pool;
+use self::strange::Strange;
 use self::target::{ConnectError, Target};
-use crate::answer::{Failure, broken};
+use crate::answer::Failure;
 use crate::aside::aside;
 use crate::headers;
 use crate::metrics::{Asked, GatewayMetrics};
@@ -83,6 +85,7 @@ struct Shared {
     host: HeaderValue,
     pool: Pool,
     breaker: Breaker,
+    strange: Strange,
     settings: UpstreamSettings,
     metrics: Arc<GatewayMetrics>,
 }
@@ -100,6 +103,7 @@ impl Upstream {
             host: host.expect("an authority is visible ASCII"),
             pool: Pool::new(settings.idle_connections_max, idle_timeout),
             breaker: Breaker::default(),
+            strange: Strange::default(),
             settings,
             metrics,
         });
@@ -159,10 +163,13 @@ impl Upstream {
         request: Request<Body>,
         bytes_max: usize,
     ) -> Result<Told, GatewayError> {
+        let asked = request.uri().path_and_query().cloned();
         let read = async {
             let (parts, body) = self.send(request, None).await?.into_parts();
             match Limited::new(body, bytes_max).collect().await {
                 Ok(body) => Ok(Told {
+                    upstream: self.clone(),
+                    asked,
                     parts,
                     body: joined(body),
                 }),
@@ -344,6 +351,8 @@ fn joined(body: Collected<Bytes>) -> Bytes {
 /// What the homeserver answered to the gateway itself.
 #[derive(Clone)]
 pub(crate) struct Told {
+    upstream: Upstream,
+    asked: Option<PathAndQuery>,
     parts: response::Parts,
     body: Bytes,
 }
@@ -385,7 +394,7 @@ impl Told {
         match self.parts.status {
             StatusCode::OK => Ok(self),
             _ if self.is_refusal() => Err(Failure::Relayed(Box::new(self.into_response()))),
-            _ => Err(broken()),
+            _ => Err(self.strange().into()),
         }
     }
 
@@ -401,7 +410,7 @@ impl Told {
     pub(crate) fn is_strange(&self) -> bool {
         let status = self.parts.status;
         let is_error = status >= StatusCode::BAD_REQUEST;
-        let is_written = status == StatusCode::OK && self.json::<Written>().is_ok();
+        let is_written = status == StatusCode::OK && self.read::<Written>().is_some();
         !is_error && !is_written
     }
 
@@ -418,16 +427,30 @@ impl Told {
         let Refusal { errcode } = self.json()?;
         match errcode.as_str() {
             "M_NOT_FOUND" => Ok(None),
-            _ => Err(broken()),
+            _ => Err(self.strange().into()),
         }
     }
 
     /// Reads the body, which is an object: members that may be missing are not taken out of an array.
     pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        self.read().ok_or_else(|| self.strange().into())
+    }
+
+    /// It cannot be used: it is none of a homeserver, or of another one than there are. The log says
+    /// so now and then.
+    pub(crate) fn strange(&self) -> GatewayError {
+        let strange = &self.upstream.0.strange;
+        let path = self.asked.as_ref().map_or("/", PathAndQuery::path);
+        strange.saw(path, self.parts.status);
+        GatewayError::UpstreamBroken
+    }
+
+    /// As [`Told::json`], where nobody hears of it yet.
+    pub(crate) fn read<T: DeserializeOwned>(&self) -> Option<T> {
         let is_object = self.body.trim_ascii_start().starts_with(b"{");
         let read = || is_object.then(|| serde_json::from_slice(&self.body).ok());
         let read = aside(self.body.len(), read);
-        read.flatten().ok_or_else(broken)
+        read.flatten()
     }
 }
 

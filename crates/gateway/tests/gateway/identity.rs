@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 use kitbag_client::{Client, Method, Request};
 use kitbag_domain::Limits;
 use kitbag_testkit::clock::TestClock;
-use kitbag_testkit::scripted::Scripted;
+use kitbag_testkit::scripted::{Scripted, whole};
 
+use crate::log;
 use crate::support::{gateway, gateway_at};
 use crate::toy::{self, Stored, count, entry, toy};
 
@@ -179,4 +180,24 @@ async fn whom_an_application_service_acts_as_is_part_of_who_asks() {
         assert_eq!(send(Method::GET, "?user_id=%40bob:x").await, 403);
         assert_eq!(send(Method::GET, "").await, 403);
     }
+}
+
+/// As where a proxy before the homeserver shows a page of its own.
+#[tokio::test]
+async fn that_the_homeserver_cannot_be_understood_is_told_once_a_minute_and_not_what_it_said() {
+    let log = log::capture();
+    let upstream = Scripted::start(|_| async { whole(200, "<html>alice's page</html>") }).await;
+    let gateway = gateway(&upstream.url(), |_| {}).await;
+    let client = Client::new(&gateway.url).unwrap();
+    for _ in 0..3 {
+        let read = entry(Method::GET, "PHONE", "?a=query", "alice.PHONE");
+        assert_eq!(status(&client, read).await, 502);
+    }
+    assert_eq!(count(&upstream, WHOAMI), 3);
+    let lines = log.lines("WARN");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    for part in ["cannot use", WHOAMI, "status=200"] {
+        assert!(lines[0].contains(part), "{lines:?}");
+    }
+    assert!(!log.text().contains("alice's page"));
 }
