@@ -13,7 +13,7 @@ use serde::Deserialize;
 use crate::answer::Failure;
 use crate::credentials::{Credentials, Fingerprint};
 use crate::recent::{Asking, Recent, Remembered};
-use crate::upstream::{Told, Upstream};
+use crate::upstream::{RETRY_AFTER, Told, Upstream};
 
 const WHOAMI: &str = "/_matrix/client/v3/account/whoami";
 
@@ -195,6 +195,12 @@ async fn ask(upstream: &Upstream, credentials: &Credentials) -> Result<Arc<Ident
     let request = credentials.request(Method::GET, WHOAMI, Bytes::new());
     let request = request.map_err(Refusal::Failed)?;
     let told = upstream.ask(request, WHOAMI_BYTES_MAX).await;
+    let told = told.map_err(|error| match error {
+        GatewayError::UpstreamTimeout => GatewayError::AskerUnknown {
+            retry_after: RETRY_AFTER,
+        },
+        error => error,
+    });
     let told = told.map_err(Refusal::Failed)?;
     let strange = || Refusal::Failed(told.strange());
     match told.status() {

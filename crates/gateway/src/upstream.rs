@@ -43,7 +43,7 @@ use crate::settings::UpstreamSettings;
 use crate::upload::Upload;
 
 /// What a client is told to wait where the homeserver cannot be reached.
-const RETRY_AFTER: Duration = Duration::from_secs(2);
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// How often it is tried whether the homeserver is back.
 const PROBE_PAUSE: Duration = Duration::from_millis(200);

@@ -8,7 +8,7 @@ use kitbag_testkit::clock::TestClock;
 use kitbag_testkit::scripted::{Scripted, whole};
 
 use crate::log;
-use crate::support::{gateway, gateway_at};
+use crate::support::{gateway, gateway_at, told};
 use crate::toy::{self, Stored, count, entry, toy};
 
 const WHOAMI: &str = "/account/whoami";
@@ -200,4 +200,22 @@ async fn that_the_homeserver_cannot_be_understood_is_told_once_a_minute_and_not_
         assert!(lines[0].contains(part), "{lines:?}");
     }
     assert!(!log.text().contains("alice's page"));
+}
+
+#[tokio::test]
+async fn where_the_homeserver_does_not_say_who_asks_the_client_is_told_to_come_again() {
+    let upstream = Scripted::start(|_| std::future::pending()).await;
+    let gateway = gateway(&upstream.url(), |settings| {
+        settings.upstream.ask_timeout_ms = 50;
+    })
+    .await;
+    let client = Client::new(&gateway.url).unwrap();
+    for method in [Method::GET, Method::PUT] {
+        let request = entry(method, "PHONE", "", "alice.PHONE").body("{}");
+        let response = client.send(request).await.unwrap();
+        assert_eq!(told(&response), (504, "M_UNKNOWN".into()));
+        assert_eq!(response.header("retry-after"), Some("2"));
+    }
+    assert_eq!(count(&upstream, WHOAMI), 2, "nothing else was asked");
+    assert_eq!(upstream.asked().len(), 2);
 }

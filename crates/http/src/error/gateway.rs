@@ -21,6 +21,12 @@ pub enum GatewayError {
              encoded once and none of them empty or of dots, with nothing behind"
     )]
     AmbiguousPath,
+    /// 504: the homeserver did not say who asks, before anything else was done.
+    #[error("the homeserver behind the gateway did not say in time who asks: nothing was done")]
+    AskerUnknown {
+        /// How long to wait.
+        retry_after: Duration,
+    },
     /// 503: a device of this ID ended, or is about to, and what it had is not emptied yet.
     #[error("the end of a device with this ID is not settled yet")]
     EndUnsettled {
@@ -88,6 +94,7 @@ impl GatewayError {
     pub(super) fn row(&self) -> (StatusCode, &'static str) {
         match self {
             Self::AmbiguousPath => (StatusCode::NOT_FOUND, "M_UNRECOGNIZED"),
+            Self::AskerUnknown { .. } => (StatusCode::GATEWAY_TIMEOUT, "M_UNKNOWN"),
             Self::EndUnsettled { .. } => (StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN"),
             Self::MappedType => (StatusCode::FORBIDDEN, "M_FORBIDDEN"),
             Self::OutcomeUnknown { .. } => (StatusCode::GATEWAY_TIMEOUT, "M_UNKNOWN"),
@@ -105,7 +112,8 @@ impl GatewayError {
 
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::EndUnsettled { retry_after }
+            Self::AskerUnknown { retry_after }
+            | Self::EndUnsettled { retry_after }
             | Self::OutcomeUnknown { retry_after }
             | Self::TooManyEnds { retry_after }
             | Self::TooManyWrites { retry_after }
@@ -134,7 +142,8 @@ impl GatewayError {
             Self::TooManyWrites { .. } => "too_many_writes",
             Self::UpstreamBroken => "upstream_broken",
             Self::UpstreamDown { .. } => "upstream_down",
-            Self::UpstreamTimeout => "upstream_timeout",
+            // It is for operators what the other is: an answer that did not come.
+            Self::AskerUnknown { .. } | Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamTooLarge => "upstream_too_large",
             Self::WriteFenced { .. } => "write_fenced",
         }
