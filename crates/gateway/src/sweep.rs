@@ -202,7 +202,8 @@ impl Sweep<'_> {
         let told = self.ask(Method::GET, path, &self.token, None).await?;
         let Whoami { user_id } = match told {
             Answered::Done(body) => read(path, &body)?,
-            Answered::Refused(status) => return Err(SweepError::NotAdmin { status }),
+            Answered::Refused(status @ (401 | 403)) => return Err(SweepError::NotAdmin { status }),
+            Answered::Refused(status) => return refused(path, status),
         };
         Ok(user_id)
     }
@@ -306,12 +307,8 @@ impl Sweep<'_> {
     }
 
     async fn log_out(&self, token: &HeaderValue) -> Result<(), SweepError> {
-        let path = "/_matrix/client/v3/logout";
-        let body = Some(Bytes::from_static(b"{}"));
-        match self.ask(Method::POST, path, token, body).await? {
-            Answered::Done(_) => Ok(()),
-            Answered::Refused(status) => refused(path, status),
-        }
+        let (path, body) = ("/_matrix/client/v3/logout", Bytes::from_static(b"{}"));
+        self.write(Method::POST, path, token, body).await
     }
 
     async fn log_in(&self, name: &str) -> Result<HeaderValue, SweepError> {
@@ -345,13 +342,31 @@ impl Sweep<'_> {
                 continue;
             }
             let path = mapped::account_data_path(user, &kind);
-            let tombstone = Some(mapped::tombstone().into_bytes());
-            match self.ask(Method::PUT, &path, token, tombstone).await? {
-                Answered::Done(_) => swept.emptied_entries += 1,
-                Answered::Refused(status) => return refused(&path, status),
-            }
+            let tombstone = mapped::tombstone().into_bytes();
+            self.write(Method::PUT, &path, token, tombstone).await?;
+            swept.emptied_entries += 1;
         }
         Ok(())
+    }
+
+    /// Sends what is answered with an object: else somebody in between answered, and nothing says
+    /// that it is done.
+    async fn write(
+        &self,
+        method: Method,
+        path: &str,
+        token: &HeaderValue,
+        body: Bytes,
+    ) -> Result<(), SweepError> {
+        #[derive(Deserialize)]
+        struct Written {}
+        match self.ask(method, path, token, Some(body)).await? {
+            Answered::Done(body) => {
+                let Written {} = read(path, &body)?;
+                Ok(())
+            }
+            Answered::Refused(status) => refused(path, status),
+        }
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, SweepError> {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use kitbag_gateway::{SweepError, SweepEvent, Swept, UpstreamSettings, sweep};
 use kitbag_testkit::clock::TestClock;
-use kitbag_testkit::scripted::{Asked, Scripted, ScriptedBody, json};
+use kitbag_testkit::scripted::{Asked, Scripted, ScriptedBody, cut, json, reset, whole};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
@@ -29,6 +29,63 @@ enum Fault {
     Logout,
     /// `GONE` is back as soon as somebody is logged in as its user.
     Back,
+    /// Its answers in one place are none: there, and how.
+    Broken(At, How),
+}
+
+/// Where an answer is none. Of the places that have to do with a user only those of `@a:x`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum At {
+    Whoami,
+    /// The second page of them.
+    Users,
+    AccountData,
+    Devices,
+    Login,
+    /// Of devices, once somebody is logged in as the user.
+    DevicesAgain,
+    Write,
+}
+
+/// How an answer is none.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum How {
+    /// It ends in the midst of its body.
+    Cut,
+    /// It is a page of somebody between.
+    Html,
+    /// It does not come.
+    Reset,
+    /// It says that it was asked too often.
+    TooMany,
+}
+
+impl At {
+    /// Tells whether a request goes there, before or behind a login.
+    fn is_of(self, asked: &Asked, is_behind_login: bool) -> bool {
+        let path = asked.target.split('?').next().unwrap();
+        let is_of_a = |end: &str| path.contains("%40a%3Ax") && path.ends_with(end);
+        match self {
+            Self::Whoami => path.ends_with("/whoami"),
+            Self::Users => asked.target.contains("/users?from=1&"),
+            Self::AccountData => is_of_a("/accountdata"),
+            Self::Devices => is_of_a("/devices"),
+            Self::Login => is_of_a("/login"),
+            Self::DevicesAgain => is_behind_login && is_of_a("/devices"),
+            Self::Write => asked.method == "PUT" && is_of_a(""),
+        }
+    }
+}
+
+impl How {
+    fn answer(self) -> http::Response<ScriptedBody> {
+        match self {
+            Self::Cut => cut(200, "{"),
+            Self::Html => whole(200, "<html>It works!</html>"),
+            Self::Reset => reset(),
+            Self::TooMany => error(429, "M_LIMIT_EXCEEDED"),
+        }
+    }
 }
 
 /// A homeserver with users `@admin:x` (the administrator), `@a:x`, `@b:x` and `@locked:x`, a page
@@ -36,9 +93,17 @@ enum Fault {
 async fn synapse(stored: &Stored, fault: Fault) -> Scripted {
     let stored = Arc::clone(stored);
     let (is_back, pages) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let is_behind_login = AtomicBool::new(false);
     Scripted::start(move |asked| {
         let path = asked.target.split('?').next().unwrap();
+        let was_login = is_behind_login.fetch_or(path.ends_with("/login"), Ordering::SeqCst);
         let answer = match path.rsplit('/').next().unwrap() {
+            _ if matches!(fault, Fault::Broken(at, _) if at.is_of(&asked, was_login)) => {
+                let Fault::Broken(_, how) = fault else {
+                    unreachable!()
+                };
+                how.answer()
+            }
             "users" if fault == Fault::Page && asked.target.contains("from=1") => {
                 error(500, "M_UNKNOWN")
             }
@@ -266,6 +331,69 @@ async fn where_nobody_can_be_logged_in_as_a_sweep_says_so_of_each_and_empties_it
         let expected =
             format!("{user}: nobody can be logged in as a user at /_synapse/admin/v1/{path},");
         assert!(failed.starts_with(&expected), "{told:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_none_fails_the_user_or_the_sweep_and_empties_no_living_device() {
+    const ADMIN: &str = "/_synapse/admin";
+    const PLACES: [(At, &str); 7] = [
+        (At::Whoami, "/_matrix/client/v3/account/whoami"),
+        (At::Users, "v2/users"),
+        (At::AccountData, "v1/users/%40a%3Ax/accountdata"),
+        (At::Devices, "v2/users/%40a%3Ax/devices"),
+        (At::Login, "v1/users/%40a%3Ax/login"),
+        (At::DevicesAgain, "v2/users/%40a%3Ax/devices"),
+        (At::Write, "/_matrix/client/v3/user/"),
+    ];
+    for (at, path) in PLACES {
+        for how in [How::Cut, How::Html, How::Reset, How::TooMany] {
+            let path = match path.starts_with('/') {
+                true => path.to_owned(),
+                false => format!("{ADMIN}/{path}"),
+            };
+            let expected = match how {
+                How::Cut | How::Reset => {
+                    "the homeserver cannot be asked: it gave no usable answer".to_owned()
+                }
+                How::Html => format!("the answer of the homeserver at {path}"),
+                How::TooMany => format!("the homeserver answered 429 at {path}"),
+            };
+            let stored = stored();
+            let upstream = synapse(&stored, Fault::Broken(at, how)).await;
+            let (swept, told) = run(&upstream.url(), "kt_admin", false).await;
+            if matches!(at, At::Whoami | At::Users) {
+                let error = swept.unwrap_err().to_string();
+                assert!(error.starts_with(&expected), "{at:?} {how:?}: {error}");
+            } else {
+                let swept = swept.unwrap();
+                let is_of_a = |told: &&String| told.starts_with("@a:x: ");
+                let of_a: Vec<_> = told.iter().filter(is_of_a).collect();
+                let expected = format!("@a:x: {expected}");
+                assert!(of_a[0].starts_with(&expected), "{at:?} {how:?}: {of_a:?}");
+                // `@b:x` is one of those for whom nobody can do it.
+                let counts = (swept.emptied_entries, swept.failed_users);
+                assert_eq!((of_a.len(), counts), (1, (2, 2)), "{at:?} {how:?}");
+            }
+            let own = ["GONE.t", "GONE.u"];
+            let own = own.map(|kind| ("@admin:x".to_owned(), format!("{PREFIX}{kind}")));
+            let expected = if at == At::Whoami { &own[..0] } else { &own };
+            assert_eq!(tombstones(&stored), expected, "{at:?} {how:?}");
+            // Who was logged in as is logged out.
+            let count = |end: &str| {
+                let asked = upstream.asked();
+                asked
+                    .iter()
+                    .filter(|asked| asked.target.ends_with(end))
+                    .count()
+            };
+            let is_logged_in = matches!(at, At::DevicesAgain | At::Write);
+            assert_eq!(
+                count("/logout"),
+                usize::from(is_logged_in),
+                "{at:?} {how:?}"
+            );
+        }
     }
 }
 
