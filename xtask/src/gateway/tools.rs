@@ -88,21 +88,65 @@ fn sweep(lab: &Lab<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What doctor says that Synapse does, what a gateway before it does, and what it says that a gateway
+/// before these would do: how the texts begin.
+const CHECKS: [(&str, [&str; 2], [&str; 2]); 8] = [
+    (
+        "device account data (MSC4331)",
+        ["no (", "yes ("],
+        [
+            "yes, kept in the homeserver",
+            "yes, but its own entries are not read",
+        ],
+    ),
+    // Synapse writes JSON anew.
+    (
+        "an entry under a long type",
+        ["kept, written anew"; 2],
+        ["as it is"; 2],
+    ),
+    ("an entry that is {}", ["kept"; 2], ["as it is"; 2]),
+    ("GET of m.push_rules", ["told"; 2], ["told"; 2]),
+    (
+        "a sync with a filter",
+        ["lists entries by the start of their type"; 2],
+        ["as it is"; 2],
+    ),
+    (
+        "PUT of m.push_rules",
+        ["refused (405 M_BAD_JSON)"; 2],
+        ["405 M_BAD_JSON"; 2],
+    ),
+    (
+        "compare-and-swap (MSC4547)",
+        ["no: a wrong expectation is 200", "yes"],
+        ["with msc4547.enabled"; 2],
+    ),
+    (
+        "DELETE of an entry (MSC3391)",
+        ["no (DELETE 404 M_UNRECOGNIZED, then GET 200)"; 2],
+        ["of device account data"; 2],
+    ),
+];
+
 /// The gateway can stand before Synapse, which lacks device account data, and a gateway does not.
 fn doctor(lab: &Lab<'_>) -> anyhow::Result<()> {
     let user = User::register(lab.synapse.address())?;
-    let gateway = lab.gateway.base_url().to_owned();
-    for (url, answers) in [(lab.synapse.base_url(), "no"), (gateway, "yes")] {
+    let urls = [lab.synapse.base_url(), lab.gateway.base_url().to_owned()];
+    for (which, url) in urls.iter().enumerate() {
         let mut doctor = command(lab, &["doctor", "--json", "--password-stdin", "--user"]);
-        doctor.args([user.user_id.as_str(), "--upstream", &url]);
-        let report = told(&mut doctor, CANARY).context(url)?;
+        doctor.args([user.user_id.as_str(), "--upstream", url]);
+        let report = told(&mut doctor, CANARY).with_context(|| url.clone())?;
         ensure!(report["is_fit"] == true, "{report}");
         let checks = report["checks"].as_array().context("no checks")?;
-        let what = "device account data (MSC4331)";
-        let check = checks.iter().find(|check| check["what"] == what);
-        let homeserver = check.and_then(|check| check["homeserver"].as_str());
-        let homeserver = homeserver.with_context(|| format!("no {what} in {report}"))?;
-        ensure!(homeserver.starts_with(answers), "{what}: {homeserver}");
+        for (what, homeserver, gateway) in CHECKS {
+            let check = checks.iter().find(|check| check["what"] == what);
+            let check = check.with_context(|| format!("no {what} in {report}"))?;
+            for (column, expected) in [("homeserver", homeserver), ("gateway", gateway)] {
+                let said = check[column].as_str().unwrap_or_default();
+                ensure!(said.starts_with(expected[which]), "{url}: {what}: {said}");
+            }
+        }
     }
     Ok(())
 }

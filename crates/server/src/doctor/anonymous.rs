@@ -54,10 +54,7 @@ pub(super) async fn look(homeserver: &Patient, report: &mut Report) -> Result<()
     report.need("whoami without a token", is_right, told(&whoami));
     let entry = homeserver.ask("GET", DEVICE_DATA, None, "").await?;
     let (has, gateway) = match entry.status {
-        401 => (
-            "yes",
-            "yes, kept as global account data: its own entries are not read",
-        ),
+        401 => ("yes", "yes, but its own entries are not read"),
         _ => ("no", "yes, kept in the homeserver"),
     };
     let has = format!("{has} ({})", told(&entry));

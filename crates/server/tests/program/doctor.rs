@@ -51,7 +51,7 @@ fn without_an_account_it_says_what_it_sees_and_what_it_does_not() {
     for part in [
         "WHAT  ",
         "  WITH THE GATEWAY\n",
-        "  yes, kept as global account data: its own entries are not read\n",
+        "  yes, but its own entries are not read\n",
         "It has device account data already.",
         "r0.6.1 to v1.18",
         "401 M_MISSING_TOKEN",
@@ -92,7 +92,7 @@ fn with_an_account_it_tries_and_leaves_nothing_behind() {
             (
                 "device account data (MSC4331)",
                 "yes (401 M_MISSING_TOKEN)",
-                "yes, kept as global account data: its own entries are not read",
+                "yes, but its own entries are not read",
             ),
             ("GET of m.push_rules", "told", "told"),
             (
