@@ -4,6 +4,12 @@ use std::path::Path;
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
+#[cfg(target_os = "linux")]
+use std::{
+    fs::{self, DirEntry},
+    io,
+    time::Instant,
+};
 
 use super::{Client, PATIENCE, kitbag};
 
@@ -82,7 +88,7 @@ impl Server {
     /// The pages of its file are not among them: they come with the first run of each function.
     #[cfg(target_os = "linux")]
     pub(crate) fn memory_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
         let line = status
             .lines()
             .find_map(|line| line.strip_prefix("RssAnon:"));
@@ -96,15 +102,24 @@ impl Server {
         kibibytes * 1024
     }
 
-    /// Returns how many threads the runtime has, where the system tells.
+    /// Waits until the runtime has so many threads, where the system tells: each gives itself its name.
     #[cfg(target_os = "linux")]
-    pub(crate) fn threads(&self) -> usize {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).unwrap();
-        let is_of_runtime = |task: &std::fs::DirEntry| {
-            let name = std::fs::read_to_string(task.path().join("comm")).unwrap();
+    pub(crate) fn await_threads(&self, expected: usize) {
+        let is_of_runtime = |task: &io::Result<DirEntry>| {
+            let task = task.as_ref().unwrap().path();
+            let name = fs::read_to_string(task.join("comm")).unwrap();
             name.trim() == "tokio-rt-worker"
         };
-        tasks.map(Result::unwrap).filter(is_of_runtime).count()
+        let start = Instant::now();
+        loop {
+            let tasks = fs::read_dir(format!("/proc/{}/task", self.pid)).unwrap();
+            let threads = tasks.filter(is_of_runtime).count();
+            if threads == expected {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "{threads} of {expected}");
+            thread::yield_now();
+        }
     }
 
     /// Waits for the line on standard output that starts so, and returns the rest of it.
