@@ -9,6 +9,9 @@ const AT_ONCE_BYTES_MAX: usize = 64 * 1024;
 
 /// Does work that takes as long as so many bytes are many. Beyond some, other requests go on meanwhile,
 /// where the runtime has threads for that.
+///
+/// # Panics
+/// In a `LocalSet` of a runtime with several threads, whose tasks nobody else can take.
 pub(crate) fn aside<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     if bytes <= AT_ONCE_BYTES_MAX || !has_threads() {
         return work();

@@ -183,6 +183,12 @@ impl Turn {
         };
         let sent = Sent(Some(held));
         let told = upstream.ask(request, WRITTEN_BYTES_MAX).await;
+        if let Ok(told) = &told
+            && told.is_strange()
+        {
+            // The log alone has it: the client is told that nobody knows.
+            drop(told.strange());
+        }
         match told {
             told if may_come_late(&told) => Err(unknown),
             // Where it could not be reached nothing was sent.

@@ -62,6 +62,14 @@ pub(crate) struct Stored {
     pub(crate) content: Box<RawValue>,
 }
 
+impl Stored {
+    /// Returns how many bytes it takes in memory, about.
+    pub(crate) fn bytes(&self) -> usize {
+        let names = self.device.as_str().len() + self.event_type.as_str().len();
+        size_of::<Self>() + names + self.content.get().len()
+    }
+}
+
 #[derive(Deserialize)]
 struct Synced {
     /// Each sync has it, also one that tells of nothing.

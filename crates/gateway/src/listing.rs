@@ -54,11 +54,14 @@ pub(crate) async fn list(
     let Listings { usual, large } = gateway.listings();
     for (memory, bytes_max) in [(usual, USUAL_BYTES_MAX), (large, LISTING_BYTES_MAX)] {
         let room = memory.reserve(with_what_is_made_of(bytes_max), wait).await;
-        let room = room.ok_or(GatewayError::UpstreamTimeout)?;
+        let mut room = room.ok_or(GatewayError::UpstreamTimeout)?;
         let mark = gateway.request_ids().next();
         let upstream = gateway.upstream();
         let listed = entries::list_if_small(upstream, credentials, of, &mark, bytes_max).await?;
         if let Some(Listed { entries, deleted }) = listed {
+            // What came is gone, and these may be kept until all of them are emptied.
+            let bytes = entries.iter().map(Stored::bytes).sum();
+            room.keep(bytes);
             return Ok(Some(Listing {
                 entries,
                 deleted,

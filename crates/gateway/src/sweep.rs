@@ -406,10 +406,12 @@ enum Answered {
 }
 
 fn read<T: DeserializeOwned>(path: &str, body: &[u8]) -> Result<T, SweepError> {
-    let unreadable = |_| SweepError::Unreadable {
+    // All that is read is an object; members that may be missing are not taken out of an array.
+    let is_object = body.trim_ascii_start().starts_with(b"{");
+    let read = is_object.then(|| serde_json::from_slice(body).ok());
+    read.flatten().ok_or_else(|| SweepError::Unreadable {
         path: path.to_owned(),
-    };
-    serde_json::from_slice(body).map_err(unreadable)
+    })
 }
 
 fn refused<T>(path: &str, status: u16) -> Result<T, SweepError> {

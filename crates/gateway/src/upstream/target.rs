@@ -59,7 +59,8 @@ pub(super) enum Stream {
     Unix(UnixStream),
 }
 
-/// Why there is no connection: at which step, and what the system or TLS says.
+/// Why there is no connection: at which step, where that did not just take too long, and what the
+/// system or TLS says.
 #[derive(Debug)]
 pub(super) enum ConnectError {
     /// The name has no address, or nobody could be asked for it.
@@ -161,23 +162,38 @@ async fn connect_to_one(
     silent: &Silent,
     until: Instant,
 ) -> io::Result<TcpStream> {
-    let addresses = silent.behind(addresses);
+    let Order { addresses, first } = silent.order(addresses);
     let mut failed = None;
     for (tried, address) in addresses.iter().enumerate() {
-        let left = until.saturating_duration_since(Instant::now());
-        let allowed = share(left, addresses.len() - tried);
+        let start = Instant::now();
+        // Behind the others one is only looked at: it says less of the homeserver than they did.
+        let is_last_resort = tried >= first;
+        let allowed = match is_last_resort {
+            true => ADDRESS_TIMEOUT_MIN,
+            false => share(until.saturating_duration_since(start), first - tried),
+        };
         let error = match time::timeout(allowed, open(*address)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => error,
             Err(elapsed) => elapsed.into(),
         };
-        // One that refuses costs no time.
-        if error.kind() == io::ErrorKind::TimedOut {
+        // One that refuses at once costs no time.
+        if start.elapsed() >= ADDRESS_TIMEOUT_MIN {
             silent.add(*address);
         }
-        failed = Some(failure(failed, error));
+        failed = match failed {
+            Some(before) if is_last_resort => Some(before),
+            before => Some(failure(before, error)),
+        };
     }
     Err(failed.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
+}
+
+/// In which order addresses are tried.
+struct Order {
+    addresses: Vec<SocketAddr>,
+    /// How many of them have their share of the time; all where none answers.
+    first: usize,
 }
 
 impl Silent {
@@ -186,12 +202,17 @@ impl Silent {
     }
 
     /// Returns addresses as they are told, but those that did not answer behind the others.
-    fn behind(&self, mut addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    fn order(&self, mut addresses: Vec<SocketAddr>) -> Order {
         let mut silent = self.lock();
         let now = Instant::now();
         silent.retain(|_, until| *until > now);
-        addresses.sort_by_key(|address| silent.contains_key(address));
-        addresses
+        let is_silent = |address: &SocketAddr| silent.contains_key(address);
+        addresses.sort_by_key(is_silent);
+        let first = match addresses.partition_point(|address| !is_silent(address)) {
+            0 => addresses.len(),
+            first => first,
+        };
+        Order { addresses, first }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, Instant>> {
@@ -336,10 +357,18 @@ mod tests {
         let connected = time::timeout(allowed, connected).await.unwrap().unwrap();
         assert_eq!(connected.peer_addr().unwrap(), well);
         assert!(connected.nodelay().unwrap());
-        assert_eq!(known.behind(both), [well, address], "next time");
+        assert_eq!(known.order(both).addresses, [well, address], "next time");
         let until = Instant::now() + Duration::from_millis(1);
         let failed = connect_to_one(vec![address], &known, until).await;
         assert_eq!(failed.unwrap_err().kind(), TimedOut);
+        // The other one tells what is wrong, and this one does not take the time that is left.
+        let refusing = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let both = vec![address, refusing.local_addr().unwrap()];
+        drop(refusing);
+        let (start, allowed) = (Instant::now(), Duration::from_mins(1));
+        let failed = connect_to_one(both, &known, start + allowed).await;
+        assert_eq!(failed.unwrap_err().kind(), ConnectionRefused);
+        assert!(start.elapsed() < allowed / 4, "its share was a half");
     }
 
     #[tokio::test(start_paused = true)]
@@ -347,17 +376,23 @@ mod tests {
         let addresses = [1, 2, 3].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         let [first, second, third] = addresses;
         let silent = Silent::default();
-        let behind = || silent.behind(addresses.into());
+        let behind = || silent.order(addresses.into()).addresses;
+        let shares = || silent.order(addresses.into()).first;
         assert_eq!(behind(), addresses);
         silent.add(first);
         assert_eq!(behind(), [second, third, first]);
         silent.add(third);
         assert_eq!(behind(), [second, first, third], "in their order");
+        assert_eq!(shares(), 1);
         time::advance(SILENT - Duration::from_millis(1)).await;
         assert_eq!(behind(), [second, first, third]);
         time::advance(Duration::from_millis(1)).await;
         assert_eq!(behind(), addresses);
         assert!(silent.lock().is_empty(), "nothing is kept");
+        for address in addresses {
+            silent.add(address);
+        }
+        assert_eq!(shares(), 3, "none is better than the others");
     }
 
     #[test]

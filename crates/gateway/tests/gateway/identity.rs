@@ -206,7 +206,7 @@ async fn that_the_homeserver_cannot_be_understood_is_told_once_a_minute_and_not_
 async fn where_the_homeserver_does_not_say_who_asks_the_client_is_told_to_come_again() {
     let upstream = Scripted::start(|_| std::future::pending()).await;
     let gateway = gateway(&upstream.url(), |settings| {
-        settings.upstream.ask_timeout_ms = 50;
+        settings.upstream.ask_timeout_ms = 400;
     })
     .await;
     let client = Client::new(&gateway.url).unwrap();
