@@ -137,7 +137,7 @@ Exit codes:
   0  the gateway can stand before it
   1  it lacks something that the gateway needs; the table says what
   2  it could not be looked at, or not to the end: it does not answer, a proxy before it answers
-     502, 503 or 504, it has this wait for more than 30 seconds, or the login failed
+     502 or above, it has this wait for more than 30 seconds, or the login failed
 
 Examples:
   kitbag doctor --upstream http://127.0.0.1:8008

@@ -202,7 +202,7 @@ impl Report {
             ),
             (
                 &self.kept,
-                "Still in the account, since it could not be emptied:",
+                "Perhaps still in the account, since it could not be emptied:",
             ),
         ] {
             if !types.is_empty() {

@@ -24,9 +24,14 @@ pub(crate) fn start(config: &LogConfig) -> Result<()> {
 pub(crate) fn filter(config: &LogConfig) -> Result<EnvFilter> {
     let level = &config.level;
     // To the library a word that is no level names a part of the program, and all others are silent.
-    let is_word = !level.contains([',', '=', '[']);
+    let mut words = level
+        .split(',')
+        .filter(|part| !part.contains('='))
+        .peekable();
+    let has_words = words.peek().is_some() && !level.contains('[');
+    let has_level = words.any(|word| !word.is_empty() && word.parse::<LevelFilter>().is_ok());
     ensure!(
-        !is_word || level.parse::<LevelFilter>().is_ok(),
+        !has_words || has_level,
         "setting `log.level`: `{level}` is no level; these are error, warn, info, debug, trace and \
          off, and a filter is such as `info,kitbag_http=debug`"
     );
@@ -55,6 +60,9 @@ mod tests {
             "kitbag_http",
             "informational",
             "6",
+            "",
+            "warning,kitbag_http=debug",
+            "kitbag_http=debug,",
         ] {
             let error = format!("{:#}", try_level(level).unwrap_err());
             assert!(

@@ -45,6 +45,7 @@ pub(super) async fn look(
         }
         Err(error) => Err(error),
     };
+    homeserver.begin_anew();
     both(looked, session.log_out().await)
 }
 
