@@ -29,6 +29,7 @@ use crate::mapped;
 use crate::metrics;
 use crate::owed::{self, Standing};
 use crate::turns::Turn;
+use crate::upstream::Told;
 
 /// What is told to wait while a device is ending.
 const ENDING_RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -59,7 +60,7 @@ pub(crate) async fn get(gateway: &Gateway, call: Call) -> Answer {
     let entry = Place::of(&who, &device, &key);
     let content = entry.stored(gateway, &credentials).await?;
     let content = content.ok_or(GetError::NotFound)?;
-    Ok(json_response(StatusCode::OK, content))
+    Ok(json_response(StatusCode::OK, content.object()?))
 }
 
 pub(crate) async fn put(gateway: &Gateway, call: Call) -> Answer {
@@ -89,7 +90,7 @@ pub(crate) async fn put(gateway: &Gateway, call: Call) -> Answer {
     let kept = entry.kept(gateway, &credentials).await?;
     // One that is deleted is written over: it had its room before.
     let is_new_type = kept.is_none();
-    let stored = kept.filter(is_there);
+    let stored = kept.filter(is_there).map(|told| told.body().clone());
     compare::judge(stored.clone(), &expectation)?;
     let counted = match stored {
         Some(_) => None,
@@ -281,8 +282,8 @@ async fn room_for_one(
 }
 
 /// Tells whether what the homeserver has is not deleted.
-fn is_there(content: &Bytes) -> bool {
-    !mapped::is_tombstone(content)
+fn is_there(kept: &Told) -> bool {
+    !mapped::is_tombstone(kept.body())
 }
 
 /// Holds the ends of the user's devices up for a while, so that a late write is not behind them.
@@ -323,7 +324,7 @@ impl<'a> Place<'a> {
         &self,
         gateway: &Gateway,
         credentials: &Credentials,
-    ) -> Result<Option<Bytes>, Failure> {
+    ) -> Result<Option<Told>, Failure> {
         let kept = self.kept(gateway, credentials).await?;
         Ok(kept.filter(is_there))
     }
@@ -333,11 +334,11 @@ impl<'a> Place<'a> {
         &self,
         gateway: &Gateway,
         credentials: &Credentials,
-    ) -> Result<Option<Bytes>, Failure> {
+    ) -> Result<Option<Told>, Failure> {
         let request = credentials.request(Method::GET, &self.target, Bytes::new())?;
         let bytes_max = compare::stored_bytes_max(gateway.limits());
         let told = gateway.upstream().ask(request, bytes_max).await?;
-        Ok(told.found()?.map(|told| told.body().clone()))
+        told.found()
     }
 
     /// Writes it. The turns are held until the homeserver has answered, also where the client goes

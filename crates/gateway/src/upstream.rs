@@ -445,9 +445,21 @@ impl Told {
         GatewayError::UpstreamBroken
     }
 
+    /// Returns the body, which is an object as far as its beginning tells: a page begins otherwise.
+    pub(crate) fn object(self) -> Result<Bytes, Failure> {
+        match self.begins_as_object() {
+            true => Ok(self.body),
+            false => Err(self.strange().into()),
+        }
+    }
+
+    fn begins_as_object(&self) -> bool {
+        self.body.trim_ascii_start().starts_with(b"{")
+    }
+
     /// As [`Told::json`], where nobody hears of it yet.
     pub(crate) fn read<T: DeserializeOwned>(&self) -> Option<T> {
-        let is_object = self.body.trim_ascii_start().starts_with(b"{");
+        let is_object = self.begins_as_object();
         let read = || is_object.then(|| serde_json::from_slice(&self.body).ok());
         let read = aside(self.body.len(), read);
         read.flatten()

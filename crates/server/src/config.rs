@@ -45,7 +45,8 @@ const SERVE_LISTEN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 8008);
 /// Where the gateway listens by itself: beside the homeserver.
 const GATEWAY_LISTEN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 8009);
 
-/// Threads that the gateway has by itself at most: one hands on some 60,000 requests a second.
+/// Threads that the gateway has by itself at most: one hands on tens of thousands of requests
+/// a second.
 const GATEWAY_THREADS_MAX: NonZeroUsize = NonZeroUsize::new(4).expect("the number is not zero");
 
 /// All settings; docs/configuration.md lists them.

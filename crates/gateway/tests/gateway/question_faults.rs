@@ -437,6 +437,17 @@ async fn what_is_no_answer_to_a_question_of_the_gateways_own_is_told_and_changes
     }
 }
 
+/// What is no object can be written over, and is told to nobody.
+#[tokio::test]
+async fn a_page_in_place_of_an_entry_is_not_read_as_one() {
+    let cases = [HTML, "[]", ""].map(|body| async move {
+        let fault = Fault::Told(200, body);
+        let case = Case::start(Question::Stored, fault, Wish::Read).await;
+        case.see(Own(502)).await;
+    });
+    join_all(cases).await;
+}
+
 #[tokio::test]
 async fn a_device_ends_whatever_is_answered_and_is_emptied_later() {
     for (fault, _) in ROWS {
