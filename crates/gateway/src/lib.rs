@@ -41,6 +41,7 @@ mod routes;
 mod settings;
 mod sweep;
 mod tails;
+mod telling;
 mod turns;
 mod upload;
 mod upstream;

@@ -6,27 +6,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::header::USER_AGENT;
 use axum::http::{HeaderMap, HeaderValue};
-use kitbag_domain::{Clock, UnixMs};
+use kitbag_domain::Clock;
 use kitbag_http::shared::user_agent;
 use tracing::info;
 
 use crate::metrics;
-
-/// How long the log says nothing of further ones of the same kind of program.
-const TELLING_PAUSE_MS: u64 = 60_000;
+use crate::telling::Telling;
 
 /// What was let through.
 pub(crate) struct Observed {
     clock: Arc<dyn Clock>,
     /// By the kind of program, of which there are a few.
-    seen: Mutex<HashMap<&'static str, Seen>>,
-}
-
-#[derive(Default)]
-struct Seen {
-    told_at_ms: Option<UnixMs>,
-    /// Since then.
-    count: u64,
+    seen: Mutex<HashMap<&'static str, Telling>>,
 }
 
 impl Observed {
@@ -54,13 +45,7 @@ impl Observed {
         let now_ms = self.clock.now_ms();
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = seen.entry(agent).or_default();
-        seen.count += 1;
-        let since_ms = seen.told_at_ms.map(|at| now_ms.saturating_sub(at));
-        if since_ms.is_some_and(|since_ms| since_ms < TELLING_PAUSE_MS) {
-            return None;
-        }
-        seen.told_at_ms = Some(now_ms);
-        Some(std::mem::take(&mut seen.count))
+        seen.count(now_ms)
     }
 }
 
