@@ -3,8 +3,8 @@
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task;
 
-/// Bytes that are read, copied or compared at once, which takes some 0.1 ms: less than it costs to
-/// find another thread for the other requests.
+/// Bytes that are read, copied or compared at once: less than a millisecond, as some 100 are taken by
+/// 30 MiB, which is not worth waking another thread for.
 const AT_ONCE_BYTES_MAX: usize = 64 * 1024;
 
 /// Does work that takes as long as so many bytes are many. Beyond some, other requests go on meanwhile,
